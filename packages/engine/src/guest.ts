@@ -1,0 +1,199 @@
+/**
+ * The seam between guests and agents. A hypervisor (QEMU, libvirt) or the memory simulator implements
+ * `SourceGuest` and `DestGuest`; agents and policy know nothing else of a guest.
+ *
+ * Order of a source guest's items:
+ *
+ *     opaque* ram-layout (opaque | pages | round-end)* stopped (opaque | pages)* end
+ *
+ * `opaque` items are barriers: the destination applies one only after every page batch that came before
+ * it, and no page batch that came after it any sooner. Between two barriers batches may be applied in any
+ * order, except that batches that hold the same page keep theirs.
+ *
+ * In post-copy the batch after `state-complete` are the pages that the destination still lacks; each of
+ * them comes once.
+ */
+import type { GuestError } from './errors.ts';
+import type { BlockIndex, Bytes, BytesPerSec, Millis, Pages, Round } from './units.ts';
+
+export interface RamBlock {
+  /** The hypervisor's own name, the same on both sides. At most 255 bytes. */
+  readonly name: string;
+  readonly bytes: Bytes;
+  /** What the block's back-end maps at once: 4096, or the huge page's size. */
+  readonly hostPageBytes: Bytes;
+}
+
+export interface RamLayout {
+  readonly blocks: readonly RamBlock[];
+}
+
+/** What one page of a batch is. The numbers go over the wire. */
+export const PageKind = {
+  /** The batch's content holds its 4096 bytes. */
+  raw: 0,
+  /** All bytes are zero; no content. */
+  zero: 1,
+} as const;
+
+/** `express` answers a page fault and overtakes everything; `bulk` is everything else. */
+export type Lane = 'bulk' | 'express';
+
+/** A handful of pages of one block. Its buffers belong to the guest's pool until `release` is called. */
+export interface PageBatch {
+  readonly type: 'pages';
+  readonly block: BlockIndex;
+  readonly round: Round;
+  readonly lane: Lane;
+  /** Page numbers within the block, in the order in which they came. */
+  readonly pages: Uint32Array;
+  /** `PageKind` of each page. */
+  readonly kinds: Uint8Array;
+  /** The raw pages' content, 4096 bytes each, in the order of `pages`. */
+  readonly content: Uint8Array;
+  /** Gives the buffers back. Must be called exactly once, also on failure. */
+  release(): void;
+}
+
+export type SourceItem =
+  | { readonly type: 'ram-layout'; readonly layout: RamLayout }
+  | PageBatch
+  | {
+      readonly type: 'round-end';
+      readonly round: Round;
+      /** Dirty bytes that the next round has to send. */
+      readonly remainingBytes: Bytes;
+      readonly dirtyBytesPerSec: BytesPerSec;
+    }
+  /** Bytes to be replayed on the destination, in order. A barrier (see the module's head). */
+  | { readonly type: 'opaque'; readonly bytes: Uint8Array }
+  /** From here on nothing of the stream is understood and all of it is opaque; `why` goes to the report. */
+  | { readonly type: 'verbatim'; readonly why: string }
+  /** The guest stands still on the source since `atMs` (source's wall clock, milliseconds since the epoch). */
+  | { readonly type: 'stopped'; readonly atMs: Millis }
+  /**
+   * Everything that the destination needs to load the guest has been emitted. In pre-copy the source's
+   * hypervisor has by now given up every automatic restart (`end` follows at once); in post-copy pages follow.
+   */
+  | { readonly type: 'state-complete' }
+  /** The stream is over and the source's hypervisor has nothing more to send. */
+  | { readonly type: 'end' };
+
+export interface Nic {
+  /** "52:54:00:12:34:56" */
+  readonly mac: string;
+  /** The device's id or name in the guest's own configuration, for messages. */
+  readonly name: string;
+  /** The host's interface (tap) if the hypervisor tells it. */
+  readonly hostInterface?: string;
+  /** Addresses known on this side (guest agent, neighbour table), without prefix length. */
+  readonly addresses: readonly string[];
+}
+
+/** What the source knows of a guest before anything is touched. It goes to the destination's `prepare`. */
+export interface GuestDescription {
+  readonly kind: 'qemu' | 'libvirt' | 'sim';
+  readonly name: string;
+  readonly hypervisorVersion: string;
+  readonly machine: string;
+  readonly vcpus: number;
+  readonly memoryBytes: Bytes;
+  readonly blocks: readonly RamBlock[];
+  readonly nics: readonly Nic[];
+  readonly running: boolean;
+}
+
+/** How a guest is going to be moved. Fixed when the stream is opened. */
+export interface SourcePlan {
+  /** Post-copy may be started later; both sides must be prepared for it. */
+  readonly postcopy: boolean;
+  /** Page batches hold at most this many pages (blocks of huge pages: at least one whole huge page). */
+  readonly batchPages: Pages;
+  /** What the guest's driver may keep in buffers, in bytes. */
+  readonly bufferBytes: Bytes;
+}
+
+/** A range of pages in one block. */
+export interface PageRange {
+  readonly block: BlockIndex;
+  readonly first: Pages;
+  readonly count: Pages;
+}
+
+/** What the source guest knows at any time without being asked for an item. */
+export interface SourceProgress {
+  readonly round: Round;
+  readonly remainingBytes: Bytes;
+  readonly dirtyBytesPerSec: BytesPerSec;
+}
+
+export interface SourceGuest {
+  /** Reads only. Throws `GuestError` when the guest cannot be reached. */
+  describe(): Promise<GuestDescription>;
+  /** Every reason why this guest cannot be moved by `plan`, none if it can. Reads only. */
+  blockers(plan: SourcePlan): Promise<readonly GuestError[]>;
+  /** Starts the migration; the stream honours back-pressure by not being pulled. May be called once. */
+  open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>>;
+  progress(): Promise<SourceProgress>;
+  /** Stops the guest at the next chance and sends the rest (pre-copy). */
+  switchover(): Promise<void>;
+  /** Stops the guest, sends its state, then serves pages (needs `plan.postcopy`). */
+  startPostcopy(): Promise<void>;
+  /** Asks for pages (post-copy). Pages that were sent already are passed over in silence. */
+  requestPages(ranges: readonly PageRange[], lane: Lane): void;
+  /** Post-copy: nothing more will be asked for, whatever is left is to be sent now. */
+  flushRemaining(): Promise<void>;
+  /** 0 means no limit. */
+  setBandwidth(rate: BytesPerSec): Promise<void>;
+  /** Slows the guest's CPUs by `percent` (0 to 99); 0 lets go. */
+  setThrottle(percent: number): Promise<void>;
+  /** Bytes that the destination's hypervisor answers to the source's, carried untouched. */
+  deliverReply(bytes: Uint8Array): void;
+  /**
+   * Gives the migration up and lets the guest run on the source, exactly as before it began. Callable in
+   * every phase until `forget`; works however far the stream got, as long as the destination never ran.
+   */
+  rollback(): Promise<void>;
+  /** The destination runs the guest: this side never does again. `destroy` also ends the hypervisor. */
+  forget(options: { destroy: boolean }): Promise<void>;
+  /** Lets go of sockets without a word to the guest. */
+  close(): Promise<void>;
+  /** Resolves with the reason when the hypervisor dies or gives up on its own. Never rejects. */
+  readonly gone: Promise<GuestError>;
+}
+
+export type DestEvent =
+  /** A vCPU waits for this page. */
+  | { readonly type: 'fault'; readonly range: PageRange }
+  | { readonly type: 'reply'; readonly bytes: Uint8Array };
+
+export interface DestPlan {
+  readonly postcopy: boolean;
+  readonly bufferBytes: Bytes;
+}
+
+export type PrepareResult =
+  | { readonly ok: true; readonly hypervisorVersion: string; readonly nics: readonly Nic[] }
+  | { readonly ok: false; readonly reasons: readonly GuestError[] };
+
+export interface DestGuest {
+  /** Yes, or no with every reason at once. Touches nothing that a refusal would have to undo. */
+  prepare(description: GuestDescription, plan: DestPlan): Promise<PrepareResult>;
+  /** Makes the hypervisor ready to take the stream. */
+  open(plan: DestPlan): Promise<void>;
+  /** Resolves when the hypervisor has taken the item, which is the back-pressure. Takes over batches. */
+  apply(item: Exclude<SourceItem, { type: 'round-end' | 'stopped' | 'verbatim' }>): Promise<void>;
+  readonly events: AsyncIterable<DestEvent>;
+  /** Resolves when all state is loaded and the guest could run but does not. */
+  ready(): Promise<void>;
+  /** Resolves when no page is missing any more (at once after pre-copy). */
+  complete(): Promise<void>;
+  /** Runs the guest (or leaves it paused if it was paused on the source). The stamp is the wall clock's. */
+  run(options: { paused: boolean }): Promise<{ readonly atMs: Millis }>;
+  /** Asks the hypervisor itself to announce the guest, where it can. */
+  announceSelf(): Promise<void>;
+  /** Ends the guest here for good: it never ran. */
+  discard(): Promise<void>;
+  close(): Promise<void>;
+  readonly gone: Promise<GuestError>;
+}

@@ -1,0 +1,44 @@
+/** What an operator asks for. One schema serves the command line, the operator's API and the agents. */
+import { z } from 'zod';
+
+export const strategies = ['auto', 'precopy', 'postcopy', 'hybrid'] as const;
+export type Strategy = (typeof strategies)[number];
+/** A strategy that has been decided on. */
+export type ChosenStrategy = Exclude<Strategy, 'auto'>;
+
+export const stallActions = ['postcopy', 'throttle', 'stop', 'abort'] as const;
+export const compressModes = ['auto', 'off', 'lz4', 'lz4hc'] as const;
+
+/** "qemu:/run/vm/qmp.sock", "libvirt:NAME", "sim:NAME" */
+const guestUri = z
+  .string()
+  .max(4096)
+  .regex(/^(qemu|libvirt|sim):.+/, 'a guest is qemu:/PATH/TO/QMP.SOCK, libvirt:NAME or sim:NAME');
+
+export const migrateRequestSchema = z.strictObject({
+  guest: guestUri,
+  /** URL of the destination agent, ws:// or wss:// */
+  to: z.string().max(2048),
+  /** The guest as the destination names it; by default the same URI. */
+  destGuest: guestUri.optional(),
+  strategy: z.enum(strategies).default('auto'),
+  /** Milliseconds. */
+  maxDowntimeMs: z.number().min(1).max(2_000_000).default(300),
+  /** Milliseconds for the whole migration; none by default. */
+  deadlineMs: z.number().min(1).max(604_800_000).optional(),
+  /** Bytes per second on the link; 0 is no limit. */
+  maxBandwidth: z.number().min(0).max(1e12).default(0),
+  streams: z.int().min(1).max(16).default(1),
+  compress: z.enum(compressModes).default('auto'),
+  onStall: z.enum(stallActions).optional(),
+  announceIps: z.array(z.union([z.ipv4(), z.ipv6()])).max(64).default([]),
+  /** Socket of the guest agent on the source host, to learn the guest's addresses. */
+  guestAgent: z.string().max(4096).optional(),
+  /** After success the source's hypervisor is ended; otherwise it stays, paused. */
+  destroySource: z.boolean().default(true),
+  /** Refuse ws:// to other hosts unless set. */
+  insecure: z.boolean().default(false),
+});
+
+export type MigrateRequest = z.infer<typeof migrateRequestSchema>;
+export type MigrateRequestInput = z.input<typeof migrateRequestSchema>;
