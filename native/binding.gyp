@@ -1,0 +1,49 @@
+{
+  # Libraries are found by pkg-config; the part of one that is absent is left out (src/features.ts says so).
+  "variables": {
+    "have_lz4%": "<!(pkg-config --exists liblz4 && echo 1 || echo 0)",
+    "have_xxhash%": "<!(pkg-config --exists libxxhash && echo 1 || echo 0)",
+    "sanitize%": "<!(echo ${SANITIZE:-0})"
+  },
+  "targets": [
+    {
+      "target_name": "vmferry",
+      "sources": [
+        "cc/addon.cc",
+        "cc/arguments.cc",
+        "cc/job.cc",
+        "cc/kernels.cc",
+        "cc/packet_socket.cc",
+        "cc/page_codec.cc",
+        "cc/page_scan.cc"
+      ],
+      "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
+      "defines": ["NAPI_VERSION=8", "NAPI_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],
+      "cflags!": ["-fno-exceptions", "-Wno-unused-parameter"],
+      "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20"],
+      "cflags": ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden"],
+      "cflags_cc": ["-std=c++17", "-fexceptions"],
+      "conditions": [
+        ["have_lz4==1", {
+          "defines": ["VMFERRY_LZ4"],
+          "cflags": ["<!@(pkg-config --cflags liblz4)"],
+          "libraries": ["<!@(pkg-config --libs liblz4)"]
+        }],
+        ["have_xxhash==1", {
+          "defines": ["VMFERRY_XXHASH"],
+          "cflags": ["<!@(pkg-config --cflags libxxhash)"],
+          "libraries": ["<!@(pkg-config --libs libxxhash)"]
+        }],
+        ["sanitize==1", {
+          "cflags": [
+            "-g",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=undefined",
+            "-fno-omit-frame-pointer"
+          ],
+          "ldflags": ["-fsanitize=address,undefined"]
+        }]
+      ]
+    }
+  ]
+}

@@ -1,0 +1,23 @@
+// What one environment (main thread or worker) holds of the addon. There are no other globals.
+#pragma once
+
+#include <napi.h>
+
+#include "job.h"
+#include "page_scan.h"
+
+namespace vmferry {
+
+struct Instance {
+  explicit Instance(Napi::Env env) : jobs(env), is_zero(PickIsZero()) {}
+
+  JobPool jobs;
+  IsZero is_zero;
+  // Two words for the result of checksum(), so that a call allocates nothing.
+  Napi::ObjectReference sum;
+  uint32_t* sum_words = nullptr;
+
+  static Instance& Of(Napi::Env env) { return *env.GetInstanceData<Instance>(); }
+};
+
+}  // namespace vmferry

@@ -1,0 +1,46 @@
+// What a native operation comes to. Nothing here knows of JavaScript.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+
+namespace vmferry {
+
+// The numbers are those of `codes` in src/errors.ts.
+enum class Code : uint32_t { Ok = 0, Missing = 1, Bounds = 2, Corrupt = 3, System = 4, Closed = 5 };
+
+// Message texts are literals, so that passing an outcome between threads allocates nothing.
+struct Outcome {
+  Code code = Code::Ok;
+  std::array<double, 4> values{};
+  const char* message = "";
+  int system_errno = 0;
+
+  static Outcome Done(double a = 0, double b = 0, double c = 0, double d = 0) {
+    Outcome outcome;
+    outcome.values = {a, b, c, d};
+    return outcome;
+  }
+
+  static Outcome Failed(Code code, const char* message, int system_errno = 0) {
+    Outcome outcome;
+    outcome.code = code;
+    outcome.message = message;
+    outcome.system_errno = system_errno;
+    return outcome;
+  }
+};
+
+struct Bytes {
+  uint8_t* data = nullptr;
+  size_t size = 0;
+};
+
+struct Words {
+  uint32_t* data = nullptr;
+  size_t size = 0;
+};
+
+}  // namespace vmferry

@@ -1,0 +1,47 @@
+// Builds the addon with the address and undefined-behaviour sanitizers, beside the ordinary build, and runs the
+// package's tests on it. Any finding ends the process that made it, and so fails the tests.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { cpSync, mkdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const native = dirname(dirname(fileURLToPath(import.meta.url)));
+const build = join(native, '.cache', 'sanitize');
+mkdirSync(build, { recursive: true });
+for (const part of ['binding.gyp', 'package.json', 'cc']) {
+  cpSync(join(native, part), join(build, part), { recursive: true });
+}
+execFileSync('node-gyp', ['rebuild', '-j', 'max', '--silent'], {
+  cwd: build,
+  env: { ...process.env, SANITIZE: '1' },
+  stdio: 'inherit',
+});
+
+// The runtime has to be in the process before Node is; libstdc++ with it, so that it can follow exceptions.
+const preload = ['libasan.so', 'libstdc++.so.6'].map((library) =>
+  execFileSync('g++', [`-print-file-name=${library}`], { encoding: 'utf8' }).trim(),
+);
+const { status } = spawnSync(
+  process.execPath,
+  [
+    join(native, '../node_modules/vitest/vitest.mjs'),
+    'run',
+    '--project',
+    'unit',
+    'native',
+    ...process.argv.slice(2),
+  ],
+  {
+    cwd: join(native, '..'),
+    env: {
+      ...process.env,
+      VMFERRY_NATIVE_ADDON: join(build, 'build/Release/vmferry.node'),
+      LD_PRELOAD: preload.join(':'),
+      // Node itself leaves memory to the exit, so leaks cannot be told apart.
+      ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=0:detect_stack_use_after_return=1',
+      UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1',
+    },
+    stdio: 'inherit',
+  },
+);
+process.exit(status ?? 1);

@@ -1,0 +1,70 @@
+/** The addon's table, as cc/addon.cc fills it. Only this package's modules use it. */
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { NativeError } from './errors.ts';
+
+/** Called on the event loop when a job is done. Code 0 is success; then there is no message and no errno. */
+export type Settle = (
+  code: number,
+  value0: number,
+  value1: number,
+  value2: number,
+  value3: number,
+  message?: string,
+  errno?: number,
+) => void;
+
+export interface NativePacketSocket {
+  readonly interfaceIndex: number;
+  readonly mtu: number;
+  readonly hardwareAddress: string;
+  send(frame: Uint8Array): void;
+  receive(buffer: Uint8Array, timeoutMs: number, settle: Settle): void;
+  close(): void;
+}
+
+export interface NativeTable {
+  readonly features: { readonly lz4: boolean; readonly xxhash: boolean; readonly libvirt: boolean };
+  /** Where `checksum` leaves its result: upper half, lower half. */
+  readonly sum: Uint32Array;
+  checksum(src: Uint8Array, seed: number): void;
+  pack(src: Uint8Array, dst: Uint8Array, codec: number, settle: Settle): void;
+  unpack(
+    src: Uint8Array,
+    dst: Uint8Array,
+    codec: number,
+    rawBytes: number,
+    hi: number,
+    lo: number,
+    settle: Settle,
+  ): void;
+  scanZero(src: Uint8Array, pageBytes: number, out: Uint8Array): number;
+  scanZeroAsync(src: Uint8Array, pageBytes: number, out: Uint8Array, settle: Settle): void;
+  hash128(src: Uint8Array, pageBytes: number, out: Uint32Array, settle: Settle): void;
+  readonly PacketSocket: new (interfaceName: string, receive: boolean) => NativePacketSocket;
+}
+
+/** As seen from src/ and from dist/ alike. The variable is for builds kept elsewhere (sanitizers). */
+function addonPath(): string {
+  const elsewhere = process.env['VMFERRY_NATIVE_ADDON'];
+  return elsewhere ?? fileURLToPath(new URL('../build/Release/vmferry.node', import.meta.url));
+}
+
+function load(): NativeTable {
+  const path = addonPath();
+  try {
+    return createRequire(import.meta.url)(path) as NativeTable;
+  } catch (cause) {
+    const missing = (cause as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND';
+    const what = missing ? 'the native addon is not built' : `the native addon ${path} does not load`;
+    throw new NativeError('E_NATIVE_MISSING', `${what}: run 'make build'`, { cause });
+  }
+}
+
+let table: NativeTable | undefined;
+
+/** Loads the addon on first use, so that importing a module never throws. */
+export function addon(): NativeTable {
+  table ??= load();
+  return table;
+}
