@@ -1,0 +1,589 @@
+/**
+ * One numbered, acknowledged stream of frames over a WebSocket.
+ *
+ *              close(), drop()             the connection has ended
+ *     open ───────────────────▶ closing ─────────────────────────▶ closed
+ *      │                                                             ▲
+ *      └── connection lost, no sign of life ─────────────────────────┘
+ *
+ * Kept for later, between `open` and `closed`: `detached`. Every frame that is not acknowledged is retained
+ * with its number; a link that is attached again on a new connection sends them again from there on, and the
+ * handshake's own frames (sequence 0) are outside the numbering.
+ *
+ * A frame is acknowledged when the receiver has called `consumed` for it and for all before it.
+ */
+import { type Clock, systemClock } from './clock.ts';
+import { asWireError, WireError } from './errors.ts';
+import {
+  Codec,
+  DEFAULT_FRAME_LIMITS,
+  decodeFrame,
+  encodeHeader,
+  type Frame,
+  FrameFlag,
+  FrameKind,
+  type FrameLimits,
+  HEADER_BYTES,
+  type OutgoingFrame,
+  verifyPayload,
+} from './frame.ts';
+import type { RateLimiter } from './rate-limiter.ts';
+import { InFlightWindow, type SendStamp, type WindowOptions } from './window.ts';
+
+/** What a link needs of its transport: the part of a `ws` WebSocket that it uses. */
+export interface FrameSocket {
+  send(
+    data: Uint8Array,
+    options: { binary: boolean; compress: boolean },
+    done: (error?: Error) => void,
+  ): void;
+  ping(): void;
+  close(code?: number, reason?: string): void;
+  terminate(): void;
+  on(event: 'message', listener: (data: Buffer | ArrayBuffer | Buffer[], isBinary: boolean) => void): unknown;
+  on(event: 'ping' | 'pong', listener: (data: Buffer) => void): unknown;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  on(event: 'close', listener: (code: number, reason: Buffer) => void): unknown;
+}
+
+export interface Heartbeat {
+  readonly intervalMs: number;
+  /** The peer is taken for gone when nothing was heard for so long. */
+  readonly timeoutMs: number;
+}
+
+export interface LinkOptions {
+  /** For messages: "control", "data 0". */
+  readonly name: string;
+  /** What this side takes and sends. */
+  readonly limits?: FrameLimits;
+  readonly window?: Partial<WindowOptions>;
+  /** The most that may be received and not consumed; a peer that sends more is dropped. */
+  readonly receiveLimitBytes?: number;
+  readonly rateLimiter?: RateLimiter;
+  readonly heartbeat?: Heartbeat;
+  /** How long an orderly end may take before the connection is cut. */
+  readonly closeTimeoutMs?: number;
+  readonly clock?: Clock;
+  /**
+   * Every numbered frame in order, and control frames of the handshake, unless a control channel takes the
+   * control frames. `consumed` is due for each. Payloads of all but bulk page frames are verified.
+   */
+  readonly onFrame: (frame: Frame, link: Link) => void;
+}
+
+export const DEFAULT_HEARTBEAT: Heartbeat = { intervalMs: 5000, timeoutMs: 15_000 };
+const DEFAULT_CLOSE_TIMEOUT_MS = 2000;
+const DEFAULT_RECEIVE_LIMIT_BYTES = 32 * 1024 * 1024;
+/** More than this in flight means that somebody sends past the window without an end. */
+const SEND_NOW_LIMIT_BYTES = 64 * 1024 * 1024;
+const ACK_BYTES = 256 * 1024;
+/** WebSocket close codes (RFC 6455, section 7.4.1). */
+const CLOSE_NORMAL = 1000;
+const CLOSE_PROTOCOL_ERROR = 1002;
+const CLOSE_REASON_BYTES = 123;
+
+export interface LinkStats {
+  readonly framesSent: number;
+  /** Headers included, acknowledgements not. */
+  readonly bytesSent: number;
+  readonly framesReceived: number;
+  readonly bytesReceived: number;
+  /** Smoothed; from sending a frame to learning that it was consumed. 0 if unknown. */
+  readonly rttMs: number;
+  readonly leastRttMs: number;
+  /** The most that was delivered of late. 0 if unknown. */
+  readonly rateBytesPerSec: number;
+}
+
+type State = 'open' | 'closing' | 'closed';
+
+interface Retained {
+  readonly frame: OutgoingFrame;
+  readonly sequence: number;
+  readonly stamp: SendStamp;
+}
+
+interface Waiting {
+  readonly frame: OutgoingFrame;
+  readonly resolve: () => void;
+  readonly reject: (error: WireError) => void;
+}
+
+interface Drain {
+  readonly resolve: () => void;
+  readonly reject: (error: WireError) => void;
+}
+
+export class Link {
+  readonly name: string;
+  readonly clock: Clock;
+  /** Resolves when the connection has ended; with an error unless the end was orderly. Never rejects. */
+  readonly closed: Promise<{ readonly error?: WireError }>;
+  /** Takes the control frames instead of `onFrame`. Set by the control channel. */
+  onControl: ((frame: Frame) => void) | undefined;
+
+  readonly #socket: FrameSocket;
+  readonly #options: LinkOptions;
+  readonly #limits: FrameLimits;
+  #maxSendBytes: number;
+  readonly #window: InFlightWindow;
+  readonly #receiveLimit: number;
+  readonly #settleClosed: (how: { readonly error?: WireError }) => void;
+  #state: State = 'open';
+  #error: WireError | undefined;
+
+  // Sending.
+  #lastSent = 0;
+  #lastAcked = 0;
+  #bytesSent = 0;
+  readonly #retained: Retained[] = [];
+  readonly #waiting: Waiting[] = [];
+  readonly #draining: Drain[] = [];
+  #atRateLimit = false;
+
+  // Receiving.
+  #lastReceived = 0;
+  #framesReceived = 0;
+  #bytesReceived = 0;
+  #unconsumedBytes = 0;
+  /** Every frame up to here was consumed. */
+  #consumedUpTo = 0;
+  readonly #consumedBeyond = new Map<number, number>();
+  #acknowledged = 0;
+  #unacknowledgedBytes = 0;
+  #ackScheduled = false;
+  #ackBeingWritten = false;
+
+  // Liveness.
+  #heardAt: number;
+  #stopHeartbeat: () => void = () => {};
+  #stopCloseTimer: () => void = () => {};
+
+  constructor(socket: FrameSocket, options: LinkOptions) {
+    this.name = options.name;
+    this.clock = options.clock ?? systemClock;
+    this.#socket = socket;
+    this.#options = options;
+    this.#limits = options.limits ?? DEFAULT_FRAME_LIMITS;
+    this.#maxSendBytes = this.#limits.maxFrameBytes;
+    this.#window = new InFlightWindow(options.window);
+    this.#receiveLimit = options.receiveLimitBytes ?? DEFAULT_RECEIVE_LIMIT_BYTES;
+    let settle: (how: { readonly error?: WireError }) => void = () => {};
+    this.closed = new Promise((resolve) => {
+      settle = resolve;
+    });
+    this.#settleClosed = settle;
+    this.#heardAt = this.clock.now();
+    socket.on('message', (data, isBinary) => this.#onMessage(data, isBinary));
+    socket.on('ping', () => this.#hear());
+    socket.on('pong', () => this.#hear());
+    socket.on('error', (error) => this.#onSocketError(error));
+    socket.on('close', (code, reason) => this.#onClose(code, reason.toString()));
+    this.#beat(options.heartbeat ?? DEFAULT_HEARTBEAT);
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  /** Bytes sent and not acknowledged. */
+  get bytesInFlight(): number {
+    return this.#window.bytesInFlight;
+  }
+
+  /** Bytes that may be in flight. */
+  get window(): number {
+    return this.#window.size;
+  }
+
+  /** The last sequence that was sent; 0 for none. */
+  get lastSent(): number {
+    return this.#lastSent;
+  }
+
+  /** The last sequence that was received in order; 0 for none. */
+  get lastReceived(): number {
+    return this.#lastReceived;
+  }
+
+  get stats(): LinkStats {
+    return {
+      framesSent: this.#lastSent,
+      bytesSent: this.#bytesSent,
+      framesReceived: this.#framesReceived,
+      bytesReceived: this.#bytesReceived,
+      rttMs: this.#window.smoothedRttMs,
+      leastRttMs: this.#window.leastRttMs,
+      rateBytesPerSec: this.#window.rateBytesPerSec,
+    };
+  }
+
+  /**
+   * Resolves when the frame has been taken: it was within the window and is on its way. Frames go out in the
+   * order of the calls. Rejects with `WireError`: `E_LIMIT` for a frame that is too large, or why the link
+   * closed. The frame's `release` is called in every case.
+   */
+  async send(frame: OutgoingFrame): Promise<void> {
+    this.#refuseUnsendable(frame);
+    if (this.#waiting.length === 0 && this.#mayGo(frame)) {
+      this.#transmit(frame, false);
+      return;
+    }
+    await new Promise<void>((resolve, reject) => {
+      this.#waiting.push({ frame, resolve, reject });
+      this.#pump();
+    });
+  }
+
+  /**
+   * Sends a frame at once, past the window, the rate limit and the frames that wait for them; its bytes count.
+   * To keep the order with frames given to `send`, await those first. Throws `WireError` as `send` does.
+   */
+  sendNow(frame: OutgoingFrame): void {
+    this.#refuseUnsendable(frame);
+    if (this.bytesInFlight + frame.buffer.length > SEND_NOW_LIMIT_BYTES) {
+      frame.release?.();
+      throw new WireError('E_LIMIT', `the peer of ${this.name} acknowledges nothing any more`);
+    }
+    this.#options.rateLimiter?.charge(frame.buffer.length);
+    this.#transmit(frame, false);
+  }
+
+  /**
+   * Sends a control frame of the handshake: it has no number and is not acknowledged. `release` is called when
+   * it has been written.
+   */
+  sendUnnumbered(frame: OutgoingFrame): void {
+    this.#refuseUnsendable(frame);
+    this.#write(frame, 0, () => frame.release?.());
+  }
+
+  /** Keeps to what the peer said in its handshake, where that is less than this side's own limits. */
+  keepTo(peer: { readonly maxFrameBytes: number; readonly windowBytes: number }): void {
+    this.#maxSendBytes = Math.min(this.#maxSendBytes, peer.maxFrameBytes);
+    this.#window.limit(peer.windowBytes);
+  }
+
+  /** The frame has been dealt with. In any order; the acknowledgement moves over what is contiguous. */
+  consumed(frame: Pick<Frame, 'sequence' | 'frameBytes'>): void {
+    const { sequence, frameBytes } = frame;
+    if (sequence === 0) return;
+    if (
+      sequence <= this.#consumedUpTo ||
+      sequence > this.#lastReceived ||
+      this.#consumedBeyond.has(sequence)
+    ) {
+      throw new WireError('E_SEQUENCE', `frame ${sequence} of ${this.name} was consumed twice or never came`);
+    }
+    this.#unconsumedBytes -= frameBytes;
+    this.#consumedBeyond.set(sequence, frameBytes);
+    for (;;) {
+      const bytes = this.#consumedBeyond.get(this.#consumedUpTo + 1);
+      if (bytes === undefined) break;
+      this.#consumedUpTo++;
+      this.#consumedBeyond.delete(this.#consumedUpTo);
+      this.#unacknowledgedBytes += bytes;
+    }
+    if (this.#unacknowledgedBytes >= ACK_BYTES) this.#acknowledge();
+    else this.#scheduleAck();
+  }
+
+  /** Resolves when everything that was sent has been acknowledged. Rejects when the link closes before. */
+  drained(): Promise<void> {
+    if (this.#isDrained()) return Promise.resolve();
+    if (this.#state !== 'open') return Promise.reject(this.#whyClosed());
+    return new Promise((resolve, reject) => this.#draining.push({ resolve, reject }));
+  }
+
+  /** Ends the connection in an orderly way. Frames that wait are refused, sent ones are still delivered. */
+  close(): Promise<{ readonly error?: WireError }> {
+    if (this.#state === 'open') {
+      this.#acknowledge();
+      this.#end(CLOSE_NORMAL, '');
+    }
+    return this.closed;
+  }
+
+  /** Drops a peer that broke the protocol: it is told why, nothing that it sends is looked at any more. */
+  drop(error: WireError): void {
+    if (this.#state !== 'open') return;
+    this.#error = error;
+    this.#end(CLOSE_PROTOCOL_ERROR, `${error.code}: ${error.message}`);
+  }
+
+  #end(code: number, reason: string): void {
+    this.#state = 'closing';
+    this.#stopHeartbeat();
+    this.#refuseWaiting();
+    this.#socket.close(code, truncated(reason, CLOSE_REASON_BYTES));
+    this.#stopCloseTimer = this.clock.after(this.#options.closeTimeoutMs ?? DEFAULT_CLOSE_TIMEOUT_MS, () =>
+      this.#socket.terminate(),
+    );
+  }
+
+  // ── sending ──
+
+  #refuseUnsendable(frame: OutgoingFrame): void {
+    const bytes = frame.buffer.length;
+    const problem =
+      this.#state !== 'open'
+        ? this.#whyClosed()
+        : bytes > this.#maxSendBytes || bytes < HEADER_BYTES
+          ? new WireError('E_LIMIT', `a frame of ${bytes} bytes cannot be sent on ${this.name}`)
+          : undefined;
+    if (problem === undefined) return;
+    frame.release?.();
+    throw problem;
+  }
+
+  #mayGo(frame: OutgoingFrame): boolean {
+    const bytes = frame.buffer.length;
+    if (!this.#window.admits(bytes)) return false;
+    const limiter = this.#options.rateLimiter;
+    if (limiter === undefined) return true;
+    if (this.#atRateLimit) return false;
+    if (limiter.tryTake(bytes)) return true;
+    this.#atRateLimit = true;
+    limiter.whenOpen(() => {
+      this.#atRateLimit = false;
+      this.#pump();
+    });
+    return false;
+  }
+
+  #pump(): void {
+    while (this.#state === 'open') {
+      const next = this.#waiting[0];
+      if (next === undefined || !this.#mayGo(next.frame)) return;
+      this.#waiting.shift();
+      try {
+        this.#transmit(next.frame, true);
+        next.resolve();
+      } catch (error) {
+        next.reject(asWireError(error, 'E_FRAME', 'a frame cannot be sent'));
+      }
+    }
+  }
+
+  /** @param waited whether the frame had to wait for the window */
+  #transmit(frame: OutgoingFrame, waited: boolean): void {
+    const sequence = this.#lastSent + 1;
+    try {
+      this.#write(frame, sequence);
+    } catch (error) {
+      frame.release?.();
+      throw error;
+    }
+    this.#lastSent = sequence;
+    this.#bytesSent += frame.buffer.length;
+    const stamp = this.#window.sent(frame.buffer.length, this.clock.now(), waited);
+    this.#retained.push({ frame, sequence, stamp });
+  }
+
+  #write(frame: OutgoingFrame, sequence: number, done: () => void = () => {}): void {
+    encodeHeader(frame.buffer, {
+      ...frame,
+      sequence,
+      acknowledgement: this.#consumedUpTo,
+      payloadBytes: frame.buffer.length - HEADER_BYTES,
+    });
+    this.#noteAcknowledged();
+    this.#put(frame.buffer, done);
+  }
+
+  /** `done` is called also on failure, which the socket reports by 'error' and 'close' as well. */
+  #put(message: Uint8Array, done: () => void): void {
+    this.#socket.send(message, { binary: true, compress: false }, done);
+  }
+
+  #onAcknowledgement(upTo: number): void {
+    if (upTo > this.#lastSent || upTo < this.#lastAcked) {
+      throw new WireError(
+        'E_SEQUENCE',
+        `the peer acknowledged frame ${upTo} of ${this.name}, after ${this.#lastAcked} and with ${this.#lastSent} sent`,
+      );
+    }
+    if (upTo === this.#lastAcked) return;
+    const now = this.clock.now();
+    const released = this.#retained.splice(0, upTo - this.#lastAcked);
+    this.#lastAcked = upTo;
+    for (const { frame, stamp } of released) {
+      this.#window.acknowledged(stamp, now);
+      frame.release?.();
+    }
+    this.#pump();
+    if (this.#isDrained()) for (const { resolve } of this.#draining.splice(0)) resolve();
+  }
+
+  #isDrained(): boolean {
+    return this.#waiting.length === 0 && this.#retained.length === 0;
+  }
+
+  // ── receiving ──
+
+  #onMessage(data: Buffer | ArrayBuffer | Buffer[], isBinary: boolean): void {
+    this.#hear();
+    if (this.#state !== 'open') return;
+    try {
+      if (!isBinary || !(data instanceof Uint8Array)) {
+        throw new WireError('E_FRAME', `a text message came on ${this.name}, where frames are expected`);
+      }
+      this.#onReceived(decodeFrame(data, this.#limits));
+    } catch (error) {
+      this.drop(asWireError(error, 'E_CLOSED', `a frame of ${this.name} could not be handled`));
+    }
+  }
+
+  #onReceived(frame: Frame): void {
+    this.#onAcknowledgement(frame.acknowledgement);
+    if (frame.kind === FrameKind.ack) return;
+    if (frame.sequence !== 0) {
+      if (frame.sequence !== this.#lastReceived + 1) {
+        throw new WireError(
+          'E_SEQUENCE',
+          `frame ${frame.sequence} came on ${this.name} where ${this.#lastReceived + 1} was due`,
+        );
+      }
+      this.#unconsumedBytes += frame.frameBytes;
+      if (this.#unconsumedBytes > this.#receiveLimit) {
+        throw new WireError(
+          'E_LIMIT',
+          `the peer has ${this.#unconsumedBytes} bytes in flight on ${this.name}, and ${this.#receiveLimit} is the limit`,
+        );
+      }
+      this.#lastReceived = frame.sequence;
+      this.#framesReceived++;
+    }
+    this.#bytesReceived += frame.frameBytes;
+    if (frame.kind !== FrameKind.pages || (frame.flags & FrameFlag.express) !== 0) verifyPayload(frame);
+    if (frame.kind === FrameKind.control && this.onControl !== undefined) this.onControl(frame);
+    else this.#options.onFrame(frame, this);
+  }
+
+  #scheduleAck(): void {
+    if (this.#ackScheduled || this.#acknowledged === this.#consumedUpTo) return;
+    this.#ackScheduled = true;
+    setImmediate(() => {
+      this.#ackScheduled = false;
+      this.#acknowledge();
+    });
+  }
+
+  /**
+   * Tells the peer, unless a frame has carried the news already. One at a time: a peer that does not read
+   * gets no heap of them.
+   */
+  #acknowledge(): void {
+    if (this.#state !== 'open' || this.#ackBeingWritten || this.#acknowledged === this.#consumedUpTo) return;
+    const message = Buffer.allocUnsafe(HEADER_BYTES);
+    encodeHeader(message, {
+      kind: FrameKind.ack,
+      flags: 0,
+      codec: Codec.none,
+      sequence: 0,
+      acknowledgement: this.#consumedUpTo,
+      epoch: 0,
+      round: 0,
+      block: 0,
+      count: 0,
+      rawBytes: 0,
+      payloadBytes: 0,
+      payloadHash: { hi: 0, lo: 0 },
+    });
+    this.#noteAcknowledged();
+    this.#ackBeingWritten = true;
+    this.#put(message, () => {
+      this.#ackBeingWritten = false;
+      this.#acknowledge();
+    });
+  }
+
+  #noteAcknowledged(): void {
+    this.#acknowledged = this.#consumedUpTo;
+    this.#unacknowledgedBytes = 0;
+  }
+
+  // ── liveness and the end ──
+
+  #hear(): void {
+    this.#heardAt = this.clock.now();
+  }
+
+  #beat({ intervalMs, timeoutMs }: Heartbeat): void {
+    const due = this.clock.now() + intervalMs;
+    this.#stopHeartbeat = this.clock.after(intervalMs, () => {
+      const now = this.clock.now();
+      // When this process itself stood still, what the peer sent meanwhile has yet to be read.
+      if (now - due > intervalMs) this.#heardAt = Math.max(this.#heardAt, now - timeoutMs + intervalMs);
+      const silentMs = now - this.#heardAt;
+      if (silentMs >= timeoutMs) {
+        this.drop(
+          new WireError(
+            'E_TIMEOUT',
+            `nothing was heard from the peer of ${this.name} for ${Math.round(silentMs)} ms`,
+          ),
+        );
+        this.#socket.terminate();
+        return;
+      }
+      this.#socket.ping();
+      this.#beat({ intervalMs, timeoutMs });
+    });
+  }
+
+  #onSocketError(error: Error): void {
+    if (this.#state !== 'open') return;
+    const code = String((error as { code?: unknown }).code);
+    const cause = error;
+    if (code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') {
+      this.drop(new WireError('E_LIMIT', `a message on ${this.name} is larger than agreed`, { cause }));
+    } else if (code.startsWith('WS_ERR_')) {
+      this.drop(
+        new WireError('E_FRAME', `what came on ${this.name} is no WebSocket: ${error.message}`, { cause }),
+      );
+    } else {
+      // 'close' follows.
+      this.#error = new WireError('E_CLOSED', `the connection of ${this.name} was lost: ${error.message}`, {
+        cause,
+      });
+    }
+  }
+
+  #onClose(code: number, reason: string): void {
+    const orderly = this.#error === undefined && (this.#state === 'closing' || code === CLOSE_NORMAL);
+    if (!orderly) {
+      this.#error ??= new WireError(
+        'E_CLOSED',
+        reason === ''
+          ? `the connection of ${this.name} was lost (WebSocket close code ${code})`
+          : `the peer closed ${this.name}: ${reason}`,
+      );
+    }
+    this.#state = 'closed';
+    this.#stopHeartbeat();
+    this.#stopCloseTimer();
+    this.#refuseWaiting();
+    for (const { frame } of this.#retained.splice(0)) frame.release?.();
+    for (const { reject } of this.#draining.splice(0)) reject(this.#whyClosed());
+    this.#settleClosed(this.#error === undefined ? {} : { error: this.#error });
+  }
+
+  #refuseWaiting(): void {
+    for (const { frame, reject } of this.#waiting.splice(0)) {
+      frame.release?.();
+      reject(this.#whyClosed());
+    }
+  }
+
+  #whyClosed(): WireError {
+    return this.#error ?? new WireError('E_CLOSED', `${this.name} is closed`);
+  }
+}
+
+/** The longest beginning of `text` that fits into `maxBytes` of UTF-8. */
+function truncated(text: string, maxBytes: number): string {
+  let end = text.length;
+  while (Buffer.byteLength(text.slice(0, end)) > maxBytes) end--;
+  return text.slice(0, end);
+}
