@@ -7,7 +7,12 @@ export type MigrationEvent =
   | { readonly type: 'started'; readonly id: string; readonly guest: string; readonly to: string }
   | { readonly type: 'phase'; readonly phase: Phase }
   /** A decision and its reason, in words. */
-  | { readonly type: 'decision'; readonly what: string; readonly why: string; readonly strategy?: ChosenStrategy }
+  | {
+      readonly type: 'decision';
+      readonly what: string;
+      readonly why: string;
+      readonly strategy?: ChosenStrategy;
+    }
   | {
       /** About five times a second. */
       readonly type: 'progress';

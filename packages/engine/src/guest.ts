@@ -49,8 +49,12 @@ export interface PageBatch {
   readonly pages: Uint32Array;
   /** `PageKind` of each page. */
   readonly kinds: Uint8Array;
-  /** The raw pages' content, 4096 bytes each, in the order of `pages`. */
+  /**
+   * The raw pages' content, 4096 bytes each, in the order of `pages`. Where there is any, the carrier may
+   * overwrite up to `headroomBytes` of the buffer right before it, so that a frame is built without a copy.
+   */
   readonly content: Uint8Array;
+  readonly headroomBytes: Bytes;
   /** Gives the buffers back. Must be called exactly once, also on failure. */
   release(): void;
 }
@@ -75,7 +79,7 @@ export type SourceItem =
    * Everything that the destination needs to load the guest has been emitted. In pre-copy the source's
    * hypervisor has by now given up every automatic restart (`end` follows at once); in post-copy pages follow.
    */
-  | { readonly type: 'state-complete' }
+  | { readonly type: 'state-complete'; readonly pagesFollow: boolean }
   /** The stream is over and the source's hypervisor has nothing more to send. */
   | { readonly type: 'end' };
 
@@ -101,10 +105,17 @@ export interface GuestDescription {
   readonly blocks: readonly RamBlock[];
   readonly nics: readonly Nic[];
   readonly running: boolean;
+  /**
+   * The hypervisor's dirty log can be relied on for one round only: whatever the guest writes during a second
+   * one may be missed. Rounds end after the first, and what it left dirty is sent with the guest stopped.
+   */
+  readonly oneLiveRound: boolean;
 }
 
 /** How a guest is going to be moved. Fixed when the stream is opened. */
 export interface SourcePlan {
+  /** The guest's CPUs may be throttled later. */
+  readonly throttle: boolean;
   /** Post-copy may be started later; both sides must be prepared for it. */
   readonly postcopy: boolean;
   /** Page batches hold at most this many pages (blocks of huge pages: at least one whole huge page). */
@@ -135,6 +146,8 @@ export interface SourceGuest {
   /** Starts the migration; the stream honours back-pressure by not being pulled. May be called once. */
   open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>>;
   progress(): Promise<SourceProgress>;
+  /** How fast the guest dirties memory, without reading the dirty log; undefined where that cannot be told. */
+  measureDirtyRate(): Promise<BytesPerSec | undefined>;
   /** Stops the guest at the next chance and sends the rest (pre-copy). */
   switchover(): Promise<void>;
   /** Stops the guest, sends its state, then serves pages (needs `plan.postcopy`). */
@@ -176,13 +189,16 @@ export type PrepareResult =
   | { readonly ok: true; readonly hypervisorVersion: string; readonly nics: readonly Nic[] }
   | { readonly ok: false; readonly reasons: readonly GuestError[] };
 
+/** What a destination guest applies. */
+export type DestItem = Exclude<SourceItem, { type: 'round-end' | 'stopped' | 'verbatim' }>;
+
 export interface DestGuest {
   /** Yes, or no with every reason at once. Touches nothing that a refusal would have to undo. */
   prepare(description: GuestDescription, plan: DestPlan): Promise<PrepareResult>;
   /** Makes the hypervisor ready to take the stream. */
   open(plan: DestPlan): Promise<void>;
   /** Resolves when the hypervisor has taken the item, which is the back-pressure. Takes over batches. */
-  apply(item: Exclude<SourceItem, { type: 'round-end' | 'stopped' | 'verbatim' }>): Promise<void>;
+  apply(item: DestItem): Promise<void>;
   readonly events: AsyncIterable<DestEvent>;
   /** Resolves when all state is loaded and the guest could run but does not. */
   ready(): Promise<void>;
@@ -194,6 +210,8 @@ export interface DestGuest {
   announceSelf(): Promise<void>;
   /** Ends the guest here for good: it never ran. */
   discard(): Promise<void>;
+  /** After success: the hypervisor's settings are put back as they were. */
+  settle(): Promise<void>;
   close(): Promise<void>;
   readonly gone: Promise<GuestError>;
 }

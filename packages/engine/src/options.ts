@@ -15,6 +15,15 @@ const guestUri = z
   .max(4096)
   .regex(/^(qemu|libvirt|sim):.+/, 'a guest is qemu:/PATH/TO/QMP.SOCK, libvirt:NAME or sim:NAME');
 
+/** "10.0.0.2", "fd00::2", or for one of several NICs "52:54:00:12:34:56=10.0.0.2". */
+const announceIp = z
+  .string()
+  .max(64)
+  .regex(/^([0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}=)?[0-9a-fA-F:.]+$/, 'an address is IP or MAC=IP')
+  .refine((text) => z.union([z.ipv4(), z.ipv6()]).safeParse(text.slice(text.indexOf('=') + 1)).success, {
+    error: 'not an IPv4 or IPv6 address',
+  });
+
 export const migrateRequestSchema = z.strictObject({
   guest: guestUri,
   /** URL of the destination agent, ws:// or wss:// */
@@ -31,7 +40,7 @@ export const migrateRequestSchema = z.strictObject({
   streams: z.int().min(1).max(16).default(1),
   compress: z.enum(compressModes).default('auto'),
   onStall: z.enum(stallActions).optional(),
-  announceIps: z.array(z.union([z.ipv4(), z.ipv6()])).max(64).default([]),
+  announceIps: z.array(announceIp).max(64).default([]),
   /** Socket of the guest agent on the source host, to learn the guest's addresses. */
   guestAgent: z.string().max(4096).optional(),
   /** After success the source's hypervisor is ended; otherwise it stays, paused. */

@@ -32,7 +32,12 @@ export interface MigrationReport {
   };
   readonly switchover: { readonly reason: string };
   readonly rounds: readonly RoundRow[];
-  readonly pages: { readonly raw: number; readonly zero: number; readonly same: number; readonly delta: number };
+  readonly pages: {
+    readonly raw: number;
+    readonly zero: number;
+    readonly same: number;
+    readonly delta: number;
+  };
   readonly rawBytes: number;
   readonly wireBytes: number;
   readonly faults: {

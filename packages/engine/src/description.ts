@@ -1,0 +1,37 @@
+/** The guest's description as it crosses the wire: checked before anything is believed of it. */
+import { z } from 'zod';
+import type { GuestDescription } from './guest.ts';
+import type { Bytes } from './units.ts';
+
+const size = z
+  .int()
+  .min(0)
+  .transform((n) => n as Bytes);
+const name = z.string().max(4096);
+
+const schema = z.object({
+  kind: z.enum(['qemu', 'libvirt', 'sim']),
+  name,
+  hypervisorVersion: name,
+  machine: name,
+  vcpus: z.int().min(1).max(65_536),
+  memoryBytes: size,
+  blocks: z.array(z.object({ name: z.string().min(1).max(255), bytes: size, hostPageBytes: size })).max(4096),
+  nics: z
+    .array(
+      z.object({
+        mac: z.string().max(32),
+        name,
+        hostInterface: z.string().max(64).exactOptional(),
+        addresses: z.array(z.string().max(64)).max(64),
+      }),
+    )
+    .max(64),
+  running: z.boolean(),
+  oneLiveRound: z.boolean().default(false),
+});
+
+/** @throws z.ZodError */
+export function parseDescription(value: unknown): GuestDescription {
+  return schema.parse(value);
+}

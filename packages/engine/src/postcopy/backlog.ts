@@ -1,0 +1,106 @@
+/**
+ * Pages that a hypervisor has handed over in post-copy and that wait for the link.
+ *
+ * A hypervisor such as QEMU chooses the order of the background itself, going on from the last page that it
+ * was asked for, and what it has written cannot be asked for again. So the order is made here: what lies
+ * near the last faults goes first, forward before backward (pre-paging after Hines and Gopalan, VEE 2009),
+ * then what has waited longest. A fault on a page that waits here is answered from here.
+ */
+import type { PageBatch, PageRange } from '../guest.ts';
+import type { BlockIndex } from '../units.ts';
+
+/** A page this far from a fault is no longer near it: 16 MiB. */
+const NEAR_PAGES = 4096;
+/** Going backward counts as further away. */
+const BACKWARD_COST = 4;
+const PIVOTS = 4;
+
+interface Pivot {
+  readonly block: BlockIndex;
+  readonly page: number;
+}
+
+interface Waiting {
+  readonly batch: PageBatch;
+  readonly lowest: number;
+  readonly highest: number;
+}
+
+export class Backlog {
+  readonly #waiting: Waiting[] = [];
+  readonly #pivots: Pivot[] = [];
+  #bytes = 0;
+
+  /** Content bytes that wait. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get empty(): boolean {
+    return this.#waiting.length === 0;
+  }
+
+  add(batch: PageBatch): void {
+    let lowest = Number.POSITIVE_INFINITY;
+    let highest = 0;
+    for (const page of batch.pages) {
+      if (page < lowest) lowest = page;
+      if (page > highest) highest = page;
+    }
+    this.#waiting.push({ batch, lowest, highest });
+    this.#bytes += batch.content.length;
+  }
+
+  /** A vCPU waits for these pages: takes out the batches that hold any of them, most often none. */
+  fault({ block, first, count }: PageRange): PageBatch[] {
+    this.#pivots.unshift({ block, page: first + count });
+    if (this.#pivots.length > PIVOTS) this.#pivots.pop();
+    const found: PageBatch[] = [];
+    for (let index = 0; index < this.#waiting.length; ) {
+      const { batch, lowest, highest } = this.#waiting[index]!;
+      const apart = batch.block !== block || highest < first || lowest >= first + count;
+      if (apart || !batch.pages.some((page) => page >= first && page < first + count)) index += 1;
+      else found.push(this.#take(index));
+    }
+    return found;
+  }
+
+  /** The batch that goes next, or none. */
+  next(): PageBatch | undefined {
+    if (this.#waiting.length === 0) return undefined;
+    let best = 0;
+    let bestCost = Number.POSITIVE_INFINITY;
+    for (const [index, waiting] of this.#waiting.entries()) {
+      const cost = this.#cost(waiting);
+      if (cost < bestCost) {
+        best = index;
+        bestCost = cost;
+      }
+    }
+    return this.#take(best);
+  }
+
+  /** Gives everything back. */
+  drop(): void {
+    while (this.#waiting.length > 0) this.#take(0).release();
+  }
+
+  #take(index: number): PageBatch {
+    const [{ batch }] = this.#waiting.splice(index, 1) as [Waiting];
+    this.#bytes -= batch.content.length;
+    return batch;
+  }
+
+  /** How far from the nearest of the last faults, an older fault counting as further; infinite when not near. */
+  #cost({ batch, lowest, highest }: Waiting): number {
+    let least = Number.POSITIVE_INFINITY;
+    for (const [age, pivot] of this.#pivots.entries()) {
+      if (pivot.block !== batch.block) continue;
+      const forward = lowest >= pivot.page ? lowest - pivot.page : 0;
+      const backward = highest < pivot.page ? (pivot.page - highest) * BACKWARD_COST : 0;
+      const cost = (forward + backward + 1) * (age + 1);
+      if (cost <= NEAR_PAGES) least = Math.min(least, cost);
+    }
+    return least;
+  }
+}

@@ -1,0 +1,483 @@
+/**
+ * The source's half of the two-phase commit.
+ *
+ *     copying ──state-complete──▶ sealing ──(sealed is on disk)──▶ sealed ── SEALED ─▶
+ *        │                          │                                │
+ *        │                          │                 READY, and in pre-copy the stream's end
+ *        │ any failure              │ any failure                    ▼
+ *        │                          │    any failure             committing ──(disk fails)──▶ uncommitting
+ *        │                          │ ◀──────────────────── sealed   │                             │
+ *        ▼                          ▼                       (committed is on disk)    rolling-back on disk
+ *     rolling-back ◀────────────────┴─────────────────────────────── │ ─────────────── or DISCARDED
+ *        │ DISCARD ─▶, guest runs on the source                      ▼
+ *        ▼                                                       committed ── COMMIT ─▶
+ *     rolled-back                                                    │ RUNNING
+ *                                         lost ◀─DISCARDED─          ▼
+ *                                                               finishing (post-copy: pages travel)
+ *                                                                    │ COMPLETE
+ *                                                                    ▼
+ *                                                             closing ─▶ done
+ *
+ * Before `committed` is on disk every failure rolls back. From `committing` on the guest never runs here
+ * by itself: a lost link, a crash or a timeout only calls for attention, and the outcome is told to the
+ * destination whenever it can be heard. In `uncommitting` the commit may or may not be on disk but was
+ * never said, so a roll-back waits for proof: its own record, or the destination's word that it discarded.
+ */
+import type { ErrorCode, GuestRunsOn } from '../errors.ts';
+import { type JournalRecord, modeOf, type SourceRecordState } from '../journal/records.ts';
+import { type Millis, millis } from '../units.ts';
+import type {
+  Failure,
+  Step,
+  SwitchoverEvent,
+  SwitchoverMode,
+  SwitchoverNote,
+  SwitchoverReport,
+  ToDest,
+  ToSource,
+} from './protocol.ts';
+
+export interface SourceLimits {
+  /** From SEALED to READY. */
+  readonly readyMs: number;
+  /** From COMMIT to RUNNING, after which the operator is told. */
+  readonly runningMs: number;
+}
+
+interface Base {
+  readonly mode: SwitchoverMode;
+  readonly limits: SourceLimits;
+  /** The hypervisor's stream is over. */
+  readonly ended: boolean;
+  /** When this phase began. */
+  readonly since: Millis;
+  /** What the operator was last told that needs them, so that it is said once. */
+  readonly told: string | null;
+}
+
+/** Distributes over the phases' names, so that each phase is a member of the union by itself. */
+type In<Name extends string, Own = unknown> = Name extends string
+  ? Base & { readonly phase: Name } & Own
+  : never;
+
+export type SourceState =
+  | In<'copying' | 'sealing' | 'committing' | 'committed' | 'finishing' | 'closing' | 'done'>
+  | In<'sealed', { readonly ready: boolean }>
+  | In<'uncommitting' | 'rolled-back', { readonly cause: Failure }>
+  /** `stuck`: the hypervisor refused; `retry` tries again. */
+  | In<'rolling-back', { readonly cause: Failure; readonly stuck: boolean }>
+  /** Committed, and the destination's guest is gone before it ever ran. Only an operator takes it back. */
+  | In<'lost', { readonly cause: Failure }>;
+
+export type SourceEvent =
+  | SwitchoverEvent
+  | { readonly type: 'message'; readonly message: ToSource }
+  | { readonly type: 'journal-written' | 'journal-failed'; readonly record: SourceRecordState }
+  /** Everything that the destination needs to load the guest is in the link's hands. */
+  | { readonly type: 'state-complete' }
+  /** The hypervisor has nothing more to send and cannot restart the guest by itself any more. */
+  | { readonly type: 'stream-end' }
+  /** The guest runs on the source, as before the migration. */
+  | { readonly type: 'rolled-back' }
+  | ({ readonly type: 'rollback-failed' } & Failure);
+
+export type SourceAction =
+  | { readonly type: 'journal'; readonly record: SourceRecordState }
+  | { readonly type: 'send'; readonly message: ToDest }
+  /** Make the guest run on the source. Must also work when it already does. */
+  | { readonly type: 'rollback' }
+  /** The guest lives on the destination now. */
+  | { readonly type: 'forget' }
+  | SwitchoverReport
+  | SwitchoverNote;
+
+type SourceStep = Step<SourceState, SourceAction>;
+
+const CANCELLED: Failure = { code: 'E_CANCELLED', why: 'The migration was cancelled.' };
+
+export function startSource(mode: SwitchoverMode, limits: SourceLimits, now: Millis): SourceStep {
+  return {
+    state: { phase: 'copying', mode, limits, ended: false, since: now, told: null },
+    actions: [{ type: 'journal', record: 'started' }],
+  };
+}
+
+/** Pre-copy turns into post-copy (hybrid). Only before SEALED. */
+export function sourceToPostcopy(state: SourceState): SourceState {
+  return state.phase === 'copying' ? { ...state, mode: 'postcopy' } : state;
+}
+
+/** Takes a migration up after the agent was restarted. The stream to the hypervisor did not survive that. */
+export function recoverSource(
+  records: readonly JournalRecord[],
+  limits: SourceLimits,
+  now: Millis,
+): SourceStep {
+  const base: Base = { mode: modeOf(records), limits, ended: true, since: now, told: null };
+  const cause: Failure = { code: 'E_INTERNAL', why: 'The source agent was restarted before the commit.' };
+  switch (records.at(-1)?.state) {
+    case 'committed':
+      return { state: { ...base, phase: 'committed' }, actions: [send({ type: 'commit' })] };
+    case 'done':
+      return { state: { ...base, phase: 'done' }, actions: [] };
+    case 'rolled-back':
+      return { state: { ...base, phase: 'rolled-back', cause }, actions: [send(discard(cause))] };
+    default:
+      return rollBack({ ...base, phase: 'copying' }, cause, now);
+  }
+}
+
+/** When a `tick` is due, if at all. */
+export function sourceDeadline(state: SourceState): Millis | undefined {
+  if (state.told !== null) return undefined;
+  if (state.phase === 'sealed') return millis(state.since + state.limits.readyMs);
+  if (state.phase === 'committed') return millis(state.since + state.limits.runningMs);
+  return undefined;
+}
+
+/** One step of the machine. Events that mean nothing in a phase change nothing. */
+export function stepSource(state: SourceState, event: SourceEvent, now: Millis): SourceStep {
+  switch (state.phase) {
+    case 'copying':
+    case 'sealing':
+    case 'sealed':
+      return beforeCommit(state, event, now);
+    case 'committing':
+    case 'uncommitting':
+      return aroundCommit(state, event, now);
+    case 'committed':
+    case 'finishing':
+    case 'closing':
+    case 'done':
+    case 'lost':
+      return afterCommit(state, event, now);
+    case 'rolling-back':
+    case 'rolled-back':
+      return rollingBack(state, event, now);
+  }
+}
+
+type Phase<Name extends SourceState['phase']> = Extract<SourceState, { phase: Name }>;
+
+function beforeCommit(
+  state: Phase<'copying' | 'sealing' | 'sealed'>,
+  event: SourceEvent,
+  now: Millis,
+): SourceStep {
+  switch (event.type) {
+    case 'state-complete':
+      if (state.phase !== 'copying') return same(state);
+      return { state: { ...base(state, now), phase: 'sealing' }, actions: [journal('sealed')] };
+    case 'journal-written':
+      if (state.phase !== 'sealing' || event.record !== 'sealed') return same(state);
+      return {
+        state: { ...base(state, now), phase: 'sealed', ready: false },
+        actions: [send({ type: 'sealed' })],
+      };
+    case 'journal-failed':
+      return rollBack(state, { code: 'E_JOURNAL', why: 'The source could not write its journal.' }, now);
+    case 'stream-end':
+      return tryCommit({ ...state, ended: true }, now);
+    case 'message':
+      if (event.message.type === 'ready' && state.phase === 'sealed') {
+        return tryCommit({ ...state, ready: true }, now);
+      }
+      if (event.message.type === 'discarded') {
+        return rollBack(state, { code: 'E_GUEST_FAILED', why: event.message.why }, now);
+      }
+      return same(state);
+    case 'linked':
+      return state.phase === 'sealed' ? { state, actions: [send({ type: 'sealed' })] } : same(state);
+    case 'guest-gone':
+      // In pre-copy a source whose stream has ended is not needed any more; the destination may have it all.
+      if (state.phase === 'sealed' && state.ended && state.mode === 'precopy') return same(state);
+      return rollBack(state, event, now);
+    case 'link-lost':
+    case 'failed':
+      return rollBack(state, event, now);
+    case 'cancel':
+      return rollBack(state, CANCELLED, now);
+    case 'tick': {
+      if (state.phase !== 'sealed' || now < state.since + state.limits.readyMs) return same(state);
+      const why = `The destination was not ready ${state.limits.readyMs} ms after the guest was sent.`;
+      return rollBack(state, { code: 'E_TIMEOUT', why }, now);
+    }
+    default:
+      return same(state);
+  }
+}
+
+/** A destination that is ready is committed to as soon as the source's hypervisor has let go. */
+function tryCommit(state: Phase<'copying' | 'sealing' | 'sealed'>, now: Millis): SourceStep {
+  if (state.phase !== 'sealed' || !state.ready) return same(state);
+  if (state.mode === 'precopy' && !state.ended) return same(state);
+  return { state: { ...base(state, now), phase: 'committing' }, actions: [journal('committed')] };
+}
+
+function aroundCommit(
+  state: Phase<'committing' | 'uncommitting'>,
+  event: SourceEvent,
+  now: Millis,
+): SourceStep {
+  switch (event.type) {
+    case 'stream-end':
+      return same({ ...state, ended: true });
+    case 'journal-written':
+      if (state.phase === 'committing' && event.record === 'committed') {
+        return { state: { ...base(state, now), phase: 'committed' }, actions: [send({ type: 'commit' })] };
+      }
+      if (state.phase === 'uncommitting' && event.record === 'rolling-back') {
+        return rollBack(state, state.cause, now);
+      }
+      return same(state);
+    case 'journal-failed': {
+      if (state.phase === 'committing' && event.record === 'committed') {
+        const cause: Failure = {
+          code: 'E_JOURNAL',
+          why: 'The source could not write the commit to its journal.',
+        };
+        return {
+          state: { ...base(state, now), phase: 'uncommitting', cause },
+          actions: [send(discard(cause)), journal('rolling-back')],
+        };
+      }
+      if (state.phase === 'committing' || event.record !== 'rolling-back') return same(state);
+      return attention(state, 'neither', {
+        code: 'E_JOURNAL',
+        why: 'The source cannot write its journal and waits for the destination to confirm that it discarded the guest.',
+      });
+    }
+    case 'message':
+      if (state.phase !== 'uncommitting') return same(state);
+      if (event.message.type === 'discarded') return rollBack(state, state.cause, now);
+      return { state, actions: [send(discard(state.cause))] };
+    case 'linked':
+      return state.phase === 'uncommitting' ? { state, actions: [send(discard(state.cause))] } : same(state);
+    case 'retry':
+      return state.phase === 'uncommitting'
+        ? { state, actions: [send(discard(state.cause)), journal('rolling-back')] }
+        : same(state);
+    case 'cancel':
+      return tooLate(state);
+    default:
+      return same(state);
+  }
+}
+
+function afterCommit(
+  state: Phase<'committed' | 'finishing' | 'closing' | 'done' | 'lost'>,
+  event: SourceEvent,
+  now: Millis,
+): SourceStep {
+  switch (event.type) {
+    case 'stream-end':
+      return same({ ...state, ended: true });
+    case 'message':
+      return messageAfterCommit(state, event.message, now);
+    case 'linked':
+      if (state.phase === 'committed' || state.phase === 'finishing') {
+        return { state: { ...state, told: null, since: now }, actions: [send({ type: 'commit' })] };
+      }
+      return same(state);
+    case 'journal-written':
+    case 'journal-failed':
+      return journalAfterCommit(state, event.type, event.record, now);
+    case 'guest-gone':
+      if (state.mode === 'precopy' || (state.phase !== 'committed' && state.phase !== 'finishing')) {
+        return same(state);
+      }
+      return attention(state, state.phase === 'finishing' ? 'dest' : 'unknown', {
+        code: 'E_GUEST_GONE',
+        why: `The source's hypervisor is gone and with it the memory that had not been sent: ${event.why}`,
+      });
+    case 'link-lost':
+    case 'failed':
+      if (state.phase === 'committed') return attention(state, 'unknown', event);
+      return state.phase === 'finishing' ? attention(state, 'dest', event) : same(state);
+    case 'tick': {
+      if (state.phase !== 'committed' || now < state.since + state.limits.runningMs) return same(state);
+      const why = `The destination has not said within ${state.limits.runningMs} ms that it runs the guest.`;
+      return attention(state, 'unknown', { code: 'E_TIMEOUT', why });
+    }
+    case 'retry':
+      if (state.phase === 'lost') return { state, actions: [journal('rolling-back')] };
+      return state.phase === 'committed' || state.phase === 'finishing'
+        ? { state, actions: [send({ type: 'commit' })] }
+        : same(state);
+    case 'cancel':
+      return tooLate(state);
+    default:
+      return same(state);
+  }
+}
+
+function messageAfterCommit(
+  state: Phase<'committed' | 'finishing' | 'closing' | 'done' | 'lost'>,
+  message: ToSource,
+  now: Millis,
+): SourceStep {
+  if (state.phase === 'closing' || state.phase === 'done') return same(state);
+  switch (message.type) {
+    case 'ready':
+      return state.phase === 'lost' ? same(state) : { state, actions: [send({ type: 'commit' })] };
+    case 'running':
+      if (state.phase !== 'committed') return same(state);
+      if (state.mode === 'postcopy') {
+        return same({ ...base(state, now), phase: 'finishing', told: null });
+      }
+      return { state: { ...base(state, now), phase: 'closing' }, actions: [journal('done')] };
+    case 'complete':
+      if (state.phase === 'lost') return same(state);
+      return { state: { ...base(state, now), phase: 'closing' }, actions: [journal('done')] };
+    case 'run-failed':
+      return state.phase === 'committed'
+        ? attention(state, 'neither', { code: 'E_GUEST_FAILED', why: message.why })
+        : same(state);
+    case 'discarded': {
+      if (state.phase !== 'committed') return same(state);
+      const cause: Failure = { code: 'E_GUEST_GONE', why: message.why };
+      return attention({ ...base(state, now), phase: 'lost', cause }, 'neither', {
+        code: cause.code,
+        why: `The guest was committed to the destination, which lost it before it ran: ${cause.why}`,
+      });
+    }
+  }
+}
+
+function journalAfterCommit(
+  state: Phase<'committed' | 'finishing' | 'closing' | 'done' | 'lost'>,
+  type: 'journal-written' | 'journal-failed',
+  record: SourceRecordState,
+  now: Millis,
+): SourceStep {
+  if (state.phase === 'closing' && record === 'done') {
+    const unwritten: SourceAction[] =
+      type === 'journal-failed'
+        ? [{ type: 'note', text: 'The source could not write the end of the migration to its journal.' }]
+        : [];
+    return {
+      state: { ...base(state, now), phase: 'done' },
+      actions: [
+        ...unwritten,
+        { type: 'forget' },
+        report('completed', null, 'The guest runs on the destination.', 'dest', ''),
+      ],
+    };
+  }
+  if (state.phase === 'lost' && record === 'rolling-back' && type === 'journal-written') {
+    return rollBack(state, state.cause, now);
+  }
+  return same(state);
+}
+
+function rollingBack(
+  state: Phase<'rolling-back' | 'rolled-back'>,
+  event: SourceEvent,
+  now: Millis,
+): SourceStep {
+  switch (event.type) {
+    case 'rolled-back': {
+      if (state.phase !== 'rolling-back') return same(state);
+      const cancelled = state.cause.code === 'E_CANCELLED';
+      return {
+        state: { ...base(state, now), phase: 'rolled-back', cause: state.cause },
+        actions: [
+          report(
+            cancelled ? 'cancelled' : 'failed',
+            state.cause.code,
+            state.cause.why,
+            'source',
+            'The guest runs on the source as before; remove the cause and start the migration again.',
+          ),
+          journal('rolled-back'),
+        ],
+      };
+    }
+    case 'rollback-failed':
+      if (state.phase !== 'rolling-back') return same(state);
+      return attention({ ...state, stuck: true }, 'unknown', {
+        code: event.code,
+        why: `${state.cause.why} The guest could not be resumed on the source: ${event.why}`,
+      });
+    case 'retry':
+      return state.phase === 'rolling-back' && state.stuck
+        ? { state: { ...state, stuck: false, told: null }, actions: [{ type: 'rollback' }] }
+        : same(state);
+    case 'linked':
+      return { state, actions: [send(discard(state.cause))] };
+    case 'message':
+      return event.message.type === 'ready' ? { state, actions: [send(discard(state.cause))] } : same(state);
+    case 'journal-failed':
+      return {
+        state,
+        actions: [{ type: 'note', text: 'The source could not write the roll-back to its journal.' }],
+      };
+    default:
+      return same(state);
+  }
+}
+
+function rollBack(state: SourceState, cause: Failure, now: Millis): SourceStep {
+  const failure: Failure = { code: cause.code, why: cause.why };
+  return {
+    state: { ...base(state, now), phase: 'rolling-back', cause: failure, stuck: false, told: null },
+    actions: [send(discard(failure)), { type: 'rollback' }],
+  };
+}
+
+function attention(state: SourceState, guestRunsOn: GuestRunsOn, failure: Failure): SourceStep {
+  if (state.told === failure.why) return same(state);
+  return {
+    state: { ...state, told: failure.why },
+    actions: [report('attention', failure.code, failure.why, guestRunsOn, remedyFor(state))],
+  };
+}
+
+function remedyFor(state: SourceState): string {
+  switch (state.phase) {
+    case 'lost':
+      return 'The source still holds the guest, paused. `vmferry resume` takes it back.';
+    case 'rolling-back':
+      return 'See to the hypervisor on the source, then `vmferry resume`.';
+    case 'uncommitting':
+      return "Make room for the source's journal or bring the destination agent back, then `vmferry resume`.";
+    default:
+      return 'Bring both agents and the link between them back, then `vmferry resume`. Do not start the guest on the source.';
+  }
+}
+
+function tooLate(state: SourceState): SourceStep {
+  const text = 'The migration can no longer be cancelled: the guest is committed to the destination.';
+  return { state, actions: [{ type: 'note', text }] };
+}
+
+function base(state: SourceState, now: Millis): Base {
+  const { mode, limits, ended, told } = state;
+  return { mode, limits, ended, since: now, told };
+}
+
+function same(state: SourceState): SourceStep {
+  return { state, actions: [] };
+}
+
+function send(message: ToDest): SourceAction {
+  return { type: 'send', message };
+}
+
+function journal(record: SourceRecordState): SourceAction {
+  return { type: 'journal', record };
+}
+
+function discard(cause: Failure): ToDest {
+  return { type: 'discard', why: cause.why };
+}
+
+function report(
+  outcome: SwitchoverReport['outcome'],
+  code: ErrorCode | null,
+  why: string,
+  guestRunsOn: GuestRunsOn,
+  remedy: string,
+): SwitchoverReport {
+  return { type: 'report', outcome, code, why, guestRunsOn, remedy };
+}

@@ -1,0 +1,175 @@
+import { describe, expect, it } from 'vitest';
+import {
+  type DestEventIn,
+  destDeadline,
+  destToPostcopy,
+  startDest,
+  stepDest,
+} from '../../src/switchover/dest.ts';
+import {
+  type SourceAction,
+  type SourceEvent,
+  sourceDeadline,
+  sourceToPostcopy,
+  startSource,
+  stepSource,
+} from '../../src/switchover/source.ts';
+import { millis } from '../../src/units.ts';
+
+const sourceLimits = { readyMs: 1000, runningMs: 2000 };
+const destLimits = { loadMs: 1000, outcomeMs: 2000 };
+
+const ready: SourceEvent = { type: 'message', message: { type: 'ready' } };
+const running: SourceEvent = { type: 'message', message: { type: 'running', atMs: millis(7) } };
+const written = (record: 'sealed' | 'committed' | 'done'): SourceEvent => ({
+  type: 'journal-written',
+  record,
+});
+const linkLost = { type: 'link-lost', code: 'E_LINK_LOST', why: 'The link is gone.' } as const;
+
+function source(mode: 'precopy' | 'postcopy', ...events: SourceEvent[]) {
+  let state = startSource(mode, sourceLimits, millis(0)).state;
+  let actions: readonly SourceAction[] = [];
+  for (const event of events) ({ state, actions } = stepSource(state, event, millis(10)));
+  return { state, actions };
+}
+
+function dest(...events: DestEventIn[]) {
+  let step = startDest('precopy', destLimits, millis(0));
+  for (const event of events) step = stepDest(step.state, event, millis(10));
+  return step;
+}
+
+const toSealed = [{ type: 'state-complete' }, written('sealed')] as const;
+const toCommitted = [...toSealed, { type: 'stream-end' }, ready, written('committed')] as const;
+const toReady: DestEventIn[] = [
+  { type: 'message', message: { type: 'sealed' } },
+  { type: 'guest-loaded' },
+  { type: 'journal-written', record: 'ready' },
+];
+
+describe('the source', () => {
+  it('does not commit in pre-copy before its hypervisor has let go', () => {
+    const waiting = source('precopy', ...toSealed, ready);
+    expect(waiting).toMatchObject({ state: { phase: 'sealed' }, actions: [] });
+    const after = stepSource(waiting.state, { type: 'stream-end' }, millis(20));
+    expect(after.actions).toEqual([{ type: 'journal', record: 'committed' }]);
+  });
+
+  it('commits in post-copy with pages still to come', () => {
+    expect(source('postcopy', ...toSealed, ready).actions).toEqual([
+      { type: 'journal', record: 'committed' },
+    ]);
+  });
+
+  it('says commit only when the commit is on disk', () => {
+    expect(source('precopy', ...toCommitted).actions).toEqual([
+      { type: 'send', message: { type: 'commit' } },
+    ]);
+  });
+
+  it('rolls back and tells the destination when the link is lost before the commit', () => {
+    const lost = source('precopy', ...toSealed, linkLost);
+    expect(lost.actions).toEqual([
+      { type: 'send', message: { type: 'discard', why: 'The link is gone.' } },
+      { type: 'rollback' },
+    ]);
+    const back = stepSource(lost.state, { type: 'rolled-back' }, millis(30));
+    expect(back.actions[0]).toMatchObject({ outcome: 'failed', code: 'E_LINK_LOST', guestRunsOn: 'source' });
+  });
+
+  it('can be cancelled before the commit and no longer after it', () => {
+    const early = source('precopy', { type: 'cancel' }, { type: 'rolled-back' });
+    expect(early.actions[0]).toMatchObject({ outcome: 'cancelled' });
+    const late = source('precopy', ...toCommitted, { type: 'cancel' });
+    expect(late.actions).toMatchObject([{ type: 'note', text: expect.stringMatching(/no longer/) }]);
+  });
+
+  it('calls for attention once, and never rolls back, when the link is lost after the commit', () => {
+    const lost = source('precopy', ...toCommitted, linkLost);
+    expect(lost.actions).toMatchObject([{ type: 'report', outcome: 'attention', guestRunsOn: 'unknown' }]);
+    expect(stepSource(lost.state, linkLost, millis(40)).actions).toEqual([]);
+    const again = stepSource(lost.state, { type: 'linked' }, millis(50));
+    expect(again.actions).toEqual([{ type: 'send', message: { type: 'commit' } }]);
+  });
+
+  it('waits for the last page in post-copy before it forgets the guest', () => {
+    const finishing = source('postcopy', ...toSealed, ready, written('committed'), running);
+    expect(finishing).toMatchObject({ state: { phase: 'finishing' }, actions: [] });
+    const closing = stepSource(
+      finishing.state,
+      { type: 'message', message: { type: 'complete' } },
+      millis(60),
+    );
+    expect(closing.actions).toEqual([{ type: 'journal', record: 'done' }]);
+    const done = stepSource(closing.state, written('done'), millis(61));
+    expect(done.actions).toMatchObject([{ type: 'forget' }, { outcome: 'completed', guestRunsOn: 'dest' }]);
+  });
+
+  it('rolls back when the destination is not ready in time', () => {
+    const sealed = source('precopy', ...toSealed);
+    expect(sourceDeadline(sealed.state)).toBe(1010);
+    expect(stepSource(sealed.state, { type: 'tick' }, millis(1009)).actions).toEqual([]);
+    expect(stepSource(sealed.state, { type: 'tick' }, millis(1010)).state.phase).toBe('rolling-back');
+  });
+
+  it('turns to post-copy only while it copies', () => {
+    expect(sourceToPostcopy(source('precopy').state).mode).toBe('postcopy');
+    expect(sourceToPostcopy(source('precopy', ...toSealed).state).mode).toBe('precopy');
+  });
+});
+
+describe('the destination', () => {
+  it('promises only when its promise is on disk', () => {
+    expect(dest(...toReady.slice(0, 2)).actions).toEqual([{ type: 'journal', record: 'ready' }]);
+    expect(dest(...toReady).actions).toEqual([{ type: 'send', message: { type: 'ready' } }]);
+  });
+
+  it('keeps a ready guest paused when the link is lost or nothing is heard', () => {
+    const lost = dest(...toReady, linkLost);
+    expect(lost).toMatchObject({ state: { phase: 'ready' }, actions: [{ outcome: 'attention' }] });
+    const silent = dest(...toReady);
+    expect(destDeadline(silent.state)).toBe(2010);
+    const late = stepDest(silent.state, { type: 'tick' }, millis(2010));
+    expect(late).toMatchObject({ state: { phase: 'ready' }, actions: [{ outcome: 'attention' }] });
+  });
+
+  it('discards the guest when the link is lost before it has promised anything', () => {
+    expect(dest(toReady[0]!, linkLost).actions).toEqual([{ type: 'discard-guest' }]);
+  });
+
+  it('runs the guest when the commit is on disk, and announces it', () => {
+    const accepted = dest(...toReady, { type: 'message', message: { type: 'commit' } });
+    expect(accepted.actions).toEqual([{ type: 'journal', record: 'run' }]);
+    const starting = stepDest(accepted.state, { type: 'journal-written', record: 'run' }, millis(20));
+    expect(starting.actions).toEqual([{ type: 'run-guest' }]);
+    const ran = stepDest(starting.state, { type: 'guest-running', atMs: millis(21) }, millis(22));
+    expect(ran.actions).toEqual([
+      { type: 'send', message: { type: 'running', atMs: 21 } },
+      { type: 'announce' },
+    ]);
+  });
+
+  it('does not run the guest while it cannot write its journal, and does when it can again', () => {
+    const commit: DestEventIn = { type: 'message', message: { type: 'commit' } };
+    const failed = dest(...toReady, commit, { type: 'journal-failed', record: 'run' });
+    expect(failed.actions).toMatchObject([{ outcome: 'attention', code: 'E_JOURNAL' }]);
+    expect(stepDest(failed.state, { type: 'retry' }, millis(30)).actions).toEqual([
+      { type: 'journal', record: 'run' },
+    ]);
+  });
+
+  it('never discards a guest that was committed to it', () => {
+    const discard: DestEventIn = { type: 'message', message: { type: 'discard', why: 'x' } };
+    const commit: DestEventIn = { type: 'message', message: { type: 'commit' } };
+    expect(dest(...toReady, commit, discard)).toMatchObject({
+      state: { phase: 'accepting' },
+      actions: [{ type: 'report', code: 'E_PROTOCOL' }],
+    });
+  });
+
+  it('turns to post-copy only while it receives', () => {
+    expect(destToPostcopy(dest().state).mode).toBe('postcopy');
+    expect(destToPostcopy(dest(...toReady).state).mode).toBe('precopy');
+  });
+});
