@@ -1,0 +1,78 @@
+/** From what is known of a guest's NICs to the targets of its announcement. */
+import type { Nic } from '@vmferry/engine/guest';
+import { collectAddresses, type ExplicitAddress, type Neighbour, readNeighbours } from './addresses.ts';
+import type { AnnounceTarget } from './announcer.ts';
+import { resolveInterface } from './interfaces.ts';
+import type { RunTool } from './tools.ts';
+
+/** Where a NIC is attached on this host. */
+export interface NicPlace {
+  readonly mac: string;
+  /** Undefined when the hypervisor does not tell (user-mode networking, vhost-user). */
+  readonly hostInterface?: string;
+}
+
+export interface AnnouncePlan {
+  readonly targets: readonly AnnounceTarget[];
+  /** NICs and addresses that are not announced from here, and why. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Meant for the time before the cutover: it runs `ip` and `bridge`. Reads only, and never rejects for what
+ * it cannot find out.
+ */
+export async function planAnnouncement(input: {
+  /** As the source described them, in the guest's order; their `hostInterface` is the source's own. */
+  readonly nics: readonly Nic[];
+  /** As this host's hypervisor has them. */
+  readonly places: readonly NicPlace[];
+  readonly explicit: readonly ExplicitAddress[];
+  readonly run: RunTool;
+  readonly sysfsRoot?: string;
+}): Promise<AnnouncePlan> {
+  const notes: string[] = [];
+  let neighbours: readonly Neighbour[] = [];
+  try {
+    neighbours = await readNeighbours(input.run);
+  } catch (error) {
+    notes.push(
+      `The neighbour table was not read (${error instanceof Error ? error.message : String(error)}); ` +
+        'addresses that only it knows are not announced',
+    );
+  }
+  const collected = collectAddresses({ nics: input.nics, explicit: input.explicit, neighbours });
+  notes.push(...collected.notes);
+
+  const lookup = {
+    run: input.run,
+    ...(input.sysfsRoot === undefined ? {} : { sysfsRoot: input.sysfsRoot }),
+  };
+  const targets: AnnounceTarget[] = [];
+  for (const { mac, ips, routers } of collected.nics) {
+    const place = input.places.find((each) => sameMac(each.mac, mac.text));
+    if (place?.hostInterface === undefined) {
+      notes.push(
+        `No host interface is known for ${mac.text}; its announcement is left to the hypervisor's announce-self`,
+      );
+      continue;
+    }
+    const route = await resolveInterface(place.hostInterface, lookup);
+    notes.push(...route.notes);
+    if (route.type === 'none') continue;
+    const { interface: name, vlan, fdb } = route;
+    targets.push({
+      mac,
+      addresses: ips,
+      routers,
+      interface: name,
+      ...(vlan === undefined ? {} : { vlan }),
+      ...(fdb === undefined ? {} : { fdb }),
+    });
+  }
+  return { targets, notes };
+}
+
+function sameMac(text: string, canonical: string): boolean {
+  return text.toLowerCase().replaceAll('-', ':') === canonical;
+}

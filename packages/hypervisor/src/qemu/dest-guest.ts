@@ -1,0 +1,312 @@
+/**
+ * The guest that enters: a QEMU that waits with `-incoming` gets the items as a stream again.
+ *
+ *     idle ── open ──▶ loading ── all state applied ──▶ ready (loaded, paused) ── run ──▶ running
+ *                         │                                │
+ *                         └────────── discard ◀────────────┘
+ *
+ * `stop` before the stream makes sure that QEMU never starts the guest by itself, whether it was given -S
+ * or not; only `run` starts it. Disks are taken over at that moment too (late-block-activate), so that a
+ * source that goes on after all finds them free.
+ */
+import type { Socket } from 'node:net';
+import { GuestError } from '@vmferry/engine/errors';
+import type {
+  DestEvent,
+  DestGuest,
+  DestItem,
+  DestPlan,
+  GuestDescription,
+  PageBatch,
+  PrepareResult,
+  RamLayout,
+} from '@vmferry/engine/guest';
+import { type BlockIndex, blockIndex, type Millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
+import { EventQueue } from '../event-queue.ts';
+import { destSettings, MigrationSettings } from './inspect/capabilities.ts';
+import { compareForMigration } from './inspect/compare.ts';
+import { describeGuest } from './inspect/guest.ts';
+import { connectToQemu, privateSocketPath } from './migration-socket.ts';
+import { QmpClient } from './qmp/client.ts';
+import { asGuestError, QmpError } from './qmp/errors.ts';
+import { migrateReply, statusReply, typed } from './qmp/schema.ts';
+import { SocketWriter } from './socket-writer.ts';
+import { StreamEncoder } from './stream/encoder.ts';
+import { type Reply, ReturnPathDecoder } from './stream/return-path.ts';
+
+/** The ping that QEMU puts behind the device state in post-copy's package; the answer means: loaded. */
+const STATE_LOADED_PING = 3;
+const LOAD_TIMEOUT_MS = 120_000;
+
+interface Deferred {
+  readonly promise: Promise<void>;
+  resolve(): void;
+}
+
+export class QemuDestGuest implements DestGuest {
+  readonly gone: Promise<GuestError>;
+  readonly #client: QmpClient;
+  readonly #name: string;
+  readonly #settings: MigrationSettings;
+  readonly #encoder = new StreamEncoder();
+  readonly #replies = new ReturnPathDecoder();
+  readonly #events = new EventQueue<DestEvent>();
+  readonly #stateLoaded = deferred();
+  #socket: Socket | undefined;
+  #writer: SocketWriter | undefined;
+  #layout: RamLayout = { blocks: [] };
+  #blocks = new Map<string, BlockIndex>();
+  #postcopy = false;
+  #opened = false;
+
+  /** @throws GuestError when the monitor cannot be had */
+  static async connect(path: string): Promise<QemuDestGuest> {
+    try {
+      return new QemuDestGuest(await QmpClient.connect(path), `qemu:${path}`);
+    } catch (error) {
+      throw asGuestError(error);
+    }
+  }
+
+  private constructor(client: QmpClient, name: string) {
+    this.#client = client;
+    this.#name = name;
+    this.#settings = new MigrationSettings(client);
+    this.gone = client.closed.then(
+      (error) =>
+        new GuestError(
+          'E_GUEST_GONE',
+          `the destination's QEMU is gone: ${error.message}`,
+          "look into QEMU's log on the destination host: a device that differs from the source's is the usual reason",
+          { cause: error },
+        ),
+    );
+  }
+
+  get events(): AsyncIterable<DestEvent> {
+    return this.#events;
+  }
+
+  async prepare(description: GuestDescription, plan: DestPlan): Promise<PrepareResult> {
+    return await this.#asking(async () => {
+      const reasons: GuestError[] = [];
+      const { status } = await typed(this.#client, 'query-status', statusReply);
+      const migration = (await typed(this.#client, 'query-migrate', migrateReply)).status ?? 'none';
+      if (status !== 'inmigrate') {
+        reasons.push(
+          new GuestError(
+            'E_NOT_INCOMING',
+            `the destination's QEMU does not wait for a migration: it is "${status}"`,
+            'start the destination QEMU with -incoming defer',
+          ),
+        );
+      } else if (migration !== 'none') {
+        reasons.push(
+          new GuestError(
+            'E_NOT_INCOMING',
+            `the destination's QEMU listens or loads already (its migration is "${migration}")`,
+            'start the destination QEMU with -incoming defer, not with an address, and use it once',
+          ),
+        );
+      }
+      const own = await describeGuest(this.#client, this.#name);
+      reasons.push(...compareForMigration(description, own, { postcopy: plan.postcopy }));
+      if (reasons.length === 0 && plan.postcopy) reasons.push(...(await this.#tryPostcopy()));
+      if (reasons.length > 0) return { ok: false, reasons };
+      return { ok: true, hypervisorVersion: own.hypervisorVersion, nics: own.nics };
+    });
+  }
+
+  /** QEMU tests userfaultfd when the capability is set, and only then. */
+  async #tryPostcopy(): Promise<GuestError[]> {
+    try {
+      await this.#settings.apply(destSettings(true));
+      await this.#settings.restore();
+      return [];
+    } catch (error) {
+      if (error instanceof GuestError) return [error];
+      throw error;
+    }
+  }
+
+  async open(plan: DestPlan): Promise<void> {
+    const place = await privateSocketPath();
+    try {
+      await this.#asking(async () => {
+        await this.#client.execute('stop');
+        await this.#settings.apply(destSettings(plan.postcopy));
+        this.#opened = true;
+        await this.#client.execute('migrate-incoming', { uri: `unix:${place.path}` });
+      });
+      this.#socket = await connectToQemu(place.path);
+    } finally {
+      await place.remove();
+    }
+    this.#writer = new SocketWriter(this.#socket);
+    this.#socket.on('data', (chunk: Buffer) => this.#onReplies(chunk));
+    // What broke is told by the writer and by QEMU's end.
+    this.#socket.on('error', () => {});
+  }
+
+  apply(item: DestItem): Promise<void> {
+    const writer = this.#need();
+    switch (item.type) {
+      case 'ram-layout':
+        this.#encoder.checkLayout(item.layout);
+        this.#layout = item.layout;
+        this.#blocks = new Map(item.layout.blocks.map((block, index) => [block.name, blockIndex(index)]));
+        return Promise.resolve();
+      case 'opaque':
+        return writer.write(this.#encoder.opaque(item.bytes), 'bulk');
+      case 'pages':
+        return this.#applyPages(writer, item);
+      case 'state-complete':
+        this.#postcopy = item.pagesFollow;
+        this.#encoder.wholeHostPages = item.pagesFollow;
+        return Promise.resolve();
+      case 'end':
+        return Promise.resolve();
+    }
+  }
+
+  async #applyPages(writer: SocketWriter, batch: PageBatch): Promise<void> {
+    let encoded: Uint8Array;
+    try {
+      encoded = this.#encoder.encodePages(batch, writer.scratch(this.#encoder.maxEncodedBytes(batch)));
+    } finally {
+      batch.release();
+    }
+    await writer.write(encoded, batch.lane, true);
+  }
+
+  async ready(): Promise<void> {
+    await this.#asking(async () => {
+      if (this.#postcopy) await this.#untilStateLoaded();
+      else await this.#untilCompleted();
+      const { status } = await typed(this.#client, 'query-status', statusReply, undefined, {
+        timeoutMs: LOAD_TIMEOUT_MS,
+      });
+      if (status === 'inmigrate' || status === 'running') {
+        throw new GuestError(
+          'E_GUEST_FAILED',
+          `the destination's QEMU is "${status}" where it should be loaded and paused`,
+          "look into QEMU's log on the destination host",
+        );
+      }
+    });
+  }
+
+  /** The answer to the ping comes just before QEMU's main loop has gone over from "inmigrate" to paused. */
+  async #untilStateLoaded(): Promise<void> {
+    await Promise.race([this.#stateLoaded.promise, this.#untilGone()]);
+    for (let tries = 0; tries < 2000; tries += 1) {
+      const { status } = await typed(this.#client, 'query-status', statusReply, undefined, {
+        timeoutMs: LOAD_TIMEOUT_MS,
+      });
+      if (status !== 'inmigrate') return;
+    }
+  }
+
+  async #untilGone(): Promise<never> {
+    throw await this.gone;
+  }
+
+  async complete(): Promise<void> {
+    await this.#asking(() => this.#untilCompleted());
+  }
+
+  async #untilCompleted(): Promise<void> {
+    const over = new AbortController();
+    const ended = (status: string): boolean => status === 'completed' || status === 'failed';
+    const event = this.#client.waitForEvent('MIGRATION', (e) => ended(String(e.data['status'])), {
+      signal: over.signal,
+    });
+    event.catch(() => {});
+    try {
+      let { status } = await typed(this.#client, 'query-migrate', migrateReply);
+      if (!status || !ended(status)) status = String((await event).data['status']);
+      if (status === 'completed') return;
+      throw new GuestError(
+        'E_GUEST_FAILED',
+        "the destination's QEMU could not load the guest",
+        "look into QEMU's log on the destination host: a device that differs from the source's is the usual reason",
+      );
+    } finally {
+      over.abort();
+    }
+  }
+
+  async run({ paused }: { paused: boolean }): Promise<{ readonly atMs: Millis }> {
+    return await this.#asking(async () => {
+      if (paused) return { atMs: Date.now() as Millis };
+      const resumed = this.#client.waitForEvent('RESUME', () => true, { timeoutMs: LOAD_TIMEOUT_MS });
+      resumed.catch(() => {});
+      await this.#client.execute('cont', undefined, { timeoutMs: LOAD_TIMEOUT_MS });
+      const { atMs } = await resumed;
+      return { atMs };
+    });
+  }
+
+  async announceSelf(): Promise<void> {
+    await this.#asking(() =>
+      this.#client.execute('announce-self', { initial: 50, max: 550, rounds: 5, step: 100 }),
+    );
+  }
+
+  async discard(): Promise<void> {
+    if (!this.#opened) return;
+    try {
+      await this.#client.execute('quit');
+    } catch (error) {
+      if (!(error instanceof QmpError) || error.code !== 'E_QMP_CLOSED') throw asGuestError(error);
+    }
+  }
+
+  async settle(): Promise<void> {
+    await this.#asking(() => this.#settings.restore());
+  }
+
+  async close(): Promise<void> {
+    this.#events.end();
+    this.#socket?.destroy();
+    await this.#client.close();
+  }
+
+  #onReplies(chunk: Buffer): void {
+    for (const reply of this.#replies.push(chunk)) this.#onReply(reply);
+  }
+
+  #onReply(reply: Reply): void {
+    if (reply.type === 'request-pages') {
+      const block = this.#blocks.get(reply.blockName);
+      if (block === undefined) return;
+      const first = Math.floor(reply.start / PAGE_BYTES);
+      const count = Math.ceil((reply.start + reply.length) / PAGE_BYTES) - first;
+      this.#events.push({ type: 'fault', range: { block, first: pages(first), count: pages(count) } });
+      return;
+    }
+    if (reply.type === 'pong' && reply.value === STATE_LOADED_PING) this.#stateLoaded.resolve();
+    this.#events.push({ type: 'reply', bytes: reply.bytes });
+  }
+
+  #need(): SocketWriter {
+    if (!this.#writer) throw new Error('the destination guest was not opened');
+    return this.#writer;
+  }
+
+  async #asking<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw asGuestError(error);
+    }
+  }
+}
+
+function deferred(): Deferred {
+  let settle: () => void = () => {};
+  const promise = new Promise<void>((resolve) => {
+    settle = resolve;
+  });
+  return { promise, resolve: () => settle() };
+}

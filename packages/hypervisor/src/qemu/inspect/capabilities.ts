@@ -1,0 +1,226 @@
+/**
+ * QEMU's migration capabilities and parameters belong to the operator: vmferry borrows them. What it changes
+ * is remembered as it was before and put back when the migration is over.
+ */
+import { GuestError } from '@vmferry/engine/errors';
+import { asGuestError, QmpError } from '../qmp/errors.ts';
+import { capabilitiesReply, parametersReply, type QmpExecutor, typed } from '../qmp/schema.ts';
+
+export type ParameterValue = string | number | boolean | null;
+export type Parameters = Readonly<Record<string, ParameterValue>>;
+
+export interface WantedSettings {
+  readonly capabilities: Readonly<Record<string, boolean>>;
+  readonly parameters: Parameters;
+  /** Names without which there is no migration. Others are passed over by a QEMU that lacks them. */
+  readonly required: readonly string[];
+}
+
+type Change<T> = readonly (readonly [name: string, value: T])[];
+
+/** Whatever gives the stream another form than the codec reads, or runs the migration by other rules. */
+const off = [
+  'auto-converge',
+  'background-snapshot',
+  'block',
+  'compress',
+  'dirty-bitmaps',
+  'dirty-limit',
+  'mapped-ram',
+  'multifd',
+  'pause-before-switchover',
+  'postcopy-preempt',
+  'rdma-pin-all',
+  'release-ram',
+  'return-path',
+  'switchover-ack',
+  'validate-uuid',
+  'x-colo',
+  'x-ignore-shared',
+  'xbzrle',
+  'zero-blocks',
+  'zero-copy-send',
+];
+
+const common = (postcopy: boolean): WantedSettings => ({
+  capabilities: {
+    ...Object.fromEntries(off.map((name) => [name, false])),
+    events: true,
+    'postcopy-ram': postcopy,
+  },
+  // The stream goes to the agent beside QEMU, which has TLS of its own.
+  parameters: { 'tls-creds': '', 'tls-hostname': '', mode: 'normal' },
+  required: postcopy ? ['events', 'postcopy-ram'] : ['events'],
+});
+
+/** What the source's QEMU must be set to. */
+export function sourceSettings(postcopy: boolean): WantedSettings {
+  return common(postcopy);
+}
+
+/** What the destination's QEMU must be set to, before `migrate-incoming`. */
+export function destSettings(postcopy: boolean): WantedSettings {
+  const { capabilities, parameters, required } = common(postcopy);
+  // Disks stay with the source until the guest runs here.
+  return { capabilities: { ...capabilities, 'late-block-activate': true }, parameters, required };
+}
+
+export class MigrationSettings {
+  readonly #client: QmpExecutor;
+  /** As they were before vmferry's first change. */
+  readonly #capabilities = new Map<string, boolean>();
+  readonly #parameters = new Map<string, unknown>();
+
+  constructor(client: QmpExecutor) {
+    this.#client = client;
+  }
+
+  async readCapabilities(): Promise<ReadonlyMap<string, boolean>> {
+    const reply = await this.#asking(() =>
+      typed(this.#client, 'query-migrate-capabilities', capabilitiesReply),
+    );
+    return new Map(reply.map(({ capability, state }) => [capability, state]));
+  }
+
+  async readParameters(): Promise<ReadonlyMap<string, unknown>> {
+    const reply = await this.#asking(() => typed(this.#client, 'query-migrate-parameters', parametersReply));
+    return new Map(Object.entries(reply));
+  }
+
+  /**
+   * Sets what is wanted and is not so yet. QEMU takes capabilities only while no migration is under way. After
+   * a failure `restore` puts back what was changed until then.
+   *
+   * @throws GuestError E_UNSUPPORTED, E_NO_USERFAULTFD, E_GUEST_BUSY
+   */
+  async apply(wanted: WantedSettings): Promise<void> {
+    const [capabilities, parameters] = await Promise.all([this.readCapabilities(), this.readParameters()]);
+    const missing = wanted.required.filter((name) => !capabilities.has(name) && !parameters.has(name));
+    if (missing.length > 0) throw unsupported(missing);
+    const change = Object.entries(wanted.capabilities).filter(
+      ([name, state]) => capabilities.has(name) && capabilities.get(name) !== state,
+    );
+    await this.#changeCapabilities(change, capabilities);
+    const set = Object.entries(wanted.parameters).filter(
+      ([name, value]) => parameters.has(name) && parameters.get(name) !== value,
+    );
+    await this.#changeParameters(set, parameters);
+  }
+
+  /** Sets one capability. To turn off one that this QEMU lacks is no fault. */
+  async setCapability(name: string, state: boolean): Promise<void> {
+    const capabilities = await this.readCapabilities();
+    if (!capabilities.has(name) && state) throw unsupported([name]);
+    if (capabilities.has(name) && capabilities.get(name) !== state) {
+      await this.#changeCapabilities([[name, state]], capabilities);
+    }
+  }
+
+  /**
+   * Sets parameters, at any time. Fractions are rounded, since QEMU takes whole numbers only.
+   *
+   * @throws GuestError E_UNSUPPORTED if this QEMU lacks one.
+   */
+  async setParameters(wanted: Parameters): Promise<void> {
+    const names = Object.keys(wanted);
+    // Those that were set before need no second look.
+    const known = names.every((name) => this.#parameters.has(name))
+      ? this.#parameters
+      : await this.readParameters();
+    const missing = names.filter((name) => !known.has(name));
+    if (missing.length > 0) throw unsupported(missing);
+    await this.#changeParameters(Object.entries(wanted), known);
+  }
+
+  /** Puts everything back as it was before the first change. Safe to call again. */
+  async restore(): Promise<void> {
+    const capabilities = [...this.#capabilities];
+    const parameters = [...this.#parameters];
+    // Parameters first: they can be set at any time, and a throttle is let go of soon.
+    await this.#send('migrate-set-parameters', parameters, () =>
+      Object.fromEntries(parameters.map(settable)),
+    );
+    this.#parameters.clear();
+    await this.#sendCapabilities(capabilities);
+    this.#capabilities.clear();
+  }
+
+  #changeCapabilities(change: Change<boolean>, before: ReadonlyMap<string, boolean>): Promise<void> {
+    remember(this.#capabilities, change, before);
+    return this.#sendCapabilities(change);
+  }
+
+  #changeParameters(change: Change<unknown>, before: ReadonlyMap<string, unknown>): Promise<void> {
+    remember(this.#parameters, change, before);
+    return this.#sendParameters(change);
+  }
+
+  #sendParameters(change: Change<unknown>): Promise<void> {
+    return this.#send('migrate-set-parameters', change, () => Object.fromEntries(change.map(settable)));
+  }
+
+  /** In one command: QEMU checks the outcome as a whole, so that no order of single ones is needed. */
+  #sendCapabilities(change: Change<boolean>): Promise<void> {
+    return this.#send('migrate-set-capabilities', change, () => ({
+      capabilities: change.map(([capability, state]) => ({ capability, state })),
+    }));
+  }
+
+  async #send(
+    command: string,
+    change: Change<unknown>,
+    args: () => Readonly<Record<string, unknown>>,
+  ): Promise<void> {
+    if (change.length === 0) return;
+    const postcopy = change.some(([name, value]) => name === 'postcopy-ram' && value === true);
+    await this.#asking(() => this.#client.execute(command, args()), postcopy);
+  }
+
+  async #asking<T>(work: () => Promise<T>, postcopy = false): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw explain(error, postcopy);
+    }
+  }
+}
+
+/** Called before anything is sent: an answer that got lost does not say that nothing changed. */
+function remember<T>(first: Map<string, T>, change: Change<T>, before: ReadonlyMap<string, T>): void {
+  for (const [name] of change) {
+    if (!first.has(name) && before.has(name)) first.set(name, before.get(name) as T);
+  }
+}
+
+/** QEMU's numbers go up to 2^64; those that JavaScript cannot hold all mean "no limit". */
+function settable([name, value]: readonly [string, unknown]): readonly [string, unknown] {
+  if (typeof value !== 'number') return [name, value];
+  return [name, Math.min(Math.round(value), Number.MAX_SAFE_INTEGER)];
+}
+
+function unsupported(missing: readonly string[]): GuestError {
+  return new GuestError(
+    'E_UNSUPPORTED',
+    `this QEMU has no migration setting ${missing.join(', ')}`,
+    'Use a QEMU of version 6 or newer, or a strategy that does without.',
+  );
+}
+
+function explain(error: unknown, postcopy: boolean): unknown {
+  if (!(error instanceof QmpError) || error.code !== 'E_QMP_COMMAND') return asGuestError(error);
+  const options = { cause: error };
+  // QEMU says why only in its log, before version 8.1.
+  if (postcopy && /postcopy is not supported|userfault/i.test(error.message)) {
+    return new GuestError(
+      'E_NO_USERFAULTFD',
+      `QEMU cannot take a guest in by post-copy on this host: ${error.message}`,
+      "Run QEMU as root, set vm.unprivileged_userfaultfd=1, or (QEMU 8 and newer) let QEMU's user open /dev/userfaultfd; QEMU's log has the details.",
+      options,
+    );
+  }
+  if (/migration.* in progress/i.test(error.message)) {
+    const remedy = 'Wait for the migration to end, or cancel it with migrate_cancel.';
+    return new GuestError('E_GUEST_BUSY', error.message, remedy, options);
+  }
+  return asGuestError(error);
+}

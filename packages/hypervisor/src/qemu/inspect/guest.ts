@@ -1,0 +1,57 @@
+import type { GuestDescription } from '@vmferry/engine/guest';
+import { bytes } from '@vmferry/engine/units';
+import { asGuestError } from '../qmp/errors.ts';
+import {
+  cpusReply,
+  kvmReply,
+  memorySizeReply,
+  type QmpExecutor,
+  statusReply,
+  textReply,
+  typed,
+  versionReply,
+} from '../qmp/schema.ts';
+import { readNics } from './nics.ts';
+import { readRamBlocks } from './ram-blocks.ts';
+
+/**
+ * Before QEMU 9.0 its emulator (TCG) forgets, when the dirty log is read a second time, to watch pages again
+ * that it has seen written: writes during a second live round are lost (found by trying on 7.2, up to 40
+ * pages of a small Linux guest; mended upstream early in 2024).
+ */
+const FIRST_WITH_TCG_DIRTY_LOG = 9;
+
+/**
+ * Reads what a migration must know of a guest, on its source as on its destination. Changes nothing.
+ *
+ * @throws GuestError
+ */
+export async function describeGuest(client: QmpExecutor, name: string): Promise<GuestDescription> {
+  try {
+    const [version, kvm, type, cpus, memory, status, blocks, nics] = await Promise.all([
+      typed(client, 'query-version', versionReply),
+      typed(client, 'query-kvm', kvmReply),
+      typed(client, 'qom-get', textReply, { path: '/machine', property: 'type' }),
+      typed(client, 'query-cpus-fast', cpusReply),
+      typed(client, 'query-memory-size-summary', memorySizeReply),
+      typed(client, 'query-status', statusReply),
+      readRamBlocks(client),
+      readNics(client),
+    ]);
+    const { major, minor, micro } = version.qemu;
+    return {
+      kind: 'qemu',
+      name,
+      hypervisorVersion: `QEMU ${major}.${minor}.${micro}`,
+      machine: type.replace(/-machine$/, ''),
+      vcpus: cpus.length,
+      memoryBytes: bytes(memory['base-memory'] + memory['plugged-memory']),
+      blocks,
+      nics,
+      running: status.running,
+      oneLiveRound: !kvm.enabled && major < FIRST_WITH_TCG_DIRTY_LOG,
+    };
+  } catch (error) {
+    throw asGuestError(error);
+  }
+}

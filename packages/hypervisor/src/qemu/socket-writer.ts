@@ -1,0 +1,88 @@
+/**
+ * Writes to QEMU's socket with two queues: what answers a fault goes ahead of everything that has not been
+ * handed to the kernel yet. Little is handed to the kernel at a time, for what is there cannot be overtaken.
+ */
+import type { Socket } from 'node:net';
+import { GuestError } from '@vmferry/engine/errors';
+import type { Lane } from '@vmferry/engine/guest';
+
+interface Waiting {
+  readonly bytes: Uint8Array;
+  readonly pooled: boolean;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+const SCRATCH_BYTES = 288 * 1024;
+const KEEP_SCRATCH = 16;
+
+export class SocketWriter {
+  readonly #socket: Socket;
+  readonly #queues: { readonly express: Waiting[]; readonly bulk: Waiting[] } = { express: [], bulk: [] };
+  readonly #scratch: Uint8Array[] = [];
+  #writing = false;
+  #broken: Error | undefined;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    const broke = (cause?: Error): void => this.#fail(cause);
+    socket.once('error', broke);
+    socket.once('close', () => broke());
+  }
+
+  /** Memory to encode into, given back by the `write` that is told so. */
+  scratch(size: number): Uint8Array {
+    if (size > SCRATCH_BYTES) return Buffer.allocUnsafeSlow(size);
+    return this.#scratch.pop() ?? Buffer.allocUnsafeSlow(SCRATCH_BYTES);
+  }
+
+  /** Resolves when the kernel has taken the bytes. `pooled`: the memory came from `scratch`. */
+  write(bytes: Uint8Array, lane: Lane, pooled = false): Promise<void> {
+    if (this.#broken) return Promise.reject(this.#broken);
+    if (bytes.length === 0) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#queues[lane].push({ bytes, pooled, resolve, reject });
+      this.#next();
+    });
+  }
+
+  #next(): void {
+    if (this.#writing || this.#broken) return;
+    const job = this.#queues.express.shift() ?? this.#queues.bulk.shift();
+    if (!job) return;
+    this.#writing = true;
+    this.#socket.write(job.bytes, (error) => {
+      this.#writing = false;
+      if (error) {
+        job.reject(this.#gone(error));
+        this.#fail(error);
+        return;
+      }
+      if (job.pooled) this.#giveBack(job.bytes);
+      job.resolve();
+      this.#next();
+    });
+  }
+
+  #giveBack(bytes: Uint8Array): void {
+    if (bytes.buffer.byteLength === SCRATCH_BYTES && this.#scratch.length < KEEP_SCRATCH) {
+      this.#scratch.push(Buffer.from(bytes.buffer));
+    }
+  }
+
+  #gone(cause?: Error): GuestError {
+    return new GuestError(
+      'E_GUEST_FAILED',
+      `the destination's QEMU takes no more of the stream${cause ? `: ${cause.message}` : ''}`,
+      "look into QEMU's log on the destination host",
+      { cause },
+    );
+  }
+
+  #fail(cause?: Error): void {
+    this.#broken ??= this.#gone(cause);
+    for (const queue of [this.#queues.express, this.#queues.bulk]) {
+      for (const job of queue.splice(0)) job.reject(this.#broken);
+    }
+  }
+}

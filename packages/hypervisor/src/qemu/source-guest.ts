@@ -1,0 +1,500 @@
+/**
+ * The guest that leaves: QEMU is told to migrate to a local socket, and what it writes there becomes items.
+ *
+ *     idle ── open ──▶ precopy ── switchover ──────────▶ sealed (QEMU completed, guest in postmigrate)
+ *                         │                                 │
+ *                         └── startPostcopy ──▶ postcopy ───┴── the destination ran ──▶ forgotten
+ *                         ▲                        │
+ *     rollback: cancel ───┘   drain, shut, cont ◀──┘
+ *
+ * QEMU cannot give up once it is in post-copy. It can finish, though: everything that is left is read and
+ * thrown away, QEMU believes that the destination has it, and stops with the guest's memory and disks as
+ * they were. From there `cont` takes the guest back, as long as the destination never ran.
+ */
+import type { Socket } from 'node:net';
+import { GuestError } from '@vmferry/engine/errors';
+import type {
+  GuestDescription,
+  Lane,
+  PageRange,
+  RamLayout,
+  SourceGuest,
+  SourceItem,
+  SourcePlan,
+  SourceProgress,
+} from '@vmferry/engine/guest';
+import { type BytesPerSec, bytes, bytesPerSec, PAGE_BYTES, type Round, round } from '@vmferry/engine/units';
+import { BatchBuffers } from './batch-buffers.ts';
+import { sourceBlockers } from './inspect/blockers.ts';
+import { MigrationSettings, sourceSettings } from './inspect/capabilities.ts';
+import { describeGuest } from './inspect/guest.ts';
+import { listenForQemu, type MigrationListener } from './migration-socket.ts';
+import { QmpClient } from './qmp/client.ts';
+import { asGuestError, QmpError } from './qmp/errors.ts';
+import { dirtyRateReply, migrateReply, statusReply, typed } from './qmp/schema.ts';
+import { SocketReader } from './socket-reader.ts';
+import { type DecodedItem, StreamDecoder } from './stream/decoder.ts';
+import { ReturnPathEncoder } from './stream/return-path.ts';
+import { UrgentPages } from './urgent-pages.ts';
+
+/** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */
+const SWITCH_NOW_MS = 2_000_000;
+/**
+ * The smallest: QEMU goes on with rounds until it could send what is left within this, and vmferry's policy
+ * decides.
+ */
+const KEEP_GOING_MS = 1;
+/** QEMU reads the dirty log only when it has stopped the guest, at the end of the first round. */
+const ONE_ROUND_MS = 0;
+/** Far above any link: the agent's reading is what limits QEMU. */
+const UNLIMITED = 1e12;
+/** What lies read and unused counts as downtime when the guest stops. */
+const READ_AHEAD_BYTES = 512 * 1024;
+const CONNECT_TIMEOUT_MS = 10_000;
+const SETTLE_TIMEOUT_MS = 60_000;
+const RUN_TRIES = 50;
+const DIRTY_RATE_TRIES = 40;
+const DIRTY_RATE_POLL_MS = 50;
+const RUN_RETRY_MS = 20;
+
+type Ending = 'completed' | 'failed' | 'cancelled';
+
+export class QemuSourceGuest implements SourceGuest {
+  readonly gone: Promise<GuestError>;
+  readonly #client: QmpClient;
+  readonly #name: string;
+  readonly #settings: MigrationSettings;
+  #reader: SocketReader | undefined;
+  #socket: Socket | undefined;
+  #decoder: StreamDecoder | undefined;
+  #buffers: BatchBuffers | undefined;
+  #layout: RamLayout = { blocks: [] };
+  readonly #replies = new ReturnPathEncoder();
+  readonly #urgent = new UrgentPages();
+  /** Items that do not come from the stream: round ends and the stop. */
+  readonly #asides: SourceItem[] = [];
+  #round: Round = round(0);
+  #wasRunning = true;
+  #oneLiveRound = false;
+  #migrating = false;
+  #rollingBack = false;
+  #postcopy = false;
+  #unsubscribe: (() => void)[] = [];
+
+  /** @throws GuestError when the monitor cannot be had */
+  static async connect(path: string): Promise<QemuSourceGuest> {
+    try {
+      return new QemuSourceGuest(await QmpClient.connect(path), `qemu:${path}`);
+    } catch (error) {
+      throw asGuestError(error);
+    }
+  }
+
+  private constructor(client: QmpClient, name: string) {
+    this.#client = client;
+    this.#name = name;
+    this.#settings = new MigrationSettings(client);
+    this.gone = client.closed.then(
+      (error) =>
+        new GuestError(
+          'E_GUEST_GONE',
+          `the guest's QEMU on the source is gone: ${error.message}`,
+          "look into QEMU's log on the source host; if the guest ended by itself there is nothing to move",
+          { cause: error },
+        ),
+    );
+  }
+
+  async describe(): Promise<GuestDescription> {
+    const description = await this.#asking(() => describeGuest(this.#client, this.#name));
+    this.#wasRunning = description.running;
+    this.#oneLiveRound = description.oneLiveRound;
+    return description;
+  }
+
+  blockers(plan: SourcePlan): Promise<readonly GuestError[]> {
+    return this.#asking(() => sourceBlockers(this.#client, { postcopy: plan.postcopy }));
+  }
+
+  async open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>> {
+    const listener = await listenForQemu();
+    try {
+      return await this.#asking(() => this.#start(plan, listener));
+    } finally {
+      await listener.close();
+    }
+  }
+
+  async #start(plan: SourcePlan, listener: MigrationListener): Promise<AsyncIterable<SourceItem>> {
+    await this.#settings.apply(sourceSettings(plan.postcopy));
+    if (plan.throttle) await this.#prepareThrottle();
+    await this.#setParameters({
+      'downtime-limit': this.#oneLiveRound ? ONE_ROUND_MS : KEEP_GOING_MS,
+      'max-bandwidth': UNLIMITED,
+      ...(plan.postcopy ? { 'max-postcopy-bandwidth': 0 } : {}),
+    });
+    this.#buffers = new BatchBuffers(plan);
+    this.#decoder = new StreamDecoder({
+      batchPages: plan.batchPages,
+      allocate: this.#buffers.allocate,
+    });
+    this.#decoder.isUrgent = (block, page) => this.#urgent.has(block, page);
+    this.#subscribe();
+    this.#migrating = true;
+    await this.#client.execute('migrate', { uri: listener.uri });
+    this.#socket = await this.#accept(listener);
+    this.#reader = new SocketReader(this.#socket, READ_AHEAD_BYTES);
+    return this.#items();
+  }
+
+  #accept(listener: MigrationListener): Promise<Socket> {
+    return new Promise((resolve, reject) => {
+      const fail = (why: string): void =>
+        reject(
+          new GuestError(
+            'E_GUEST_FAILED',
+            `QEMU did not begin to migrate: ${why}`,
+            "see QEMU's log on the source",
+          ),
+        );
+      const timer = setTimeout(
+        () => fail(`no connection within ${CONNECT_TIMEOUT_MS / 1000} s`),
+        CONNECT_TIMEOUT_MS,
+      );
+      const settle = (): void => {
+        clearTimeout(timer);
+        unsubscribe();
+      };
+      const unsubscribe = this.#client.on('MIGRATION', (event) => {
+        if (event.data['status'] !== 'failed') return;
+        settle();
+        this.#failureReason().then(fail, (error: unknown) => fail(String(error)));
+      });
+      void this.#client.closed.then((error) => {
+        settle();
+        fail(error.message);
+      });
+      void listener.connection.then((socket) => {
+        settle();
+        resolve(socket);
+      });
+    });
+  }
+
+  #subscribe(): void {
+    this.#unsubscribe = [
+      this.#client.on('STOP', (event) => {
+        if (this.#migrating && !this.#rollingBack) this.#aside({ type: 'stopped', atMs: event.atMs });
+      }),
+      this.#client.on('MIGRATION_PASS', (event) => {
+        void this.#passBegan(Number(event.data['pass']));
+      }),
+    ];
+  }
+
+  #aside(item: SourceItem): void {
+    this.#asides.push(item);
+    this.#reader?.wake();
+  }
+
+  /** A pass begins right after QEMU read the dirty log, so what is left is known exactly at that moment. */
+  async #passBegan(pass: number): Promise<void> {
+    const ended = this.#round;
+    this.#round = round(pass);
+    if (this.#decoder) this.#decoder.round = this.#round;
+    if (ended === 0 || this.#postcopy || this.#rollingBack) return;
+    try {
+      const { remainingBytes, dirtyBytesPerSec } = await this.progress();
+      this.#aside({ type: 'round-end', round: ended, remainingBytes, dirtyBytesPerSec });
+    } catch {
+      // A monitor that died is told by `gone`; a round whose end is not reported is only a missing row.
+    }
+  }
+
+  async *#items(): AsyncGenerator<SourceItem> {
+    const decoder = this.#decoder!;
+    const reader = this.#reader!;
+    for (;;) {
+      for (let aside = this.#asides.shift(); aside; aside = this.#asides.shift()) yield aside;
+      const chunk = reader.read();
+      if (chunk) {
+        decoder.push(chunk);
+        for (let item = decoder.next(); item; item = decoder.next()) {
+          if (item.type === 'pages') {
+            if (item.lane === 'express') this.#urgent.arrived(item.block, item.pages);
+          }
+          const known = this.#translate(item);
+          if (known) yield known;
+        }
+      } else if (reader.ended) break;
+      else if (this.#asides.length === 0) await reader.more();
+      if (this.#rollingBack) return;
+    }
+    if (this.#rollingBack) return;
+    const ending = await this.#asking(() => this.#settled());
+    if (ending !== 'completed') throw await this.#failure();
+    for (let aside = this.#asides.shift(); aside; aside = this.#asides.shift()) yield aside;
+    const end = decoder.finish();
+    if (end.state === 'truncated') {
+      throw new GuestError(
+        'E_STREAM',
+        `QEMU's stream ends within its ${end.where}`,
+        'report this with the version of QEMU',
+      );
+    }
+    if (!this.#postcopy) yield { type: 'state-complete', pagesFollow: false };
+    yield { type: 'end' };
+  }
+
+  #translate(item: DecodedItem): SourceItem | undefined {
+    switch (item.type) {
+      case 'ram-layout':
+        this.#layout = item.layout;
+        this.#urgent.setLayout(item.layout);
+        return { type: 'ram-layout', layout: item.layout };
+      case 'pages':
+      case 'opaque':
+      case 'verbatim':
+        return item;
+      case 'state-complete':
+        this.#enterPostcopy();
+        return { type: 'state-complete', pagesFollow: true };
+      case 'ram-end':
+      case 'command':
+        return undefined;
+    }
+  }
+
+  #enterPostcopy(): void {
+    this.#postcopy = true;
+    if (this.#decoder) this.#decoder.flushAtChunkEnd = true;
+  }
+
+  async progress(): Promise<SourceProgress> {
+    const { ram } = await this.#asking(() => typed(this.#client, 'query-migrate', migrateReply));
+    return {
+      round: this.#round,
+      remainingBytes: bytes(ram?.remaining ?? 0),
+      dirtyBytesPerSec: bytesPerSec((ram?.['dirty-pages-rate'] ?? 0) * (ram?.['page-size'] ?? PAGE_BYTES)),
+    };
+  }
+
+  /** By samples of pages, beside whatever else QEMU does; takes a second. Undefined where QEMU cannot. */
+  async measureDirtyRate(): Promise<BytesPerSec | undefined> {
+    try {
+      await this.#client.execute('calc-dirty-rate', { 'calc-time': 1 });
+      for (let tries = 0; tries < DIRTY_RATE_TRIES; tries += 1) {
+        await new Promise((resolve) => setTimeout(resolve, DIRTY_RATE_POLL_MS));
+        const reply = await typed(this.#client, 'query-dirty-rate', dirtyRateReply);
+        if (reply.status === 'measured') return bytesPerSec((reply['dirty-rate'] ?? 0) * 1024 * 1024);
+      }
+      return undefined;
+    } catch (error) {
+      if (error instanceof QmpError && error.code === 'E_QMP_COMMAND') return undefined;
+      throw asGuestError(error);
+    }
+  }
+
+  async switchover(): Promise<void> {
+    await this.#asking(() => this.#setParameters({ 'downtime-limit': SWITCH_NOW_MS }));
+  }
+
+  async startPostcopy(): Promise<void> {
+    await this.#asking(() => this.#client.execute('migrate-start-postcopy'));
+  }
+
+  requestPages(ranges: readonly PageRange[], lane: Lane): void {
+    for (const range of ranges) {
+      const block = this.#layout.blocks[range.block];
+      if (!block) throw new RangeError(`there is no block ${range.block}`);
+      if (lane === 'express') this.#urgent.add(range);
+      this.#write(this.#replies.requestPages(block.name, range.first * PAGE_BYTES, range.count * PAGE_BYTES));
+    }
+  }
+
+  /** QEMU sends what is left by itself. */
+  async flushRemaining(): Promise<void> {}
+
+  deliverReply(reply: Uint8Array): void {
+    this.#write(reply);
+  }
+
+  #write(message: Uint8Array): void {
+    if (this.#socket?.writable && !this.#rollingBack) this.#socket.write(message);
+  }
+
+  async setBandwidth(rate: BytesPerSec): Promise<void> {
+    await this.#asking(() => this.#setParameters({ 'max-bandwidth': rate === 0 ? UNLIMITED : rate }));
+  }
+
+  /**
+   * QEMU's only throttle is its auto-converge, and that cannot be turned on later: it is on from the start,
+   * bound to a hundredth, which no guest notices, until a step is asked for.
+   */
+  async #prepareThrottle(): Promise<void> {
+    await this.#setParameters({
+      'cpu-throttle-initial': 1,
+      'cpu-throttle-increment': 1,
+      'max-cpu-throttle': 1,
+    });
+    await this.#settings.setCapability('auto-converge', true);
+  }
+
+  async setThrottle(percent: number): Promise<void> {
+    const step = Math.max(1, percent);
+    await this.#asking(() =>
+      this.#setParameters({
+        'max-cpu-throttle': step,
+        'cpu-throttle-increment': step,
+        'throttle-trigger-threshold': percent > 0 ? 1 : 100,
+      }),
+    );
+  }
+
+  async rollback(): Promise<void> {
+    this.#rollingBack = true;
+    this.#reader?.wake();
+    await this.#asking(async () => {
+      if (this.#migrating) {
+        if (this.#postcopy || (await this.#status()) === 'postcopy-active') await this.#drain();
+        else await this.#cancel();
+      }
+      await this.#takeBack();
+      await this.#settings.restore();
+    });
+  }
+
+  async #cancel(): Promise<void> {
+    const status = await this.#status();
+    if (!isEnding(status)) await this.#client.execute('migrate_cancel');
+    // Only now: had the socket broken first, QEMU would have had an error of its own to report.
+    this.#reader?.discard();
+    await this.#settled();
+    this.#socket?.destroy();
+  }
+
+  /** Lets QEMU finish its post-copy into nothing. */
+  async #drain(): Promise<void> {
+    const decoder = this.#decoder!;
+    const reader = this.#reader!;
+    let shut = false;
+    // The chunk that the items were left in the middle of.
+    for (let item = decoder.next(); item; item = decoder.next()) {
+      if (item.type === 'pages') item.release();
+      else if (item.type === 'ram-end') shut = true;
+    }
+    if (shut) this.#socket?.write(this.#replies.shut(0));
+    while (!reader.ended) {
+      const chunk = reader.read();
+      if (!chunk) {
+        await reader.more();
+        continue;
+      }
+      if (shut) continue;
+      decoder.push(chunk);
+      for (let item = decoder.next(); item; item = decoder.next()) {
+        if (item.type === 'pages') item.release();
+        else if (item.type === 'ram-end') shut = true;
+      }
+      if (shut) this.#socket?.write(this.#replies.shut(0));
+    }
+    await this.#settled();
+    this.#socket?.destroy();
+  }
+
+  /** Lets the guest run if it ran before, and makes sure that it does. */
+  async #takeBack(): Promise<void> {
+    if (!this.#wasRunning) return;
+    let after = await typed(this.#client, 'query-status', statusReply);
+    for (let tries = 0; !after.running && tries < RUN_TRIES; tries += 1) {
+      // QEMU says that the migration is over a little before it would take `cont`.
+      await this.#client.execute('cont').catch((error: unknown) => {
+        if (!(error instanceof QmpError) || error.code !== 'E_QMP_COMMAND') throw error;
+      });
+      after = await typed(this.#client, 'query-status', statusReply);
+      if (!after.running) await new Promise((resolve) => setTimeout(resolve, RUN_RETRY_MS));
+    }
+    if (after.running) return;
+    throw new GuestError(
+      'E_GUEST_FAILED',
+      `the guest does not run again on the source: QEMU says "${after.status}"`,
+      "send cont to the source QEMU's monitor; if it refuses, its message tells why",
+    );
+  }
+
+  async forget({ destroy }: { destroy: boolean }): Promise<void> {
+    this.#unsubscribeAll();
+    if (!destroy) {
+      await this.#asking(() => this.#settings.restore());
+      return;
+    }
+    try {
+      await this.#client.execute('quit');
+    } catch (error) {
+      if (!(error instanceof QmpError) || error.code !== 'E_QMP_CLOSED') throw asGuestError(error);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#unsubscribeAll();
+    this.#socket?.destroy();
+    this.#buffers?.close();
+    await this.#client.close();
+  }
+
+  #unsubscribeAll(): void {
+    for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe();
+  }
+
+  async #status(): Promise<string> {
+    return (await typed(this.#client, 'query-migrate', migrateReply)).status ?? 'none';
+  }
+
+  /** Waits until QEMU has ended the migration, one way or the other. */
+  async #settled(): Promise<Ending> {
+    const ending = new AbortController();
+    const event = this.#client.waitForEvent('MIGRATION', (e) => isEnding(String(e.data['status'])), {
+      timeoutMs: SETTLE_TIMEOUT_MS,
+      signal: ending.signal,
+    });
+    event.catch(() => {});
+    try {
+      const status = await this.#status();
+      if (isEnding(status)) return status;
+      const status2 = String((await event).data['status']);
+      return isEnding(status2) ? status2 : 'failed';
+    } finally {
+      ending.abort();
+    }
+  }
+
+  async #failureReason(): Promise<string> {
+    const reply = await typed(this.#client, 'query-migrate', migrateReply);
+    return reply['error-desc'] ?? `QEMU's migration is "${reply.status ?? 'none'}" and gives no reason`;
+  }
+
+  async #failure(): Promise<GuestError> {
+    const why = await this.#asking(() => this.#failureReason());
+    return new GuestError(
+      'E_GUEST_FAILED',
+      `QEMU gave the migration up: ${why}`,
+      "see QEMU's log on the source",
+    );
+  }
+
+  #setParameters(parameters: Readonly<Record<string, number>>): Promise<void> {
+    return this.#settings.setParameters(parameters);
+  }
+
+  async #asking<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw asGuestError(error);
+    }
+  }
+}
+
+function isEnding(status: string): status is Ending {
+  return status === 'completed' || status === 'failed' || status === 'cancelled';
+}

@@ -1,0 +1,43 @@
+/** The pages that a fault waits for: they leave QEMU between others and have to be told from them. */
+import type { PageRange, RamLayout } from '@vmferry/engine/guest';
+import { type BlockIndex, PAGE_BYTES } from '@vmferry/engine/units';
+
+/** Pages of one fault are few; what is never answered (sent before the fault) must not pile up. */
+const MAX_WAITING = 65_536;
+
+export class UrgentPages {
+  readonly #waiting = new Set<number>();
+  /** Page number of each block's first page, counted through all blocks. */
+  #bases: number[] = [];
+
+  setLayout(layout: RamLayout): void {
+    let base = 0;
+    this.#bases = layout.blocks.map((block) => {
+      const mine = base;
+      base += block.bytes / PAGE_BYTES;
+      return mine;
+    });
+  }
+
+  add({ block, first, count }: PageRange): void {
+    const base = this.#base(block) + first;
+    for (let page = base; page < base + count; page += 1) this.#waiting.add(page);
+    for (const oldest of this.#waiting) {
+      if (this.#waiting.size <= MAX_WAITING) break;
+      this.#waiting.delete(oldest);
+    }
+  }
+
+  has(block: BlockIndex, page: number): boolean {
+    return this.#waiting.size > 0 && this.#waiting.has(this.#base(block) + page);
+  }
+
+  arrived(block: BlockIndex, pages: Uint32Array): void {
+    const base = this.#base(block);
+    for (const page of pages) this.#waiting.delete(base + page);
+  }
+
+  #base(block: BlockIndex): number {
+    return this.#bases[block] ?? 0;
+  }
+}

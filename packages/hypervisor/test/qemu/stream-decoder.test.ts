@@ -1,0 +1,438 @@
+import type { PageBatch } from '@vmferry/engine/guest';
+import { round } from '@vmferry/engine/units';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { type DecodedItem, StreamDecoder } from '../../src/qemu/stream/decoder.ts';
+import { StreamError } from '../../src/qemu/stream/error.ts';
+import { postcopyStream, precopyStream, xbzrleRecord } from './support/stream/arbitrary.ts';
+import { ModelStream, named, type Told, u32, u64 } from './support/stream/model.ts';
+import { CheckedPool, cut, decodeAll, tell } from './support/stream/told.ts';
+
+const cuts = fc.array(fc.nat(2 ** 20), { maxLength: 60 });
+const anyStream = fc.oneof(precopyStream, postcopyStream);
+
+function decode(bytes: Uint8Array, options: { batchPages?: number } = {}): DecodedItem[] {
+  return decodeAll(new StreamDecoder({ batchPages: options.batchPages ?? 8 }), [bytes]);
+}
+
+function batches(items: readonly DecodedItem[]): PageBatch[] {
+  return items.filter((item) => item.type === 'pages');
+}
+
+const twoBlocks = [
+  { name: 'pc.ram', pages: 64 },
+  { name: 'vga.vram', pages: 16 },
+];
+
+function raw(block: number, page: number, seed = 1): { block: number; page: number; seed: number } {
+  return { block, page, seed };
+}
+
+/** A RAM setup whose total and whose only block are as told. */
+function layoutOf(total: number, size: number): Buffer {
+  const setup = new ModelStream().header().opaque(Buffer.from([1]), u32(2), named('ram'), u32(0), u32(4));
+  return setup.opaque(u64(total + 4), named('pc.ram'), u64(size)).bytes;
+}
+
+describe('the stream decoder', () => {
+  it('tells what was written, wherever the input is cut', () => {
+    fc.assert(
+      fc.property(anyStream, cuts, fc.integer({ min: 1, max: 20 }), (stream, places, batchPages) => {
+        const decoder = new StreamDecoder({ batchPages });
+        expect(tell(decodeAll(decoder, cut(stream.bytes, places)))).toEqual(stream.told);
+        expect(decoder.finish().state).toBe(decoder.inPostcopy ? 'whole' : 'opaque');
+        expect(decoder.counts.bytes).toBe(stream.bytes.length);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('makes the same batches of one chunk, of many and of single bytes', () => {
+    fc.assert(
+      fc.property(precopyStream, cuts, (stream, places) => {
+        const shape = (chunks: Uint8Array[]): unknown =>
+          batches(decodeAll(new StreamDecoder({ batchPages: 5 }), chunks)).map(({ block, pages, kinds }) => [
+            block,
+            [...pages],
+            [...kinds],
+          ]);
+        expect(shape(cut(stream.bytes, places))).toEqual(shape([stream.bytes]));
+      }),
+      { numRuns: 100 },
+    );
+    const small = new ModelStream()
+      .header('q35')
+      .setup(twoBlocks)
+      .part([raw(0, 1), raw(0, 2, 0), raw(1, 3)])
+      .end();
+    const single = Array.from(small.bytes, (_, i) => small.bytes.subarray(i, i + 1));
+    expect(tell(decodeAll(new StreamDecoder({ batchPages: 4 }), single))).toEqual(small.told);
+  });
+
+  it('waits neither with pages nor with bytes past the end of a chunk when it is told so', () => {
+    fc.assert(
+      fc.property(postcopyStream, cuts, (stream, places) => {
+        const decoder = new StreamDecoder({ batchPages: 64 });
+        decoder.flushAtChunkEnd = true;
+        expect(tell(decodeAll(decoder, cut(stream.bytes, places)))).toEqual(stream.told);
+      }),
+      { numRuns: 100 },
+    );
+    const stream = new ModelStream()
+      .header()
+      .setup(twoBlocks)
+      .open(2, [raw(0, 7), raw(0, 8)]);
+    const items = (flush: boolean): number => {
+      const decoder = new StreamDecoder({ batchPages: 64 });
+      decoder.flushAtChunkEnd = flush;
+      return batches(decodeAll(decoder, [stream.bytes])).length;
+    };
+    expect(items(true)).toBe(1);
+    expect(items(false)).toBe(0);
+  });
+
+  it('never hangs or crashes on broken input: it ends in a StreamError, verbatim, or early', () => {
+    const damage = fc.array(fc.tuple(fc.nat(2 ** 20), fc.nat(255)), { minLength: 1, maxLength: 4 });
+    fc.assert(
+      fc.property(
+        anyStream,
+        damage,
+        fc.nat(2 ** 20),
+        fc.boolean(),
+        cuts,
+        (stream, spots, end, front, places) => {
+          const bytes = Buffer.from(stream.bytes);
+          // Most bytes are page content: half of the time aim at the framing at the front.
+          const range = front ? Math.min(400, bytes.length) : bytes.length;
+          for (const [at, value] of spots) bytes[at % range] = value;
+          const pool = new CheckedPool();
+          const decoder = new StreamDecoder({ batchPages: 6, allocate: pool.allocate });
+          let opaque = 0;
+          try {
+            for (const chunk of cut(bytes.subarray(0, bytes.length - (end % 50)), places)) {
+              for (const item of decoder.decode(chunk)) {
+                if (item.type === 'pages') item.release();
+                else if (item.type === 'opaque') opaque += item.bytes.length;
+              }
+            }
+          } catch (error) {
+            expect(error).toBeInstanceOf(StreamError);
+            expect(error).toMatchObject({ code: 'E_STREAM' });
+            expect(() => decoder.next()).toThrow(StreamError);
+          }
+          decoder.finish();
+          // Every batch was released above, so what is missing would have leaked inside.
+          expect(pool.released).toBe(pool.taken);
+          expect(opaque).toBeLessThanOrEqual(bytes.length + 10_000);
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+
+  it('takes no more blocks than its limit', () => {
+    const decoder = new StreamDecoder({ batchPages: 4 });
+    const blocks = Array.from({ length: 4097 }, (_, i) => ({ name: `b${i}`, pages: 1 }));
+    expect(() => decodeAll(decoder, [new ModelStream().header().setup(blocks).bytes])).toThrow(/4096 blocks/);
+  });
+
+  it('says where a stream that ends too early ends', () => {
+    const stream = new ModelStream()
+      .header('q35')
+      .setup(twoBlocks)
+      .open(2, [raw(0, 7)]);
+    const decoder = new StreamDecoder({ batchPages: 4 });
+    decodeAll(decoder, [stream.bytes.subarray(0, -20)]);
+    expect(decoder.finish()).toEqual({ state: 'truncated', where: 'RAM section' });
+  });
+
+  it('refuses framing that is broken', () => {
+    const start = (): ModelStream => new ModelStream().header().setup(twoBlocks);
+    const id = u32(2);
+    const cases: [Buffer, RegExp][] = [
+      [Buffer.from('not a migration'), /not a migration stream/],
+      [Buffer.concat([Buffer.from('QEVM'), u32(2)]), /version 2/],
+      [start().swallowed(Buffer.from([2]), u32(9)).bytes, /Section 9/],
+      [start().swallowed(Buffer.from([2]), id, u64(0x08), named('nobody')).bytes, /"nobody"/],
+      [start().swallowed(Buffer.from([2]), id, u64(0x28)).bytes, /names no block/],
+      [start().open(2, [raw(0, 64)]).bytes, /outside block pc.ram/],
+      [
+        start()
+          .open(2, [raw(0, 1)])
+          .swallowed(u64(0x10), Buffer.from([0]), id).bytes,
+        /without its footer/,
+      ],
+      [
+        start()
+          .open(2, [])
+          .swallowed(u64(0x10), Buffer.from([0x7e]), u32(3)).bytes,
+        /without its footer/,
+      ],
+      [start().swallowed(Buffer.from([0x7e]), id).bytes, /footer stands/],
+      [start().eof().bytes, /before RAM does/],
+      [layoutOf(8192, 12_288), /12288 bytes, with 8192 left/],
+      [layoutOf(8192, 4000), /4000 bytes/],
+      [layoutOf(0, 0), /not sane/],
+      [start().discard(1, [[0, 17 * 4096]]).bytes, /discard reaches byte/],
+      [start().discard(1, [[100, 4096]]).bytes, /whole pages/],
+      [new ModelStream().header().command(2, Buffer.alloc(3), 'ping').bytes, /ping command carries 3/],
+      [new ModelStream().header().setup([...twoBlocks, twoBlocks[0]!]).bytes, /twice/],
+      [new ModelStream().header().setup([{ name: '', pages: 1 }]).bytes, /without letters/],
+    ];
+    for (const [bytes, message] of cases) expect(() => decode(bytes), String(message)).toThrow(message);
+  });
+
+  it('holds device state to its limit and passes it on without gathering it', () => {
+    const blob = Buffer.alloc(700_000, 3);
+    const stream = new ModelStream().header().advise(4096).setup(twoBlocks).packaged(blob);
+    expect(() =>
+      decodeAll(new StreamDecoder({ batchPages: 4, maxPackagedBytes: 699_999 }), [stream.bytes]),
+    ).toThrow(/limit/);
+    const decoder = new StreamDecoder({ batchPages: 4 });
+    const opaque = decodeAll(decoder, [stream.bytes]).filter((item) => item.type === 'opaque');
+    expect(Math.max(...opaque.map((item) => item.bytes.length))).toBe(256 * 1024);
+    const all = Buffer.concat(opaque.map((item) => item.bytes));
+    expect(all.equals(stream.bytes)).toBe(true);
+  });
+
+  it('gives each batch one block, one lane and one round', () => {
+    const stream = new ModelStream()
+      .header()
+      .setup(twoBlocks)
+      .part([raw(0, 1), raw(0, 2), raw(0, 3), raw(1, 3), raw(1, 4)])
+      .part([raw(1, 5)]);
+    const decoder = new StreamDecoder({ batchPages: 8 });
+    decoder.round = round(3);
+    decoder.isUrgent = (block, page) => block === 0 && page === 2;
+    const found = batches(decodeAll(decoder, [stream.bytes]));
+    expect(found.map(({ block, lane, pages }) => [block, lane, [...pages]])).toEqual([
+      [0, 'bulk', [1]],
+      [0, 'express', [2]],
+      [0, 'bulk', [3]],
+      [1, 'bulk', [3, 4]],
+      [1, 'bulk', [5]],
+    ]);
+    expect(found.every((batch) => batch.round === 3)).toBe(true);
+  });
+
+  it('ends a batch where the round is set anew', () => {
+    const stream = new ModelStream()
+      .header()
+      .setup(twoBlocks)
+      .open(2, [raw(0, 1)]);
+    const decoder = new StreamDecoder({ batchPages: 8 });
+    const items = decodeAll(decoder, [stream.bytes]);
+    decoder.round = round(2);
+    const rest = new ModelStream()
+      .header()
+      .setup(twoBlocks)
+      .open(2, [raw(0, 2)])
+      .close();
+    const at = rest.bytes.length - 13 - 4096 - 8 - 7;
+    const record = Buffer.concat([u64(2 * 4096 + 0x28), rest.bytes.subarray(at + 8 + 7)]);
+    items.push(...decodeAll(decoder, [record]));
+    expect(batches(items).map((batch) => [batch.round, [...batch.pages]])).toEqual([
+      [1, [1]],
+      [2, [2]],
+    ]);
+  });
+
+  it('applies settings from the very item on at which they are changed', () => {
+    const stream = new ModelStream()
+      .header()
+      .setup(twoBlocks)
+      .part([raw(0, 1)])
+      .part([raw(0, 2)]);
+    const decoder = new StreamDecoder({ batchPages: 8 });
+    const rounds: number[] = [];
+    decoder.push(stream.bytes);
+    for (let item = decoder.next(); item !== undefined; item = decoder.next()) {
+      if (item.type !== 'pages') continue;
+      rounds.push(item.round);
+      decoder.round = round(item.round + 1);
+    }
+    expect(rounds).toEqual([1, 2]);
+  });
+
+  it('turns fill records into zero pages, or into raw pages of their byte', () => {
+    const stream = new ModelStream()
+      .header()
+      .setup(twoBlocks)
+      .part([raw(0, 1, 0), raw(0, 2, -9)]);
+    const [batch] = batches(decode(stream.bytes));
+    expect([...batch!.kinds]).toEqual([1, 0]);
+    expect(batch!.content).toEqual(new Uint8Array(4096).fill(9));
+  });
+});
+
+describe('in post-copy the stream decoder', () => {
+  const huge = [
+    { name: 'pc.ram', pages: 2048, pageBytes: 2 ** 21 },
+    { name: 'vga.vram', pages: 16 },
+  ];
+  const start = (): ModelStream =>
+    new ModelStream()
+      .header('q35')
+      .advise(4096 + 2 ** 21)
+      .setup(huge)
+      .packaged(Buffer.from('state'));
+  const hugePage = (first: number, count = 512): { block: number; page: number; seed: number }[] =>
+    Array.from({ length: count }, (_, i) => raw(0, first + i, i % 3));
+
+  it('keeps huge pages whole, in order, in batches of their own', () => {
+    const stream = start()
+      .part([...hugePage(512), ...hugePage(1536), raw(1, 3), raw(1, 9)])
+      .end()
+      .eof();
+    const decoder = new StreamDecoder({ batchPages: 4 });
+    decoder.isUrgent = (_, page) => page === 1536;
+    decoder.flushAtChunkEnd = true;
+    const found = batches(decodeAll(decoder, cut(stream.bytes, [900_000, 1_700_001])));
+    expect(found.map(({ block, lane, pages }) => [block, lane, pages[0], pages.length])).toEqual([
+      [0, 'bulk', 512, 512],
+      [0, 'express', 1536, 512],
+      [1, 'bulk', 3, 2],
+    ]);
+    expect([...found[0]!.pages]).toEqual(Array.from({ length: 512 }, (_, i) => 512 + i));
+    expect(decoder.finish()).toEqual({ state: 'whole' });
+  });
+
+  it('refuses a huge page that is broken off, out of order or begun in the middle', () => {
+    for (const pages of [
+      hugePage(512, 500),
+      [...hugePage(512, 500), raw(1, 3)],
+      [...hugePage(512, 2), raw(0, 520)],
+      hugePage(513),
+    ]) {
+      expect(() => decode(start().part(pages).bytes)).toThrow(/huge page/);
+    }
+  });
+
+  it('takes host pages of the whole host for what the summary says', () => {
+    const blocks = [
+      { name: 'ram', pages: 64 },
+      { name: 'hugetlb', pages: 1024, pageBytes: 2 ** 21 },
+    ];
+    const stream = new ModelStream()
+      .header()
+      .advise(65536 + 2 ** 21)
+      .setup(blocks, { hostPage: 65536 });
+    expect(tell(decode(stream.bytes))).toEqual(stream.told);
+  });
+
+  it('does not go on verbatim, where pages would be lost', () => {
+    const stream = start()
+      .part([raw(1, 3)])
+      .swallowed(Buffer.from([4]), u32(7));
+    expect(() => decode(stream.bytes)).toThrow(/cannot go on verbatim/);
+  });
+});
+
+describe('what the stream decoder does not know it carries verbatim:', () => {
+  const rest = Buffer.from('whatever follows, to the end');
+
+  function expectVerbatim(stream: ModelStream, told: Told[], why: RegExp): void {
+    fc.assert(
+      fc.property(cuts, (places) => {
+        const decoder = new StreamDecoder({ batchPages: 8 });
+        const found = tell(decodeAll(decoder, cut(stream.bytes, places)));
+        const at = found.findIndex((item) => item.type === 'verbatim');
+        expect(found[at]).toMatchObject({ text: expect.stringMatching(why) });
+        expect(found).toEqual([...told.slice(0, at), found[at], ...told.slice(at)]);
+        expect(decoder.finish()).toEqual({ state: 'opaque' });
+      }),
+      { numRuns: 40 },
+    );
+  }
+
+  it('an iterable section that is not RAM', () => {
+    const stream = new ModelStream().header('q35').setup(twoBlocks);
+    stream.opaque(Buffer.from([1]), u32(5), named('vfio'), u32(0), u32(1), rest);
+    expectVerbatim(stream, stream.told, /"vfio"/);
+  });
+
+  it('device state before RAM', () => {
+    const stream = new ModelStream().header('q35').ping(1);
+    stream.opaque(Buffer.from([4]), u32(5), named('virtio-mem'), u32(0), u32(1), rest);
+    // Bytes on both sides of the notice are opaque and lie side by side.
+    const split = tell(decode(new ModelStream().header('q35').ping(1).bytes));
+    const tail = Buffer.concat([Buffer.from([4]), u32(5), named('virtio-mem'), u32(0), u32(1), rest]);
+    expectVerbatim(
+      stream,
+      [...split, { type: 'opaque', hex: tail.toString('hex') }],
+      /before the end of RAM/,
+    );
+  });
+
+  it('capabilities that change the stream, other page sizes, unknown parts of the configuration', () => {
+    const before = tell(decode(new ModelStream().header('q35').bytes));
+    const capability = Buffer.concat([u32(1), named('x-ignore-shared')]);
+    for (const [name, body, why] of [
+      ['configuration/capabilities', capability, /x-ignore-shared/],
+      ['configuration/target-page-bits', u32(14), /14 bits/],
+      ['configuration/new', Buffer.alloc(3), /configuration\/new/],
+    ] as const) {
+      const tail = Buffer.concat([Buffer.from([5]), named(name), u32(1), body, rest]);
+      const stream = new ModelStream().header('q35').opaque(tail);
+      expectVerbatim(stream, [...before, { type: 'opaque', hex: tail.toString('hex') }], why);
+    }
+  });
+
+  it('a RAM setup with words it cannot name, from the start of that section', () => {
+    const blocks = [{ name: 'pc.ram', pages: 4 }];
+    const before = tell(decode(new ModelStream().header('q35').bytes));
+    const size = before[0]?.type === 'opaque' ? before[0].hex.length / 2 : 0;
+    for (const [words, why] of [
+      [[u64(0x200)], /flags 0x200/],
+      [[u64(0x100000000)], /flags 0x0/],
+    ] as const) {
+      const stream = new ModelStream().header('q35').setup(blocks, { words: [...words] });
+      const tail = stream.bytes.subarray(size).toString('hex');
+      expectVerbatim(stream, [...before, { type: 'opaque', hex: tail }], why);
+    }
+  });
+
+  it('XBZRLE pages, whose block it names anew', () => {
+    const stream = new ModelStream()
+      .header('q35')
+      .setup(twoBlocks)
+      .part([raw(1, 2)])
+      .open(2, [raw(1, 3)]);
+    const record = xbzrleRecord(Buffer.from('delta'));
+    stream.swallowed(u64(2 * 4096 + 0x60), record, rest);
+    const head = Buffer.concat([Buffer.from([2]), u32(2), u64(2 * 4096 + 0x40), named('vga.vram')]);
+    const told: Told[] = [
+      ...stream.told,
+      { type: 'opaque', hex: Buffer.concat([head, record, rest]).toString('hex') },
+    ];
+    expectVerbatim(stream, told, /XBZRLE/);
+  });
+
+  it('records of unknown kinds between pages, after the newest page once more, so that the block is known', () => {
+    for (const seed of [3, 0]) {
+      const stream = new ModelStream()
+        .header('q35')
+        .setup(twoBlocks)
+        .open(2, [raw(0, 1), raw(0, 9, seed)]);
+      stream.swallowed(u64(0x400), rest);
+      const again = new ModelStream()
+        .header('q35')
+        .setup(twoBlocks)
+        .part([raw(0, 9, seed)]).bytes;
+      const prefix = new ModelStream().header('q35').setup(twoBlocks).bytes.length;
+      const tail = Buffer.concat([again.subarray(prefix), Buffer.from([2]), u32(2), u64(0x400), rest]);
+      expectVerbatim(
+        stream,
+        [...stream.told, { type: 'opaque', hex: tail.toString('hex') }],
+        /unknown records/,
+      );
+    }
+  });
+
+  it('COLO', () => {
+    const stream = new ModelStream().header().opaque(Buffer.from([8, 0, 8, 0, 0]), rest);
+    const before = tell(decode(new ModelStream().header().bytes));
+    const tail = Buffer.concat([Buffer.from([8, 0, 8, 0, 0]), rest]).toString('hex');
+    expectVerbatim(stream, [...before, { type: 'opaque', hex: tail }], /COLO/);
+  });
+});
