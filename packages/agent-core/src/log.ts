@@ -1,0 +1,32 @@
+/** JSON lines on standard error: for journald and log collectors. People get the command's own display. */
+import { type DestinationStream, type Logger, type LoggerOptions, pino } from 'pino';
+
+export type { Logger } from 'pino';
+
+export const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+export interface LogOptions {
+  readonly level: LogLevel;
+  /** Bound to every line, so that the lines of two agents on one host can be told apart. */
+  readonly role: 'source' | 'dest' | 'cli';
+  /** By default standard error; standard output is never written to. */
+  readonly destination?: DestinationStream;
+}
+
+/** Writes synchronously: what an agent said before it died is on disk. */
+export function createLogger(options: LogOptions): Logger {
+  const settings: LoggerOptions = {
+    level: options.level,
+    base: { role: options.role, pid: process.pid },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+    redact: { paths: ['token', 'secret', 'key', '*.token', '*.secret', '*.key'], censor: '[hidden]' },
+  };
+  return pino(settings, options.destination ?? pino.destination({ dest: 2, sync: true }));
+}
+
+/** The logger of one migration: every line names its session and its guest. */
+export function migrationLogger(log: Logger, bindings: { session: string; guest: string }): Logger {
+  return log.child(bindings);
+}

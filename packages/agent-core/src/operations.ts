@@ -1,0 +1,41 @@
+/** What an operator may ask of an agent, whether it runs in the command's own process or behind a socket. */
+
+import type { Phase } from '@vmferry/engine/errors';
+import type { MigrationEvent } from '@vmferry/engine/events';
+import type { MigrateRequest, Strategy } from '@vmferry/engine/options';
+import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
+
+export interface MigrationSummary {
+  readonly id: string;
+  readonly role: 'source' | 'dest';
+  readonly guest: string;
+  /** The other agent: its URL, or its address where it is the one that connected. */
+  readonly peer: string;
+  readonly strategy: Strategy;
+  readonly phase: Phase;
+  /** Milliseconds since the epoch. */
+  readonly startedAt: number;
+  readonly finishedAt?: number;
+  /** Absent while it runs. */
+  readonly outcome?: Outcome;
+}
+
+/** A migration that this agent's operator started, or one of the peer's that it takes part in. */
+export interface RunningMigration {
+  readonly summary: MigrationSummary;
+  /** Everything from now on, ended by `finished`; each call gives an observer of its own. */
+  events(): AsyncIterable<MigrationEvent>;
+  /** Asks for the end; the outcome tells what came of it. Later calls do nothing. */
+  cancel(): void;
+  /** Never rejects: a failure is a report. */
+  readonly done: Promise<MigrationReport>;
+}
+
+export interface Operations {
+  readonly role: 'source' | 'dest';
+  /** Only a source agent starts migrations. Throws `MigrationError` (refused) for what can be seen at once. */
+  migrate(request: MigrateRequest): RunningMigration;
+  /** Running ones first, then the latest ended ones. */
+  list(): readonly MigrationSummary[];
+  find(id: string): RunningMigration | undefined;
+}

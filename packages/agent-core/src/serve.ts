@@ -1,0 +1,92 @@
+/** An agent's listening: operators on one path, on a destination the peers' migrations on the other. */
+import { parseAddress } from '@vmferry/wire/address';
+import { type ConnectionHandler, Listener, type ListenerOptions, type Peer } from '@vmferry/wire/listener';
+import { MIGRATION_PATH, OPERATOR_PATH, type TlsMaterial } from '@vmferry/wire/socket';
+import type { WebSocket } from 'ws';
+import { configError } from './config.ts';
+import type { Logger } from './log.ts';
+import type { Operations } from './operations.ts';
+import { serveOperations } from './operator-server.ts';
+import { rethrowWireError } from './wire-errors.ts';
+
+export interface ServeOptions {
+  readonly operations: Operations;
+  /** wss://HOST:PORT, ws://HOST:PORT (port 0: any that is free) or ws+unix:/PATH */
+  readonly listen: string;
+  readonly tls?: TlsMaterial;
+  /** Allow ws://, and wss:// that asks nobody who he is, beyond this host. */
+  readonly insecure: boolean;
+  /** Operators must show it; the destination's handler asks its peers itself. */
+  readonly token?: string;
+  readonly log: Logger;
+  /** The biggest message that is taken; by default the wire's. */
+  readonly maxFrameBytes?: number;
+  /** A destination's handler of peers. Must attach its listeners before it returns. */
+  readonly acceptMigration?: (socket: WebSocket, peer: Peer) => void;
+}
+
+export interface AgentServer {
+  /** With the port that was really taken. */
+  readonly url: string;
+  /** Takes no more connections and ends those that there are. Close the agent before. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Rejects with `MigrationError`: `E_CONFIG`, `E_TLS`, `E_CONNECT`. */
+export async function serveAgent(options: ServeOptions): Promise<AgentServer> {
+  const { operations, log } = options;
+  const side = operations.role;
+  const where = { side, phase: 'preflight', guestRunsOn: 'source' } as const;
+  try {
+    refuseOpenDoor(options);
+    const listener = await Listener.listen(options.listen, listenerOptions(options));
+    log.info({ url: listener.url }, `${side} agent listens`);
+    let closing: Promise<void> | undefined;
+    return {
+      url: listener.url,
+      close: () => {
+        closing ??= listener.close();
+        return closing;
+      },
+    };
+  } catch (thrown) {
+    rethrowWireError(thrown, where);
+  }
+}
+
+function listenerOptions(options: ServeOptions): ListenerOptions {
+  const { operations, log, acceptMigration, tls, token, maxFrameBytes } = options;
+  const onOperator: ConnectionHandler = (socket, peer) => {
+    log.debug({ peer }, 'an operator connected');
+    serveOperations(socket, operations, { log, ...(token === undefined ? {} : { token }) });
+  };
+  const onMigration: ConnectionHandler = (socket, peer) => {
+    log.debug({ peer }, 'a peer connected');
+    acceptMigration?.(socket, peer);
+  };
+  return {
+    handlers: {
+      [OPERATOR_PATH]: onOperator,
+      ...(acceptMigration === undefined ? {} : { [MIGRATION_PATH]: onMigration }),
+    },
+    insecure: options.insecure,
+    ...(tls === undefined ? {} : { tls }),
+    ...(maxFrameBytes === undefined ? {} : { maxMessageBytes: maxFrameBytes }),
+    onRefused: (error, address) => log.warn({ address, code: error.code }, error.message),
+  };
+}
+
+/**
+ * Whoever reaches an agent moves guests. Encryption alone does not tell who that is: beyond this host a
+ * token or certificates of the peers are asked for, unless the operator says otherwise.
+ */
+function refuseOpenDoor(options: ServeOptions): void {
+  const address = parseAddress(options.listen);
+  if (options.insecure || options.token !== undefined || options.tls?.ca !== undefined) return;
+  if (address.kind === 'unix' || !address.tls) return;
+  throw configError(
+    `refusing to listen on ${options.listen}: anybody who reaches it could move guests`,
+    'Give a token (--token-file) or an authority for the peers’ certificates (--ca), or allow it with --insecure.',
+    options.operations.role,
+  );
+}

@@ -1,0 +1,168 @@
+/** The daemon on the host that a guest enters: takes connections of source agents and gives each its session. */
+import { randomBytes } from 'node:crypto';
+import { type DestAgentOptions, defaultLimits } from '@vmferry/agent-core/config';
+import type { MigrationSummary, Operations, RunningMigration } from '@vmferry/agent-core/operations';
+import { VERSION } from '@vmferry/agent-core/version';
+import { wallClockMs } from '@vmferry/agent-core/wall-clock';
+import { MigrationError } from '@vmferry/engine/errors';
+import { ControlChannel } from '@vmferry/wire/control';
+import { type Frame, FrameKind } from '@vmferry/wire/frame';
+import { negotiate, newSession, PROTOCOL_VERSIONS, tokenAccepted } from '@vmferry/wire/handshake';
+import { Link } from '@vmferry/wire/link';
+import type { Peer } from '@vmferry/wire/listener';
+import type { ControlMessage } from '@vmferry/wire/messages';
+import type { WebSocket } from 'ws';
+import { destGuests } from './guests.ts';
+import { DestSession } from './session.ts';
+
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Ended migrations that `list` still shows. */
+const KEEP_ENDED = 100;
+const FEATURES = ['lz4', 'express'];
+
+export class DestAgent implements Operations {
+  readonly role = 'dest';
+  readonly #options: DestAgentOptions;
+  readonly #sessions = new Map<string, DestSession>();
+  readonly #links = new Set<Link>();
+
+  constructor(options: DestAgentOptions) {
+    this.#options = options;
+  }
+
+  migrate(): RunningMigration {
+    throw new MigrationError('a destination agent starts no migrations', {
+      code: 'E_UNSUPPORTED',
+      side: 'dest',
+      phase: 'connect',
+      guestRunsOn: 'source',
+      remedy: 'ask the source agent',
+    });
+  }
+
+  list(): readonly MigrationSummary[] {
+    const all = [...this.#sessions.values()].map((session) => session.summary);
+    return all.sort(
+      (a, b) =>
+        Number(a.outcome !== undefined) - Number(b.outcome !== undefined) || b.startedAt - a.startedAt,
+    );
+  }
+
+  find(id: string): RunningMigration | undefined {
+    return this.#sessions.get(id);
+  }
+
+  /** Handler of '/v1/migration'. */
+  acceptMigration(socket: WebSocket, peer: Peer): void {
+    let session: DestSession | undefined;
+    const link = new Link(socket, {
+      name: `stream from ${peer.address}`,
+      receiveLimitBytes: 2 * this.#limits.windowBytes,
+      window: { maxBytes: this.#limits.windowBytes },
+      onFrame: (frame: Frame, from: Link) => {
+        if (frame.kind === FrameKind.opaque) session?.onOpaque(frame, from);
+        else session?.onFrame(frame, from);
+      },
+    });
+    this.#links.add(link);
+    void link.closed.then(() => this.#links.delete(link));
+    const control = new ControlChannel(link);
+    control.expect(['hello', 'attach'], HANDSHAKE_TIMEOUT_MS).then(
+      (message) => {
+        session =
+          message.type === 'hello'
+            ? this.#hello(message, control, peer)
+            : this.#attach(message, control, link);
+      },
+      (error: unknown) => {
+        this.#options.log.warn({ err: error, peer: peer.address }, 'handshake');
+        void link.close();
+      },
+    );
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#links].map((link) => link.close()));
+  }
+
+  get #limits(): NonNullable<DestAgentOptions['limits']> {
+    return this.#options.limits ?? defaultLimits();
+  }
+
+  #hello(message: ControlMessage<'hello'>, control: ControlChannel, peer: Peer): DestSession | undefined {
+    const agreed = negotiate(
+      { versions: PROTOCOL_VERSIONS, features: FEATURES },
+      { versions: message.versions, features: message.features },
+    );
+    if (!agreed.ok) {
+      this.#refuse(control, agreed.refusal);
+      return undefined;
+    }
+    if (!tokenAccepted(this.#options.token, message.token)) {
+      this.#refuse(control, {
+        code: 'E_AUTH',
+        message: 'the destination agent does not accept the token',
+        remedy: 'give both agents the same token file',
+      });
+      return undefined;
+    }
+    const identity = newSession(randomBytes);
+    const session = new DestSession({
+      identity,
+      control,
+      peer: peer.address,
+      tls: peer.tls,
+      stateDir: this.#options.stateDir,
+      bufferBytes: this.#limits.bufferBytes,
+      guests: destGuests(this.#options),
+      log: this.#options.log,
+    });
+    this.#sessions.set(identity.session, session);
+    this.#forgetOld();
+    control.send({
+      type: 'welcome',
+      version: agreed.version,
+      features: [...agreed.features],
+      agent: VERSION,
+      session: identity.session,
+      secret: identity.secret,
+      limits: { maxFrameBytes: this.#limits.maxFrameBytes, windowBytes: this.#limits.windowBytes },
+      wallClockMs: wallClockMs(),
+    });
+    return session;
+  }
+
+  #attach(message: ControlMessage<'attach'>, control: ControlChannel, link: Link): DestSession | undefined {
+    const session = this.#sessions.get(message.session);
+    if (!session?.attach(link, message)) {
+      this.#refuse(control, {
+        code: 'E_AUTH',
+        message: 'there is no such session, or the stream does not belong to it',
+        remedy: 'start the migration again',
+      });
+      return undefined;
+    }
+    control.send({ type: 'attached', received: link.lastReceived });
+    return session;
+  }
+
+  #refuse(
+    control: ControlChannel,
+    refusal: {
+      readonly code: string;
+      readonly message: string;
+      readonly remedy: string;
+      readonly versions?: readonly [number, number];
+    },
+  ): void {
+    const { code, message, remedy, versions } = refusal;
+    control.send({ type: 'refuse', code, message, remedy, ...(versions ? { versions: [...versions] } : {}) });
+    void control.link.close();
+    this.#options.log.warn({ code }, message);
+  }
+
+  #forgetOld(): void {
+    const ended = [...this.#sessions].filter(([, session]) => session.summary.outcome !== undefined);
+    for (const [id] of ended.slice(0, Math.max(0, ended.length - KEEP_ENDED))) this.#sessions.delete(id);
+  }
+}

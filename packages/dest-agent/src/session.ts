@@ -1,0 +1,530 @@
+/**
+ * One migration as the destination sees it.
+ *
+ *     opening ── accepted ──▶ attaching ── start ──▶ receiving ── the switchover machine ──▶ ended
+ *        │ rejected: may be opened again
+ *        └─────────────────────────────────────────────────────────────────────────────────▶ ended
+ *
+ * Once started, the switchover machine of the engine decides everything that matters; this module carries
+ * its decisions out and tells it what happened.
+ */
+
+import { EventHub } from '@vmferry/agent-core/event-hub';
+import { JournalFile, journalPath } from '@vmferry/agent-core/journal-file';
+import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
+import type { Machine } from '@vmferry/agent-core/machine';
+import { machineNow, Machine as SwitchoverMachine } from '@vmferry/agent-core/machine';
+import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
+import { wallClockMs } from '@vmferry/agent-core/wall-clock';
+import { PayloadError } from '@vmferry/engine/carriage/payload-error';
+import { parseDescription } from '@vmferry/engine/description';
+import { type ErrorCode, GuestError, type Phase } from '@vmferry/engine/errors';
+import type { MigrationEvent } from '@vmferry/engine/events';
+import type { DestGuest } from '@vmferry/engine/guest';
+import { encodeRecord } from '@vmferry/engine/journal/records';
+import { ReportBuilder } from '@vmferry/engine/report/builder';
+import type { MigrationReport } from '@vmferry/engine/report/report';
+import {
+  type DestAction,
+  type DestEventIn,
+  type DestState,
+  destDeadline,
+  destToPostcopy,
+  startDest,
+  stepDest,
+} from '@vmferry/engine/switchover/dest';
+import type { Failure, SwitchoverReport } from '@vmferry/engine/switchover/protocol';
+import { bytes } from '@vmferry/engine/units';
+import type { ControlChannel } from '@vmferry/wire/control';
+import { WireError } from '@vmferry/wire/errors';
+import type { Frame } from '@vmferry/wire/frame';
+import { type SessionIdentity, sameSecret } from '@vmferry/wire/handshake';
+import type { Link } from '@vmferry/wire/link';
+import type { ControlMessage } from '@vmferry/wire/messages';
+import { type AnnounceResult, Announcing } from './announcing.ts';
+import { FaultTimes } from './fault-times.ts';
+import type { DestGuestFactory } from './guests.ts';
+import { Receiver } from './receiver.ts';
+
+const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
+
+export interface SessionOptions {
+  readonly identity: SessionIdentity;
+  readonly control: ControlChannel;
+  readonly peer: string;
+  readonly tls: boolean;
+  readonly stateDir: string;
+  readonly bufferBytes: number;
+  readonly guests: DestGuestFactory;
+  readonly log: Logger;
+}
+
+export class DestSession implements RunningMigration {
+  readonly done: Promise<MigrationReport>;
+  readonly #options: SessionOptions;
+  readonly #control: ControlChannel;
+  readonly #hub = new EventHub();
+  readonly #startedAt = Date.now();
+  readonly #faults = new FaultTimes();
+  readonly #links: Link[] = [];
+  readonly #log: Logger;
+  #resolveDone!: (report: MigrationReport) => void;
+  #guest: DestGuest | undefined;
+  #uri = '';
+  #receiver: Receiver | undefined;
+  #machine: Machine<DestState, DestEventIn, DestAction> | undefined;
+  #journal: JournalFile | undefined;
+  #announcing: Announcing | undefined;
+  #announced: Promise<AnnounceResult> = Promise.resolve({ frames: 0, interfaces: [], notes: [] });
+  #opened: ControlMessage<'open'> | undefined;
+  #paused = false;
+  #runs = false;
+  #hasAllPages = false;
+  #phase: Phase = 'connect';
+  #report: MigrationReport | undefined;
+  #builder: ReportBuilder | undefined;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#control = options.control;
+    this.#log = migrationLogger(options.log, { session: options.identity.session, guest: '' });
+    this.done = new Promise((resolve) => {
+      this.#resolveDone = resolve;
+    });
+    options.control.onMessage = (message) => this.#onMessage(message);
+    void options.control.link.closed.then(({ error }) => this.#onLinkClosed(error));
+  }
+
+  get summary(): MigrationSummary {
+    return {
+      id: this.#options.identity.session,
+      role: 'dest',
+      guest: this.#uri,
+      peer: this.#options.peer,
+      strategy: this.#report?.strategy ?? 'auto',
+      phase: this.#phase,
+      startedAt: this.#startedAt,
+      ...(this.#report
+        ? { finishedAt: this.#startedAt + this.#report.totalMs, outcome: this.#report.outcome }
+        : {}),
+    };
+  }
+
+  events(): AsyncIterable<MigrationEvent> {
+    return this.#hub.observe();
+  }
+
+  /** The source decides; a destination that is to give up tells it so. */
+  cancel(): void {
+    this.#machine?.dispatch({ type: 'cancel' });
+  }
+
+  /** Takes a further stream in. False when the peer does not know the secret or the stream has its place taken. */
+  attach(link: Link, message: ControlMessage<'attach'>): boolean {
+    const { role, index } = message.stream;
+    const streams = this.#opened?.streams ?? 0;
+    if (!sameSecret(this.#options.identity.secret, message.secret)) return false;
+    const place = role === 'data' && index < streams ? index : role === 'express' ? streams : -1;
+    if (place < 0 || this.#links[place] || this.#machine) return false;
+    this.#links[place] = link;
+    void link.closed.then(({ error }) => this.#onLinkClosed(error));
+    return true;
+  }
+
+  /** A frame of a data or express stream. */
+  onFrame(frame: Frame, link: Link): void {
+    const stream = this.#links.indexOf(link);
+    if (stream < 0 || !this.#receiver) {
+      link.drop(new WireError('E_FRAME', 'pages came before the migration was started'));
+      return;
+    }
+    this.#receiver.pages(frame, link, stream);
+  }
+
+  onOpaque(frame: Frame, link: Link): void {
+    this.#receiver?.opaque(frame, link);
+  }
+
+  #onMessage(message: ControlMessage): void {
+    this.#handle(message).catch((error: unknown) => this.#fail(error));
+  }
+
+  async #handle(message: ControlMessage): Promise<void> {
+    switch (message.type) {
+      case 'clock': {
+        const t1 = wallClockMs();
+        this.#control.send({ type: 'clock-reply', t0: message.t0, t1, t2: wallClockMs() });
+        return;
+      }
+      case 'open':
+        await this.#open(message);
+        return;
+      case 'start':
+        await this.#start();
+        return;
+      case 'barrier':
+        this.#need().announce(message);
+        return;
+      case 'layout':
+        this.#need().layout({
+          blocks: message.blocks.map((block) => ({
+            name: block.name,
+            bytes: bytes(block.bytes),
+            hostPageBytes: bytes(block.hostPageBytes),
+          })),
+        });
+        return;
+      case 'state-complete':
+        if (message.pagesFollow) this.#machine?.amend(destToPostcopy);
+        await this.#need().milestone({ type: 'state-complete', pagesFollow: message.pagesFollow });
+        await this.#load();
+        return;
+      case 'end':
+        await this.#need().milestone({ type: 'end' });
+        await this.#complete();
+        return;
+      case 'sealed':
+        this.#paused = message.paused;
+        this.#machine?.dispatch({ type: 'message', message: { type: 'sealed' } });
+        return;
+      case 'commit':
+        this.#machine?.dispatch({ type: 'message', message: { type: 'commit' } });
+        return;
+      case 'discard':
+        await this.#onDiscard(message.reason);
+        return;
+      case 'failure':
+        this.#machine?.dispatch({ type: 'failed', code: 'E_GUEST_FAILED', why: message.error.message });
+        return;
+      default:
+        return;
+    }
+  }
+
+  async #open(message: ControlMessage<'open'>): Promise<void> {
+    this.#phase = 'preflight';
+    this.#uri = message.destGuest;
+    try {
+      this.#guest ??= await this.#options.guests(message.destGuest);
+      const description = parseDescription(message.guest);
+      const answer = await this.#guest.prepare(description, {
+        postcopy: message.plan.postcopy,
+        bufferBytes: bytes(this.#options.bufferBytes),
+      });
+      if (!answer.ok) {
+        this.#reject(answer.reasons);
+        return;
+      }
+      this.#opened = message;
+      this.#announcing ??= new Announcing({
+        nics: description.nics,
+        places: answer.nics,
+        ips: announceIps(message.request),
+      });
+      this.#control.send({
+        type: 'accepted',
+        hypervisorVersion: answer.hypervisorVersion,
+        nics: answer.nics.map((nic) => ({ ...nic, addresses: [...nic.addresses] })),
+        notes: [],
+      });
+    } catch (error) {
+      if (!(error instanceof GuestError)) throw error;
+      this.#reject([error]);
+    }
+  }
+
+  #reject(reasons: readonly GuestError[]): void {
+    this.#log.info(
+      { reasons: reasons.map(({ code, message }) => ({ code, message })) },
+      'migration rejected',
+    );
+    this.#control.send({
+      type: 'rejected',
+      reasons: reasons.slice(0, 64).map(({ code, message, remedy }) => ({ code, message, remedy })),
+    });
+  }
+
+  async #start(): Promise<void> {
+    const { identity, stateDir } = this.#options;
+    const opened = this.#opened;
+    const guest = this.#guest;
+    if (!opened || !guest || this.#machine)
+      throw new PayloadError('the migration cannot be started twice, or before it was opened');
+    this.#phase = 'setup';
+    this.#builder = new ReportBuilder({ guest: this.#uri, strategy: 'auto', startedAt: machineNow() });
+    this.#journal = await JournalFile.open(journalPath(stateDir, `${identity.session}-dest`));
+    const { state, actions } = startDest('precopy', LIMITS, machineNow());
+    this.#machine = new SwitchoverMachine(state, {
+      step: stepDest,
+      deadline: destDeadline,
+      perform: (action) => this.#perform(action),
+      tick: { type: 'tick' },
+    });
+    this.#machine.begin(actions);
+    this.#receiver = new Receiver({
+      guest,
+      dataStreams: opened.streams,
+      bufferBytes: this.#options.bufferBytes,
+      faults: this.#faults,
+      onFailure: (error) => this.#fail(error),
+    });
+    void guest.gone.then((error) =>
+      this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message }),
+    );
+    await guest.open({ postcopy: opened.plan.postcopy, bufferBytes: bytes(this.#options.bufferBytes) });
+    void this.#forwardEvents(guest);
+    this.#phase = 'precopy';
+    this.#control.send({ type: 'started' });
+  }
+
+  async #forwardEvents(guest: DestGuest): Promise<void> {
+    for await (const event of guest.events) {
+      try {
+        if (event.type === 'reply') this.#control.send({ type: 'reply', bytes: event.bytes });
+        else if (this.#faults.asked(event.range))
+          this.#control.send({ type: 'fault', ranges: [event.range] });
+      } catch {
+        // The link's end is told by the link.
+        return;
+      }
+    }
+  }
+
+  async #load(): Promise<void> {
+    this.#phase = 'switchover';
+    await this.#guest!.ready();
+    this.#machine?.dispatch({ type: 'guest-loaded' });
+  }
+
+  async #complete(): Promise<void> {
+    await this.#guest!.complete();
+    this.#hasAllPages = true;
+    if (this.#runs) this.#machine?.dispatch({ type: 'guest-complete' });
+  }
+
+  #perform(action: DestAction): void {
+    this.#carryOut(action).catch((error: unknown) => this.#fail(error));
+  }
+
+  async #carryOut(action: DestAction): Promise<void> {
+    switch (action.type) {
+      case 'journal':
+        await this.#write(action.record);
+        return;
+      case 'send':
+        await this.#send(action.message);
+        return;
+      case 'run-guest':
+        await this.#run();
+        return;
+      case 'discard-guest':
+        await this.#discard();
+        return;
+      case 'announce':
+        this.#announce();
+        return;
+      case 'note':
+        this.#hub.publish({ type: 'note', text: action.text });
+        return;
+      case 'report':
+        await this.#finish(action);
+        return;
+    }
+  }
+
+  async #write(record: Extract<DestAction, { type: 'journal' }>['record']): Promise<void> {
+    try {
+      await this.#journal!.append(
+        encodeRecord({
+          v: 1,
+          session: this.#options.identity.session,
+          guest: this.#uri,
+          role: 'dest',
+          state: record,
+          mode: this.#machine!.state.mode,
+          at: Date.now(),
+        }).trimEnd(),
+      );
+      this.#machine?.dispatch({ type: 'journal-written', record });
+    } catch (error) {
+      this.#log.error({ err: error }, 'journal');
+      this.#machine?.dispatch({ type: 'journal-failed', record });
+    }
+  }
+
+  async #send(message: Extract<DestAction, { type: 'send' }>['message']): Promise<void> {
+    if (this.#control.link.state !== 'open') return;
+    switch (message.type) {
+      case 'ready':
+        this.#control.send({ type: 'ready' });
+        return;
+      case 'running':
+        this.#control.send({ type: 'running', atMs: message.atMs });
+        return;
+      case 'complete': {
+        const announced = await this.#announced;
+        if (this.#control.link.state !== 'open') return;
+        this.#control.send({
+          type: 'complete',
+          faults: this.#faults.summary(),
+          announce: { frames: announced.frames, interfaces: announced.interfaces },
+          pagesApplied: this.#receiver?.pagesApplied ?? 0,
+        });
+        return;
+      }
+      case 'run-failed':
+        this.#sendFailure({ code: 'E_GUEST_FAILED', why: message.why }, 'switchover');
+        return;
+      case 'discarded':
+        this.#sendFailure({ code: 'E_GUEST_FAILED', why: message.why }, this.#phase);
+        this.#control.send({ type: 'discarded' });
+        return;
+    }
+  }
+
+  #sendFailure({ code, why }: Failure, phase: Phase): void {
+    this.#control.send({
+      type: 'failure',
+      error: {
+        code,
+        message: why,
+        side: 'dest',
+        phase,
+        guestRunsOn: 'unknown',
+        remedy: "see the destination agent's log",
+      },
+    });
+  }
+
+  async #run(): Promise<void> {
+    try {
+      const { atMs } = await this.#guest!.run({ paused: this.#paused });
+      this.#phase = 'postcopy';
+      this.#runs = true;
+      this.#machine?.dispatch({ type: 'guest-running', atMs });
+      // In pre-copy all pages were there before.
+      if (this.#hasAllPages) this.#machine?.dispatch({ type: 'guest-complete' });
+    } catch (error) {
+      this.#machine?.dispatch({ type: 'run-failed', ...failureOf(error) });
+    }
+  }
+
+  async #discard(): Promise<void> {
+    this.#receiver?.close();
+    this.#announcing?.close();
+    try {
+      await this.#guest?.discard();
+      await this.#guest?.close();
+      this.#machine?.dispatch({ type: 'guest-discarded' });
+    } catch (error) {
+      this.#machine?.dispatch({ type: 'discard-failed', ...failureOf(error) });
+    }
+  }
+
+  #announce(): void {
+    if (this.#announcing) this.#announced = this.#announcing.announce();
+    // The hypervisor's own announcement comes on top; it is no reason to fail.
+    this.#guest?.announceSelf().catch((error: unknown) => this.#log.warn({ err: error }, 'announce-self'));
+  }
+
+  async #onDiscard(reason: string): Promise<void> {
+    if (this.#machine) {
+      this.#machine.dispatch({ type: 'message', message: { type: 'discard', why: reason } });
+      return;
+    }
+    await this.#letGo();
+  }
+
+  /** Nothing was begun: the guest's hypervisor is left as it was found. */
+  async #letGo(): Promise<void> {
+    this.#announcing?.close();
+    await this.#guest?.close();
+    this.#resolve('refused', null);
+  }
+
+  async #finish(report: SwitchoverReport): Promise<void> {
+    const { outcome } = report;
+    if (outcome === 'completed') {
+      await this.#guest?.settle().catch((error: unknown) => this.#log.warn({ err: error }, 'settings'));
+      const { frames, interfaces, notes } = await this.#announced;
+      this.#builder?.announced({ frames, interfaces });
+      for (const note of notes) this.#builder?.note(note);
+    }
+    if (outcome !== 'attention') {
+      this.#machine?.stop();
+      await this.#guest?.close();
+      await this.#journal?.close();
+    }
+    this.#phase = 'completion';
+    this.#resolve(outcome, report);
+  }
+
+  #resolve(outcome: MigrationReport['outcome'], report: SwitchoverReport | null): void {
+    if (this.#report) return;
+    const builder =
+      this.#builder ?? new ReportBuilder({ guest: this.#uri, strategy: 'auto', startedAt: machineNow() });
+    builder.link({ streams: this.#links.length, reconnects: 0, tls: this.#options.tls });
+    this.#report = builder.build({
+      outcome,
+      now: machineNow(),
+      error:
+        report && report.code !== null
+          ? {
+              code: report.code,
+              message: report.why,
+              side: 'dest',
+              phase: this.#phase,
+              guestRunsOn: report.guestRunsOn,
+              remedy: report.remedy,
+            }
+          : null,
+    });
+    this.#log.info({ outcome, why: report?.why }, 'migration ended');
+    this.#hub.publish({ type: 'finished', report: this.#report });
+    this.#resolveDone(this.#report);
+  }
+
+  #onLinkClosed(error: WireError | undefined): void {
+    if (this.#report) return;
+    if (!this.#machine) {
+      void this.#letGo();
+      return;
+    }
+    const why = error?.message ?? 'the source agent closed the connection';
+    this.#machine.dispatch({
+      type: 'link-lost',
+      code: 'E_LINK_LOST',
+      why: `The link to the source was lost: ${why}`,
+    });
+  }
+
+  #fail(error: unknown): void {
+    this.#log.error({ err: error }, 'failure');
+    const failure = failureOf(error);
+    if (this.#machine) {
+      this.#machine.dispatch({ type: 'failed', ...failure });
+      return;
+    }
+    if (this.#control.link.state === 'open') {
+      this.#control.link.drop(new WireError('E_MESSAGE', failure.why));
+    }
+    void this.#letGo();
+  }
+
+  #need(): Receiver {
+    if (!this.#receiver) throw new PayloadError('the migration was not started');
+    return this.#receiver;
+  }
+}
+
+function failureOf(error: unknown): { code: ErrorCode; why: string } {
+  if (error instanceof GuestError) return { code: error.code, why: error.message };
+  if (error instanceof PayloadError || error instanceof WireError)
+    return { code: 'E_PROTOCOL', why: error.message };
+  return { code: 'E_INTERNAL', why: error instanceof Error ? error.message : String(error) };
+}
+
+function announceIps(request: ControlMessage<'open'>['request']): string[] {
+  const ips = request['announceIps'];
+  return Array.isArray(ips) ? ips.filter((ip): ip is string => typeof ip === 'string') : [];
+}

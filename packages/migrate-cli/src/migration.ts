@@ -1,0 +1,243 @@
+/**
+ * `vmferry migrate`: finds or makes the agents, starts the migration, follows it.
+ *
+ *     --from and --to    the migration runs in the source agent; this command is its operator
+ *     --to               the source agent runs in this process
+ *     neither            both do; the destination listens on loopback, behind a token of this run
+ */
+import { randomBytes } from 'node:crypto';
+import { type AgentServer, serveAgent } from '@vmferry/agent-core/serve';
+import type { MigrateRequest } from '@vmferry/engine/options';
+import { exitStatus, type MigrationReport } from '@vmferry/engine/report/report';
+import type { CommandContext } from './context.ts';
+import type { Display } from './display/display.ts';
+import type { EventsFile } from './events-file.ts';
+import { follow, openEvents, printReport } from './follow.ts';
+import { onInterrupt, write } from './io.ts';
+import {
+  ConnectionLost,
+  connectOperator,
+  localOperator,
+  type Observation,
+  type Operator,
+} from './operator.ts';
+import { bareReport, errorReportOf, refusedReport, usageError } from './reports.ts';
+import { type MigrateOptions, requestOf } from './request.ts';
+import { type HostSettings, loadSettings, loggerFor } from './settings.ts';
+
+/** Where the migration runs, and what to let go of afterwards. */
+interface Place {
+  readonly operator: Operator;
+  /** The destination's URL. */
+  readonly to: string;
+  close(): Promise<void>;
+}
+
+/** Gives the exit status. Rejects only for usage and configuration. */
+export async function runMigration(
+  guest: string,
+  options: MigrateOptions,
+  context: CommandContext,
+): Promise<number> {
+  if (options.from !== undefined && options.to === undefined) {
+    throw usageError('--from without --to: name the destination agent, as in --to wss://host2:4447');
+  }
+  // What can be wrong with the request is told before anything is begun.
+  requestOf(guest, options.to ?? 'ws://127.0.0.1:0', false, options);
+  const settings = await loadSettings(options, context.io, 'cli');
+  const eventsFile = await openEvents({ ...options, io: context.io });
+  const interrupts = new Interrupts(context);
+  try {
+    return await migrate(guest, options, settings, eventsFile, interrupts, context);
+  } finally {
+    interrupts.close();
+    await eventsFile?.close();
+  }
+}
+
+async function migrate(
+  guest: string,
+  options: MigrateOptions,
+  settings: HostSettings,
+  eventsFile: EventsFile | undefined,
+  interrupts: Interrupts,
+  context: CommandContext,
+): Promise<number> {
+  const output = { ...options, io: context.io };
+  const asked = { guest, strategy: options.strategy };
+  const print = async (report: MigrationReport) => {
+    await printReport(report, output);
+    return exitStatus(report);
+  };
+  const opening = openPlace(options, settings, context);
+  const place = await Promise.race([opening, interrupts.first]);
+  if (place === 'interrupted') {
+    opening.then((late) => late.close()).catch(() => {});
+    return print(bareReport('cancelled', null, asked));
+  }
+  try {
+    const request = requestOf(guest, place.to, settings.insecure, options);
+    const observation = await start(place.operator, request);
+    if ('outcome' in observation) return await print(observation);
+    interrupts.cancelWith(() => place.operator.cancel(observation.summary.id));
+    return await follow(observation, {
+      ...output,
+      ...(eventsFile === undefined ? {} : { eventsFile }),
+      onDisplay: (display) => interrupts.speakThrough(display),
+    });
+  } finally {
+    await place.close();
+  }
+}
+
+/** A refusal is a report as any other end. */
+async function start(operator: Operator, request: MigrateRequest): Promise<Observation | MigrationReport> {
+  try {
+    return await operator.migrate(request);
+  } catch (thrown) {
+    if (thrown instanceof ConnectionLost) return bareReport('attention', thrown.report(), request);
+    return refusedReport(errorReportOf(thrown), request);
+  }
+}
+
+async function openPlace(
+  options: MigrateOptions,
+  settings: HostSettings,
+  context: CommandContext,
+): Promise<Place> {
+  const { from, to } = options;
+  const { insecure, tls, token } = settings;
+  if (from !== undefined && to !== undefined) {
+    const operator = await connectOperator(from, {
+      insecure,
+      ...(tls === undefined ? {} : { tls }),
+      ...(token === undefined ? {} : { token }),
+    });
+    return { operator, to, close: async () => operator.close() };
+  }
+  return to === undefined
+    ? embedBoth(options, settings, context)
+    : embedSource(to, token, options, settings, context);
+}
+
+async function embedSource(
+  to: string,
+  token: string | undefined,
+  options: MigrateOptions,
+  settings: HostSettings,
+  context: CommandContext,
+): Promise<Place> {
+  const { stateDir, insecure, limits, tls } = settings;
+  const agent = await context.agents.source({
+    stateDir,
+    insecure,
+    limits,
+    log: loggerFor(context.io.stderr, options.logLevel, 'source'),
+    ...(tls === undefined ? {} : { tls }),
+    ...(token === undefined ? {} : { token }),
+  });
+  return { operator: localOperator(agent), to, close: () => agent.close() };
+}
+
+async function embedBoth(
+  options: MigrateOptions,
+  settings: HostSettings,
+  context: CommandContext,
+): Promise<Place> {
+  // Others on this host reach the loopback listener as well.
+  const token = randomBytes(32).toString('hex');
+  const log = loggerFor(context.io.stderr, options.logLevel, 'dest');
+  const { stateDir, limits, file } = settings;
+  const dest = await context.agents.dest({
+    stateDir,
+    limits,
+    insecure: false,
+    token,
+    log,
+    guests: file.guests,
+  });
+  let server: AgentServer | undefined;
+  try {
+    server = await serveAgent({
+      operations: dest,
+      listen: 'ws://127.0.0.1:0',
+      insecure: false,
+      token,
+      log,
+      maxFrameBytes: limits.maxFrameBytes,
+      acceptMigration: (socket, peer) => dest.acceptMigration(socket, peer),
+    });
+    const source = await embedSource(server.url, token, options, settings, context);
+    const listening = server;
+    return {
+      ...source,
+      close: async () => {
+        await source.close();
+        await dest.close();
+        await listening.close();
+      },
+    };
+  } catch (thrown) {
+    await dest.close();
+    await server?.close();
+    throw thrown;
+  }
+}
+
+/** The first SIGINT or SIGTERM cancels; later ones are told that it is being done. */
+class Interrupts {
+  /** Resolves at the first one. */
+  readonly first: Promise<'interrupted'>;
+  readonly #context: CommandContext;
+  readonly #stop: () => void;
+  #times = 0;
+  #cancel: (() => Promise<unknown>) | undefined;
+  #display: Display | undefined;
+  #interrupted: (value: 'interrupted') => void = () => {};
+
+  constructor(context: CommandContext) {
+    this.#context = context;
+    this.first = new Promise((resolve) => {
+      this.#interrupted = resolve;
+    });
+    this.#stop = onInterrupt(context.io.signals, (times) => this.#heard(times));
+  }
+
+  /** A cancellation that was asked for before there was anything to cancel is done now. */
+  cancelWith(cancel: () => Promise<unknown>): void {
+    this.#cancel = cancel;
+    if (this.#times > 0) this.#cancelNow(cancel);
+  }
+
+  speakThrough(display: Display): void {
+    this.#display = display;
+  }
+
+  close(): void {
+    this.#stop();
+  }
+
+  #heard(times: number): void {
+    this.#times = times;
+    this.#interrupted('interrupted');
+    if (times > 1) {
+      this.#say(
+        'still cancelling: the outcome is not known yet, and leaving now would not make it any sooner',
+      );
+    } else if (this.#cancel !== undefined) {
+      this.#cancelNow(this.#cancel);
+    }
+  }
+
+  #cancelNow(cancel: () => Promise<unknown>): void {
+    this.#say('cancelling; waiting for the outcome');
+    cancel().catch((error: unknown) => {
+      this.#say(`cannot cancel: ${error instanceof Error ? error.message : String(error)}`);
+    });
+  }
+
+  #say(text: string): void {
+    if (this.#display === undefined) void write(this.#context.io.stderr, `${text}\n`);
+    else this.#display.say(text);
+  }
+}

@@ -1,0 +1,70 @@
+/** From the options of `vmferry migrate` to a request. */
+import type { LogLevel } from '@vmferry/agent-core/log';
+import { type MigrateRequest, migrateRequestSchema } from '@vmferry/engine/options';
+import { usageError } from './reports.ts';
+import type { HostOptions } from './settings.ts';
+
+/** As commander gives them. Milliseconds and bytes per second. */
+export interface MigrateOptions extends HostOptions {
+  readonly from?: string;
+  readonly to?: string;
+  readonly destGuest?: string;
+  readonly strategy: MigrateRequest['strategy'];
+  readonly maxDowntime: number;
+  readonly deadline?: number;
+  readonly maxBandwidth?: number;
+  readonly streams: number;
+  readonly compress: MigrateRequest['compress'];
+  readonly onStall?: MigrateRequest['onStall'];
+  readonly announceIp?: readonly string[];
+  readonly guestAgent?: string;
+  readonly keepSource?: boolean;
+  readonly json?: boolean;
+  readonly events?: string;
+  readonly logLevel: LogLevel;
+}
+
+/** How people know the fields of a request. */
+const FLAGS: Readonly<Record<string, string>> = {
+  guest: 'GUEST',
+  to: '--to',
+  destGuest: '--dest-guest',
+  maxDowntimeMs: '--max-downtime',
+  deadlineMs: '--deadline',
+  maxBandwidth: '--max-bandwidth',
+  streams: '--streams',
+  announceIps: '--announce-ip',
+  guestAgent: '--guest-agent',
+};
+
+/** Throws `E_USAGE`, with all faults in one message. */
+export function requestOf(
+  guest: string,
+  to: string,
+  insecure: boolean,
+  options: MigrateOptions,
+): MigrateRequest {
+  const { destGuest, deadline, maxBandwidth, onStall, announceIp, guestAgent } = options;
+  const parsed = migrateRequestSchema.safeParse({
+    guest,
+    to,
+    strategy: options.strategy,
+    maxDowntimeMs: options.maxDowntime,
+    streams: options.streams,
+    compress: options.compress,
+    destroySource: options.keepSource !== true,
+    insecure,
+    ...(destGuest === undefined ? {} : { destGuest }),
+    ...(deadline === undefined ? {} : { deadlineMs: deadline }),
+    ...(maxBandwidth === undefined ? {} : { maxBandwidth }),
+    ...(onStall === undefined ? {} : { onStall }),
+    ...(announceIp === undefined ? {} : { announceIps: announceIp }),
+    ...(guestAgent === undefined ? {} : { guestAgent }),
+  });
+  if (parsed.success) return parsed.data;
+  const faults = parsed.error.issues.map(({ path, message }) => {
+    const field = String(path[0] ?? '');
+    return `${FLAGS[field] ?? field}: ${message}`;
+  });
+  throw usageError(faults.join('; '));
+}

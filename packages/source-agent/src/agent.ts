@@ -1,0 +1,65 @@
+/** The daemon on the host that a guest leaves: starts migrations and remembers them. */
+import { randomUUID } from 'node:crypto';
+import type { SourceAgentOptions } from '@vmferry/agent-core/config';
+import type { MigrationSummary, Operations, RunningMigration } from '@vmferry/agent-core/operations';
+import { MigrationError } from '@vmferry/engine/errors';
+import type { MigrateRequest } from '@vmferry/engine/options';
+import { sourceGuests } from './guests.ts';
+import { SourceMigration } from './migration.ts';
+
+/** Ended migrations that `list` still shows. */
+const KEEP_ENDED = 100;
+
+export class SourceAgent implements Operations {
+  readonly role = 'source';
+  readonly #options: SourceAgentOptions;
+  readonly #migrations = new Map<string, SourceMigration>();
+
+  constructor(options: SourceAgentOptions) {
+    this.#options = options;
+  }
+
+  migrate(request: MigrateRequest): RunningMigration {
+    const busy = [...this.#migrations.values()].find(
+      ({ summary }) => summary.guest === request.guest && summary.outcome === undefined,
+    );
+    if (busy) {
+      throw new MigrationError(`${request.guest} is being migrated already (${busy.summary.id})`, {
+        code: 'E_GUEST_BUSY',
+        side: 'source',
+        phase: 'preflight',
+        guestRunsOn: 'source',
+        remedy: 'wait for it to end, or cancel it',
+      });
+    }
+    const id = randomUUID();
+    const migration = new SourceMigration({ id, request, agent: this.#options, guests: sourceGuests });
+    this.#migrations.set(id, migration);
+    this.#forgetOld();
+    return migration;
+  }
+
+  list(): readonly MigrationSummary[] {
+    const all = [...this.#migrations.values()].map((migration) => migration.summary);
+    return all.sort(
+      (a, b) =>
+        Number(a.outcome !== undefined) - Number(b.outcome !== undefined) || b.startedAt - a.startedAt,
+    );
+  }
+
+  find(id: string): RunningMigration | undefined {
+    return this.#migrations.get(id);
+  }
+
+  /** Cancels what can be cancelled and waits for its end. */
+  async close(): Promise<void> {
+    const running = [...this.#migrations.values()].filter(({ summary }) => summary.outcome === undefined);
+    for (const migration of running) migration.cancel();
+    await Promise.all(running.map((migration) => migration.done));
+  }
+
+  #forgetOld(): void {
+    const ended = [...this.#migrations].filter(([, { summary }]) => summary.outcome !== undefined);
+    for (const [id] of ended.slice(0, Math.max(0, ended.length - KEEP_ENDED))) this.#migrations.delete(id);
+  }
+}

@@ -1,0 +1,183 @@
+/**
+ * Everything that leaves for the destination on the data, express and control streams.
+ *
+ *     bulk batch ──▶ stream chosen ──▶ packed on a worker (a few ahead) ──▶ sent in order, within the window
+ *     express batch ──▶ sent at once, past every window
+ *     barrier ──▶ after everything before it was sent ──▶ control stream
+ */
+import { StreamChoice } from '@vmferry/engine/carriage/stream-choice';
+import type { PageBatch, RamLayout } from '@vmferry/engine/guest';
+import { PAGE_BYTES } from '@vmferry/engine/units';
+import { BufferPool } from '@vmferry/native/buffer-pool';
+import type { PackCodec } from '@vmferry/native/kernels';
+import type { ControlChannel } from '@vmferry/wire/control';
+import { FrameKind, frameAround } from '@vmferry/wire/frame';
+import type { Link } from '@vmferry/wire/link';
+import { buildPageFrame, type FrameMemory, frameBytes } from './frame-builder.ts';
+import { Permits } from './permits.ts';
+
+/** Frames that may be packed, or wait packed, ahead of the window: enough to keep the workers busy. */
+const AHEAD = 6;
+const POOL_BUFFER_BYTES = 272 * 1024;
+
+export interface CarrierOptions {
+  readonly control: ControlChannel;
+  readonly data: readonly Link[];
+  readonly express: Link;
+  readonly bufferBytes: number;
+  /** Asked for every bulk batch. */
+  readonly codec: () => PackCodec;
+  /** The destination's hypervisor has taken a batch: content bytes of its raw pages, and its other pages. */
+  readonly onDelivered: (contentBytes: number, zeroPages: number) => void;
+}
+
+export class Carrier {
+  readonly #options: CarrierOptions;
+  readonly #choice: StreamChoice;
+  readonly #tails: Promise<void>[];
+  readonly #permits = new Permits(AHEAD);
+  readonly #pool: BufferPool;
+  readonly #lastSent: number[];
+  #epoch = 0;
+  #failure: unknown;
+  #landed: (() => void)[] = [];
+
+  constructor(options: CarrierOptions) {
+    this.#options = options;
+    this.#choice = new StreamChoice(options.data.length);
+    this.#tails = options.data.map(() => Promise.resolve());
+    this.#lastSent = [...options.data, options.express].map(() => 0);
+    this.#pool = new BufferPool({
+      bufferBytes: POOL_BUFFER_BYTES,
+      maxBuffers: Math.max(AHEAD + 2, Math.floor(options.bufferBytes / POOL_BUFFER_BYTES)),
+    });
+  }
+
+  /** Bytes of bulk pages that were sent and that the destination's hypervisor has not taken. */
+  get bulkInFlight(): number {
+    return this.#options.data.reduce((sum, link) => sum + link.bytesInFlight, 0);
+  }
+
+  /** Bulk batches that wait for a window: then the link is the bottleneck. */
+  get congested(): boolean {
+    return this.#permits.free === 0;
+  }
+
+  get wireBytes(): number {
+    const { control, data, express } = this.#options;
+    return [control.link, express, ...data].reduce((sum, link) => sum + link.stats.bytesSent, 0);
+  }
+
+  /** Resolves when the next batch may come, which is the back-pressure. Takes the batch over. */
+  async bulk(batch: PageBatch): Promise<void> {
+    await this.#permits.take();
+    let passage = this.#choice.board(batch.block, batch.pages, batch.content.length);
+    while (!passage && this.#failure === undefined) {
+      await new Promise<void>((resolve) => this.#landed.push(resolve));
+      passage = this.#choice.board(batch.block, batch.pages, batch.content.length);
+    }
+    if (!passage || this.#failure !== undefined) {
+      batch.release();
+      this.#permits.give();
+      throw this.#failure;
+    }
+    const booked = passage;
+    const contentBytes = batch.content.length;
+    const zeroPages = batch.pages.length - contentBytes / PAGE_BYTES;
+    const frame = this.#memory(frameBytes(batch)).then((memory) =>
+      buildPageFrame({
+        batch,
+        epoch: this.#epoch,
+        codec: this.#options.codec(),
+        memory,
+        onRelease: () => {
+          this.#choice.landed(booked);
+          for (const resolve of this.#landed.splice(0)) resolve();
+          this.#options.onDelivered(contentBytes, zeroPages);
+        },
+      }),
+    );
+    frame.catch(() => {});
+    const link = this.#options.data[booked.stream]!;
+    this.#tails[booked.stream] = this.#tails[booked.stream]!.then(async () => {
+      try {
+        await link.send(await frame);
+        this.#lastSent[booked.stream] = link.lastSent;
+      } catch (error) {
+        this.#failure ??= error;
+      } finally {
+        this.#permits.give();
+      }
+    });
+  }
+
+  /** Answers a fault: past everything. Takes the batch over. */
+  async express(batch: PageBatch): Promise<void> {
+    const { express, onDelivered } = this.#options;
+    const contentBytes = batch.content.length;
+    const zeroPages = batch.pages.length - contentBytes / PAGE_BYTES;
+    const memory = { bytes: new Uint8Array(frameBytes(batch)), release: () => {} };
+    const frame = await buildPageFrame({
+      batch: { ...batch, lane: 'express', release: batch.release },
+      epoch: this.#epoch,
+      codec: 'none',
+      memory,
+      onRelease: () => onDelivered(contentBytes, zeroPages),
+    });
+    express.sendNow(frame);
+    this.#lastSent[this.#lastSent.length - 1] = express.lastSent;
+  }
+
+  async opaque(bytes: Uint8Array): Promise<void> {
+    await this.#barrier(bytes.length);
+    await this.#options.control.link.send(frameAround(FrameKind.opaque, bytes, this.#epoch));
+  }
+
+  async layout(layout: RamLayout): Promise<void> {
+    await this.#barrier(0);
+    await this.#options.control.sendInOrder({
+      type: 'layout',
+      blocks: layout.blocks.map(({ name, bytes, hostPageBytes }) => ({ name, bytes, hostPageBytes })),
+    });
+  }
+
+  async stateComplete(pagesFollow: boolean): Promise<void> {
+    await this.#barrier(0);
+    await this.#options.control.sendInOrder({
+      type: 'state-complete',
+      upTo: [...this.#lastSent],
+      pagesFollow,
+    });
+  }
+
+  async end(): Promise<void> {
+    await this.#barrier(0);
+    await this.#options.control.sendInOrder({ type: 'end', upTo: [...this.#lastSent] });
+  }
+
+  /** Nothing waits any more, and whoever waits is let go. */
+  close(error: unknown): void {
+    this.#failure ??= error;
+    this.#pool.close();
+    this.#permits.close();
+    for (const resolve of this.#landed.splice(0)) resolve();
+  }
+
+  /** Everything before has been sent; what follows opens an epoch. */
+  async #barrier(bytes: number): Promise<void> {
+    await Promise.all(this.#tails);
+    if (this.#failure !== undefined) throw this.#failure;
+    this.#epoch += 1;
+    await this.#options.control.sendInOrder({
+      type: 'barrier',
+      epoch: this.#epoch,
+      upTo: [...this.#lastSent],
+      bytes,
+    });
+  }
+
+  async #memory(size: number): Promise<FrameMemory> {
+    if (size > POOL_BUFFER_BYTES) return { bytes: Buffer.allocUnsafeSlow(size), release: () => {} };
+    return await this.#pool.acquire();
+  }
+}

@@ -1,0 +1,185 @@
+/** The destination agent as the source sees it: one control, several data and one express stream. */
+import type { AgentLimits } from '@vmferry/agent-core/config';
+import { VERSION } from '@vmferry/agent-core/version';
+import { wallClockMs } from '@vmferry/agent-core/wall-clock';
+import { ClockOffset } from '@vmferry/engine/clock/offset';
+import type { ErrorCode } from '@vmferry/engine/errors';
+import { GuestError } from '@vmferry/engine/errors';
+import type { GuestDescription } from '@vmferry/engine/guest';
+import type { MigrateRequest } from '@vmferry/engine/options';
+import { millis } from '@vmferry/engine/units';
+import { ControlChannel } from '@vmferry/wire/control';
+import { PROTOCOL_VERSIONS } from '@vmferry/wire/handshake';
+import { Link } from '@vmferry/wire/link';
+import type { ControlMessage } from '@vmferry/wire/messages';
+import { RateLimiter } from '@vmferry/wire/rate-limiter';
+import { connect, MIGRATION_PATH, type TlsMaterial } from '@vmferry/wire/socket';
+
+const ANSWER_TIMEOUT_MS = 10_000;
+/** A destination may have to start a hypervisor first. */
+const OPEN_TIMEOUT_MS = 60_000;
+const CLOCK_SAMPLES = 8;
+const FEATURES = ['lz4', 'express'];
+
+export interface DestinationOptions {
+  readonly url: string;
+  readonly tls?: TlsMaterial;
+  readonly token?: string;
+  readonly insecure: boolean;
+  readonly limits: AgentLimits;
+  /** Bytes per second of all streams together; 0 is no limit. */
+  readonly maxBandwidth: number;
+}
+
+export type OpenAnswer =
+  | { readonly ok: true; readonly hypervisorVersion: string; readonly notes: readonly string[] }
+  | { readonly ok: false; readonly reasons: readonly GuestError[] };
+
+export class Destination {
+  readonly control: ControlChannel;
+  readonly session: string;
+  readonly clock = new ClockOffset();
+  readonly tls: boolean;
+  #data: readonly Link[] = [];
+  #express: Link | undefined;
+  readonly #secret: Uint8Array;
+  readonly #options: DestinationOptions;
+  readonly #limiter: RateLimiter;
+
+  /** Rejects with `WireError` or `PeerError`. */
+  static async connect(options: DestinationOptions): Promise<Destination> {
+    const control = new ControlChannel(await openLink(options, 'control'));
+    try {
+      const welcome = await control.request(
+        {
+          type: 'hello',
+          versions: [...PROTOCOL_VERSIONS],
+          features: FEATURES,
+          agent: VERSION,
+          role: 'control',
+          limits: { maxFrameBytes: options.limits.maxFrameBytes, windowBytes: options.limits.windowBytes },
+          ...(options.token === undefined ? {} : { token: options.token }),
+        },
+        'welcome',
+        ANSWER_TIMEOUT_MS,
+      );
+      return new Destination(control, welcome, options);
+    } catch (error) {
+      void control.link.close();
+      throw error;
+    }
+  }
+
+  private constructor(
+    control: ControlChannel,
+    welcome: ControlMessage<'welcome'>,
+    options: DestinationOptions,
+  ) {
+    this.control = control;
+    this.session = welcome.session;
+    this.#secret = welcome.secret;
+    this.#options = options;
+    this.#limiter = new RateLimiter(options.maxBandwidth);
+    this.tls = options.url.startsWith('wss:');
+  }
+
+  get data(): readonly Link[] {
+    return this.#data;
+  }
+
+  get express(): Link {
+    if (!this.#express) throw new Error('the streams are not open');
+    return this.#express;
+  }
+
+  /** Resolves with the reason when any of the streams is gone. */
+  get broken(): Promise<string> {
+    return Promise.race(
+      [this.control.link, this.express, ...this.#data].map((link) =>
+        link.closed.then(({ error }) => error?.message ?? 'the destination agent closed the connection'),
+      ),
+    );
+  }
+
+  async open(description: GuestDescription, request: MigrateRequest, postcopy: boolean): Promise<OpenAnswer> {
+    const answer = await this.control.request(
+      {
+        type: 'open',
+        guest: JSON.parse(JSON.stringify(description)),
+        destGuest: request.destGuest ?? request.guest,
+        request: { announceIps: request.announceIps },
+        plan: { postcopy },
+        streams: request.streams,
+      },
+      ['accepted', 'rejected'],
+      OPEN_TIMEOUT_MS,
+    );
+    if (answer.type === 'accepted') {
+      return { ok: true, hypervisorVersion: answer.hypervisorVersion, notes: answer.notes };
+    }
+    const reasons = answer.reasons.map(
+      ({ code, message, remedy }) => new GuestError(code as ErrorCode, message, remedy),
+    );
+    return { ok: false, reasons };
+  }
+
+  /** Opens the data streams and the express stream, and reads the destination's clock. */
+  async attach(streams: number): Promise<void> {
+    const roles = [
+      ...Array.from({ length: streams }, (_, index) => ({ role: 'data' as const, index })),
+      { role: 'express' as const, index: 0 },
+    ];
+    const links = await Promise.all(roles.map((stream) => this.#attachOne(stream)));
+    this.#express = links.pop();
+    this.#data = links;
+    for (let sample = 0; sample < CLOCK_SAMPLES; sample += 1) await this.readClock();
+  }
+
+  async #attachOne(stream: { role: 'data' | 'express'; index: number }): Promise<Link> {
+    const link = await openLink(this.#options, `${stream.role} ${stream.index}`, this.#limiter);
+    const channel = new ControlChannel(link);
+    await channel.request(
+      { type: 'attach', session: this.session, secret: this.#secret, stream, received: 0 },
+      'attached',
+      ANSWER_TIMEOUT_MS,
+    );
+    return link;
+  }
+
+  async readClock(): Promise<void> {
+    const reply = await this.control.request(
+      { type: 'clock', t0: wallClockMs() },
+      'clock-reply',
+      ANSWER_TIMEOUT_MS,
+    );
+    this.clock.add({
+      t0: millis(reply.t0),
+      t1: millis(reply.t1),
+      t2: millis(reply.t2),
+      t3: millis(wallClockMs()),
+    });
+  }
+
+  async start(): Promise<void> {
+    await this.control.request({ type: 'start' }, 'started', OPEN_TIMEOUT_MS);
+  }
+
+  async close(): Promise<void> {
+    const links = [this.control.link, ...this.#data, ...(this.#express ? [this.#express] : [])];
+    await Promise.all(links.map((link) => link.close()));
+  }
+}
+
+async function openLink(options: DestinationOptions, name: string, rateLimiter?: RateLimiter): Promise<Link> {
+  const socket = await connect(options.url, {
+    path: MIGRATION_PATH,
+    insecure: options.insecure,
+    ...(options.tls ? { tls: options.tls } : {}),
+  });
+  return new Link(socket, {
+    name,
+    window: { maxBytes: options.limits.windowBytes },
+    ...(rateLimiter ? { rateLimiter } : {}),
+    onFrame: (frame, link) => link.consumed(frame),
+  });
+}

@@ -1,0 +1,97 @@
+/** Any error as what a report says of it. */
+import {
+  type ErrorCode,
+  type ErrorReport,
+  GuestError,
+  MigrationError,
+  type Phase,
+} from '@vmferry/engine/errors';
+import { PeerError, WireError } from '@vmferry/wire/errors';
+
+const wireCodes: Readonly<Record<string, ErrorCode>> = {
+  E_CONNECT: 'E_CONNECT',
+  E_TLS: 'E_TLS',
+  E_INSECURE: 'E_CONFIG',
+  E_AUTH: 'E_AUTH',
+  E_VERSION: 'E_VERSION',
+  E_CLOSED: 'E_LINK_LOST',
+  E_TIMEOUT: 'E_TIMEOUT',
+  E_LIMIT: 'E_LIMIT',
+};
+
+const known = new Set<string>([
+  'E_CONFIG',
+  'E_CONNECT',
+  'E_TLS',
+  'E_AUTH',
+  'E_VERSION',
+  'E_PROTOCOL',
+  'E_LIMIT',
+  'E_REFUSED',
+  'E_GUEST_UNREACHABLE',
+  'E_GUEST_BLOCKED',
+  'E_GUEST_MISMATCH',
+  'E_GUEST_BUSY',
+  'E_GUEST_GONE',
+  'E_GUEST_FAILED',
+  'E_NOT_INCOMING',
+  'E_NO_USERFAULTFD',
+  'E_UNSUPPORTED',
+  'E_STREAM',
+  'E_LINK_LOST',
+  'E_JOURNAL',
+  'E_INTERNAL',
+]);
+
+/** What is known of a failure wherever it was caught. */
+export interface FailureFacts {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly side: 'source' | 'dest';
+  readonly remedy: string;
+}
+
+export function factsOf(error: unknown): FailureFacts {
+  if (error instanceof MigrationError) {
+    return {
+      code: error.code,
+      message: error.message,
+      side: error.side === 'dest' ? 'dest' : 'source',
+      remedy: error.remedy,
+    };
+  }
+  if (error instanceof GuestError) {
+    return { code: error.code, message: error.message, side: 'source', remedy: error.remedy };
+  }
+  if (error instanceof PeerError) {
+    const code = known.has(error.code) ? (error.code as ErrorCode) : 'E_PROTOCOL';
+    return { code, message: error.message, side: 'dest', remedy: error.remedy };
+  }
+  if (error instanceof WireError) {
+    return {
+      code: wireCodes[error.code] ?? 'E_PROTOCOL',
+      message: error.message,
+      side: 'source',
+      remedy: error.remedy,
+    };
+  }
+  return {
+    code: 'E_INTERNAL',
+    message: error instanceof Error ? error.message : String(error),
+    side: 'source',
+    remedy: 'report this as a defect of vmferry, with the log of both agents',
+  };
+}
+
+/** Several reasons become one error that names them all. */
+export function refusal(reasons: readonly GuestError[], side: 'source' | 'dest', phase: Phase): ErrorReport {
+  const [first] = reasons;
+  return {
+    code: first?.code ?? 'E_REFUSED',
+    message: reasons.map((reason) => reason.message).join('; '),
+    side,
+    phase,
+    guestRunsOn: 'source',
+    remedy: [...new Set(reasons.map((reason) => reason.remedy))].join('; '),
+  };
+}

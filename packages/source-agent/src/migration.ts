@@ -1,0 +1,683 @@
+/**
+ * One migration as the source sees it.
+ *
+ *     connect ─▶ preflight ─▶ setup ─▶ precopy ─▶ switchover ─▶ (postcopy) ─▶ completion
+ *        └── nothing was touched: refused ─┘ └── the switchover machine decides what a failure means ──▶
+ *
+ * Up to `setup` a failure refuses the migration and leaves no trace. From there on the engine's machine is
+ * told everything that happens and decides; this module carries its decisions out and collects the figures.
+ */
+import { type AgentLimits, defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
+import { EventHub } from '@vmferry/agent-core/event-hub';
+import { JournalFile, journalPath } from '@vmferry/agent-core/journal-file';
+import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
+import { Machine, machineNow } from '@vmferry/agent-core/machine';
+import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
+import { wallClockMs } from '@vmferry/agent-core/wall-clock';
+import { downtimeAcross } from '@vmferry/engine/clock/offset';
+import { type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
+import type { MigrationEvent } from '@vmferry/engine/events';
+import type { GuestDescription, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
+import { encodeRecord } from '@vmferry/engine/journal/records';
+import type { ChosenStrategy, MigrateRequest, Strategy } from '@vmferry/engine/options';
+import { ReportBuilder } from '@vmferry/engine/report/builder';
+import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
+import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
+import {
+  type SourceAction,
+  type SourceEvent,
+  type SourceState,
+  sourceDeadline,
+  sourceToPostcopy,
+  startSource,
+  stepSource,
+} from '@vmferry/engine/switchover/source';
+import { bytes, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
+import type { ControlMessage } from '@vmferry/wire/messages';
+import { Carrier } from './carrier.ts';
+import { CodecChooser } from './codec-chooser.ts';
+import { Destination } from './destination.ts';
+import { factsOf, refusal } from './failures.ts';
+import { knownAddresses } from './guest-addresses.ts';
+import type { SourceGuestFactory } from './guests.ts';
+import { PostcopySender } from './postcopy-sender.ts';
+import { type ProgressSample, Steering } from './steering.ts';
+import { transfer } from './transfer.ts';
+
+const LIMITS = { readyMs: 150_000, runningMs: 30_000 };
+const BATCH_PAGES = 64;
+const PROGRESS_MS = 200;
+/** After the guest runs: the destination's last figures, with its announcements over. */
+const COMPLETE_TIMEOUT_MS = 10_000;
+
+/** Thrown to leave preflight: the migration is refused and nothing was touched. */
+class Refused extends Error {
+  constructor(readonly report: ErrorReport) {
+    super(report.message);
+  }
+}
+
+export interface MigrationOptions {
+  readonly id: string;
+  readonly request: MigrateRequest;
+  readonly agent: SourceAgentOptions;
+  readonly guests: SourceGuestFactory;
+}
+
+/** Stamps of the downtime's parts: monotonic, but for `atMs`, which is the wall clock's. */
+interface Stops {
+  atMs?: number;
+  stopped?: number;
+  lastPage?: number;
+  ready?: number;
+  commit?: number;
+}
+
+export class SourceMigration implements RunningMigration {
+  readonly done: Promise<MigrationReport>;
+  readonly #options: MigrationOptions;
+  readonly #request: MigrateRequest;
+  readonly #limits: AgentLimits;
+  readonly #hub = new EventHub();
+  readonly #startedAt = Date.now();
+  readonly #began = machineNow();
+  readonly #builder: ReportBuilder;
+  readonly #stops: Stops = {};
+  readonly #codec: CodecChooser;
+  #log: Logger;
+  #phase: Phase = 'connect';
+  #strategy: Strategy;
+  #guest: SourceGuest | undefined;
+  #description: GuestDescription | undefined;
+  #destination: Destination | undefined;
+  #carrier: Carrier | undefined;
+  #sender: PostcopySender | undefined;
+  #steering: Steering | undefined;
+  #machine: Machine<SourceState, SourceEvent, SourceAction> | undefined;
+  #journal: JournalFile | undefined;
+  #postcopyObstacle: string | undefined;
+  #delivered = { contentBytes: 0, zeroPages: 0 };
+  #wireBytes = 0;
+  #progress: ProgressSample = {
+    round: 0,
+    remainingBytes: 0,
+    dirtyBytesPerSec: 0,
+    bandwidthBytesPerSec: 0,
+    expectedDowntimeMs: 0,
+  };
+  #progressTimer: NodeJS.Timeout | undefined;
+  #cancelled = false;
+  #report: MigrationReport | undefined;
+  #resolveComplete: (message: ControlMessage<'complete'> | undefined) => void = () => {};
+  readonly #complete = new Promise<ControlMessage<'complete'> | undefined>((resolve) => {
+    this.#resolveComplete = resolve;
+  });
+  /** What a failure on the destination's side said of itself: better than our own words for it. */
+  #peerFailure: ControlMessage<'failure'>['error'] | undefined;
+  #completedMs: number | undefined;
+  #finishing: (report: SwitchoverReport) => void = () => {};
+
+  constructor(options: MigrationOptions) {
+    this.#options = options;
+    this.#request = options.request;
+    this.#limits = options.agent.limits ?? defaultLimits();
+    this.#strategy = options.request.strategy;
+    this.#builder = new ReportBuilder({
+      guest: options.request.guest,
+      strategy: options.request.strategy,
+      startedAt: this.#began,
+    });
+    this.#codec = new CodecChooser(options.request.compress, (why) =>
+      this.#emit({ type: 'note', text: why }),
+    );
+    this.#log = migrationLogger(options.agent.log, { session: options.id, guest: options.request.guest });
+    this.done = this.#run();
+  }
+
+  get summary(): MigrationSummary {
+    return {
+      id: this.#options.id,
+      role: 'source',
+      guest: this.#request.guest,
+      peer: this.#request.to,
+      strategy: this.#strategy,
+      phase: this.#phase,
+      startedAt: this.#startedAt,
+      ...(this.#report
+        ? { finishedAt: this.#startedAt + this.#report.totalMs, outcome: this.#report.outcome }
+        : {}),
+    };
+  }
+
+  events(): AsyncIterable<MigrationEvent> {
+    return this.#hub.observe();
+  }
+
+  cancel(): void {
+    this.#cancelled = true;
+    this.#machine?.dispatch({ type: 'cancel' });
+  }
+
+  async #run(): Promise<MigrationReport> {
+    // Whoever started the migration gets to observe it first.
+    await Promise.resolve();
+    this.#emit({ type: 'started', id: this.#options.id, guest: this.#request.guest, to: this.#request.to });
+    try {
+      await this.#preflight();
+    } catch (error) {
+      return await this.#refused(error);
+    }
+    const report = await this.#migrate();
+    return await this.#finish(report);
+  }
+
+  // ── before anything is touched ──
+
+  async #preflight(): Promise<void> {
+    const { agent, guests } = this.#options;
+    const guest = await guests(this.#request.guest);
+    this.#guest = guest;
+    this.#setPhase('preflight');
+    let description = await guest.describe();
+    await this.#chooseStart(guest);
+    description = await knownAddresses(description, this.#request.guestAgent, (text) => this.#note(text));
+    this.#description = description;
+    this.#throwIfCancelled();
+    const destination = await Destination.connect({
+      url: this.#request.to,
+      insecure: agent.insecure || this.#request.insecure,
+      limits: this.#limits,
+      maxBandwidth: this.#request.maxBandwidth,
+      ...(agent.tls ? { tls: agent.tls } : {}),
+      ...(agent.token === undefined ? {} : { token: agent.token }),
+    });
+    this.#destination = destination;
+    this.#log = migrationLogger(agent.log, { session: destination.session, guest: this.#request.guest });
+    await this.#open(destination, description);
+    await destination.attach(this.#request.streams);
+    this.#throwIfCancelled();
+  }
+
+  /** Can this guest leave, and by post-copy? */
+  async #chooseStart(guest: SourceGuest): Promise<void> {
+    const must = this.#request.strategy === 'postcopy' || this.#request.strategy === 'hybrid';
+    const may = must || this.#request.strategy === 'auto' || this.#request.onStall === 'postcopy';
+    if (!may) this.#postcopyObstacle = 'pre-copy was asked for';
+    let reasons = await guest.blockers(this.#plan());
+    if (may && !must && reasons.length > 0) {
+      this.#postcopyObstacle = reasons[0]!.message;
+      reasons = await guest.blockers(this.#plan());
+    }
+    if (reasons.length > 0) throw new Refused(refusal(reasons, 'source', 'preflight'));
+  }
+
+  async #open(destination: Destination, description: GuestDescription): Promise<void> {
+    let answer = await destination.open(description, this.#request, this.#plan().postcopy);
+    if (!answer.ok && this.#plan().postcopy && this.#request.strategy === 'auto') {
+      const [first] = answer.reasons;
+      const onlyPostcopy = answer.reasons.every((reason) => reason.code === 'E_NO_USERFAULTFD');
+      if (onlyPostcopy && first) {
+        this.#postcopyObstacle = first.message;
+        this.#note(`Post-copy is not possible here: ${first.message}`);
+        answer = await destination.open(description, this.#request, false);
+      }
+    }
+    if (!answer.ok) throw new Refused(refusal(answer.reasons, 'dest', 'preflight'));
+    for (const note of answer.notes) this.#note(note);
+  }
+
+  #plan(): SourcePlan {
+    const stall = this.#request.onStall;
+    return {
+      postcopy: this.#postcopyObstacle === undefined,
+      throttle: stall === 'throttle' || (stall === undefined && this.#postcopyObstacle !== undefined),
+      batchPages: pages(BATCH_PAGES),
+      bufferBytes: bytes(this.#limits.bufferBytes),
+    };
+  }
+
+  #throwIfCancelled(): void {
+    if (!this.#cancelled) return;
+    throw new Refused({
+      code: 'E_CANCELLED',
+      message: 'the migration was cancelled before it began',
+      side: 'source',
+      phase: this.#phase,
+      guestRunsOn: 'source',
+      remedy: 'start it again when it is wanted',
+    });
+  }
+
+  async #refused(error: unknown): Promise<MigrationReport> {
+    const report: ErrorReport =
+      error instanceof Refused
+        ? error.report
+        : { ...factsOf(error), phase: this.#phase, guestRunsOn: 'source' };
+    if (report.code === 'E_INTERNAL') this.#log.error({ err: error }, 'preflight');
+    await this.#guest?.close();
+    await this.#destination?.close();
+    return this.#build(report.code === 'E_CANCELLED' ? 'cancelled' : 'refused', report);
+  }
+
+  // ── the migration itself ──
+
+  async #migrate(): Promise<SwitchoverReport> {
+    const finished = new Promise<SwitchoverReport>((resolve) => {
+      this.#finishing = resolve;
+    });
+    const { state, actions } = startSource('precopy', LIMITS, machineNow());
+    const machine = new Machine<SourceState, SourceEvent, SourceAction>(state, {
+      step: stepSource,
+      deadline: sourceDeadline,
+      perform: (action) => void this.#carryOut(action).catch((error: unknown) => this.#fail(error)),
+      tick: { type: 'tick' },
+    });
+    this.#machine = machine;
+    try {
+      const { session } = this.#destination!;
+      this.#journal = await JournalFile.open(journalPath(this.#options.agent.stateDir, `${session}-source`));
+      machine.begin(actions);
+      await this.#setUp();
+    } catch (error) {
+      this.#fail(error);
+    }
+    return await finished;
+  }
+
+  async #setUp(): Promise<void> {
+    const guest = this.#guest!;
+    const destination = this.#destination!;
+    this.#setPhase('setup');
+    const carrier = new Carrier({
+      control: destination.control,
+      data: destination.data,
+      express: destination.express,
+      bufferBytes: this.#limits.bufferBytes,
+      codec: () => this.#codec.codec,
+      onDelivered: (contentBytes, zeroPages) => {
+        this.#delivered.contentBytes += contentBytes;
+        this.#delivered.zeroPages += zeroPages;
+        this.#sender?.delivered();
+      },
+    });
+    this.#carrier = carrier;
+    this.#sender = new PostcopySender({
+      guest,
+      carrier,
+      backlogBytes: this.#limits.bufferBytes,
+      onFailure: (error) => this.#fail(error),
+    });
+    this.#steering = this.#makeSteering(guest);
+    destination.control.onMessage = (message) => this.#onMessage(message);
+    void destination.broken.then((why) =>
+      this.#machine?.dispatch({
+        type: 'link-lost',
+        code: 'E_LINK_LOST',
+        why: `The link to the destination was lost: ${why}`,
+      }),
+    );
+    void guest.gone.then((error) =>
+      this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message }),
+    );
+    await destination.start();
+    if (this.#machine?.state.phase !== 'copying') return;
+    if (this.#cancelled) {
+      this.#machine.dispatch({ type: 'cancel' });
+      return;
+    }
+    const items = await guest.open(this.#plan());
+    this.#setPhase('precopy');
+    this.#builder.firstRound(machineNow());
+    this.#progressTimer = setInterval(() => this.#onProgressTime(), PROGRESS_MS);
+    transfer(items, {
+      guest,
+      carrier,
+      postcopy: this.#sender,
+      onPages: (tally) => this.#builder.pages(tally, bytes((tally.raw + tally.zero) * PAGE_BYTES)),
+      onMilestone: (item) => this.#onMilestone(item),
+    }).then(
+      () => this.#machine?.dispatch({ type: 'stream-end' }),
+      (error: unknown) => this.#fail(error),
+    );
+  }
+
+  #makeSteering(guest: SourceGuest): Steering {
+    return new Steering({
+      guest,
+      request: this.#request,
+      memoryBytes: this.#description!.memoryBytes,
+      oneLiveRound: this.#description!.oneLiveRound,
+      postcopyObstacle: this.#postcopyObstacle,
+      delivered: () => this.#delivered,
+      emit: (event) => this.#emit(event),
+      progress: (sample) => {
+        this.#progress = sample;
+      },
+      onSwitchover: (why) => this.#builder.switchover(why),
+      onStrategy: (strategy) => this.#choose(strategy),
+      onAbort: (code, why) => this.#machine?.dispatch({ type: 'failed', code, why }),
+      onFailure: (error) => this.#fail(error),
+    });
+  }
+
+  #choose(strategy: ChosenStrategy): void {
+    this.#strategy = strategy;
+    this.#builder.strategy(strategy);
+  }
+
+  #onMilestone(item: Exclude<SourceItem, { type: 'pages' }> | { type: 'opaque' }): void {
+    switch (item.type) {
+      case 'ram-layout':
+        this.#steering?.begin();
+        return;
+      case 'round-end': {
+        this.#syncWire();
+        const { round, dirtyBytesPerSec } = item;
+        this.#emit({
+          type: 'round',
+          row: this.#builder.roundEnd({ round, now: machineNow(), dirtyBytesPerSec }),
+        });
+        this.#steering?.onRoundEnd(item);
+        return;
+      }
+      case 'verbatim':
+        this.#note(`The stream is carried verbatim from here on, on one stream: ${item.why}.`);
+        return;
+      case 'stopped':
+        this.#stops.atMs = item.atMs;
+        this.#stops.stopped = machineNow();
+        delete this.#stops.lastPage;
+        this.#builder.stopped();
+        this.#setPhase('switchover');
+        return;
+      case 'opaque':
+        if (this.#stops.stopped !== undefined) this.#stops.lastPage ??= machineNow();
+        return;
+      case 'state-complete':
+        this.#steering?.stop();
+        if (item.pagesFollow) this.#machine?.amend(sourceToPostcopy);
+        this.#machine?.dispatch({ type: 'state-complete' });
+        return;
+      case 'end':
+        return;
+    }
+  }
+
+  #onMessage(message: ControlMessage): void {
+    switch (message.type) {
+      case 'fault':
+        this.#sender?.fault(
+          message.ranges.map(({ block, first, count }) => ({
+            block: block as never,
+            first: pages(first),
+            count: pages(count),
+          })),
+        );
+        return;
+      case 'reply':
+        this.#guest?.deliverReply(message.bytes);
+        return;
+      case 'ready':
+        this.#stops.ready ??= machineNow();
+        this.#machine?.dispatch({ type: 'message', message: { type: 'ready' } });
+        return;
+      case 'running':
+        this.#onRunning(message.atMs);
+        this.#machine?.dispatch({
+          type: 'message',
+          message: { type: 'running', atMs: millis(message.atMs) },
+        });
+        return;
+      case 'complete':
+        this.#resolveComplete(message);
+        this.#machine?.dispatch({ type: 'message', message: { type: 'complete' } });
+        return;
+      case 'failure':
+        this.#peerFailure = message.error;
+        return;
+      case 'discarded':
+        this.#machine?.dispatch({
+          type: 'message',
+          message: {
+            type: 'discarded',
+            why: this.#peerFailure?.message ?? 'the destination gave the guest up',
+          },
+        });
+        return;
+      default:
+        return;
+    }
+  }
+
+  #onRunning(atMs: number): void {
+    const clock = this.#destination?.clock.estimate(millis(wallClockMs()));
+    const { stopped, lastPage, ready, commit, atMs: stoppedAtMs } = this.#stops;
+    if (stoppedAtMs !== undefined && clock) {
+      this.#builder.downtime(downtimeAcross(millis(stoppedAtMs), millis(atMs), clock));
+    }
+    const now = machineNow();
+    this.#completedMs = now - this.#began;
+    if (stopped === undefined || ready === undefined || commit === undefined) return;
+    this.#builder.downtimePart('finalPagesMs', millis((lastPage ?? ready) - stopped));
+    this.#builder.downtimePart('deviceStateMs', millis(ready - (lastPage ?? ready)));
+    this.#builder.downtimePart('commitMs', millis(commit - ready));
+    this.#builder.downtimePart('resumeMs', millis(now - commit));
+  }
+
+  // ── what the machine decides ──
+
+  async #carryOut(action: SourceAction): Promise<void> {
+    switch (action.type) {
+      case 'journal':
+        await this.#write(action.record);
+        return;
+      case 'send':
+        this.#send(action.message);
+        return;
+      case 'rollback':
+        await this.#rollback();
+        return;
+      case 'forget':
+        await this.#forget();
+        return;
+      case 'note':
+        this.#note(action.text);
+        return;
+      case 'report':
+        this.#finishing(action);
+        return;
+    }
+  }
+
+  async #write(record: Extract<SourceAction, { type: 'journal' }>['record']): Promise<void> {
+    try {
+      await this.#journal!.append(
+        encodeRecord({
+          v: 1,
+          session: this.#destination!.session,
+          guest: this.#request.guest,
+          role: 'source',
+          state: record,
+          mode: this.#machine!.state.mode,
+          peer: this.#request.to,
+          at: Date.now(),
+        }).trimEnd(),
+      );
+      this.#machine?.dispatch({ type: 'journal-written', record });
+    } catch (error) {
+      this.#log.error({ err: error }, 'journal');
+      this.#machine?.dispatch({ type: 'journal-failed', record });
+    }
+  }
+
+  #send(message: Extract<SourceAction, { type: 'send' }>['message']): void {
+    const { control } = this.#destination!;
+    if (control.link.state !== 'open') return;
+    switch (message.type) {
+      case 'sealed':
+        control.send({
+          type: 'sealed',
+          paused: !this.#description!.running,
+          announce: { ips: this.#request.announceIps, nics: [] },
+        });
+        return;
+      case 'commit':
+        this.#stops.commit ??= machineNow();
+        control.send({ type: 'commit' });
+        return;
+      case 'discard':
+        control.send({ type: 'discard', reason: message.why.slice(0, 4096) });
+        return;
+    }
+  }
+
+  async #rollback(): Promise<void> {
+    this.#setPhase('rollback');
+    this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration was given up', ''));
+    try {
+      await this.#guest!.rollback();
+      this.#machine?.dispatch({ type: 'rolled-back' });
+    } catch (error) {
+      const { code, message } = factsOf(error);
+      this.#machine?.dispatch({ type: 'rollback-failed', code, why: message });
+    }
+  }
+
+  async #forget(): Promise<void> {
+    try {
+      await this.#guest!.forget({ destroy: this.#request.destroySource });
+    } catch (error) {
+      this.#note(`The source's hypervisor could not be ended: ${factsOf(error).message}`);
+    }
+  }
+
+  #stopTraffic(why: unknown): void {
+    this.#steering?.stop();
+    this.#sender?.close();
+    this.#carrier?.close(why);
+  }
+
+  #fail(error: unknown): void {
+    const { code, message } = factsOf(error);
+    const phase = this.#machine?.state.phase;
+    if (phase === 'copying' || phase === 'sealing' || phase === 'sealed')
+      this.#log.warn({ err: error }, 'failure');
+    this.#machine?.dispatch({ type: 'failed', code, why: message });
+  }
+
+  // ── the end ──
+
+  async #finish(report: SwitchoverReport): Promise<MigrationReport> {
+    const { outcome } = report;
+    if (outcome === 'completed') {
+      this.#completedMs = Math.max(
+        this.#completedMs ?? 0,
+        this.#machine!.state.mode === 'postcopy' ? machineNow() - this.#began : 0,
+      );
+      await this.#lastFigures();
+    }
+    this.#setPhase(outcome === 'completed' ? 'completion' : this.#phase);
+    const failedIn = this.#phase;
+    if (outcome !== 'attention') this.#machine?.stop();
+    this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
+    // An unfinished post-copy keeps its sockets: to close them would only add a second fault.
+    if (outcome !== 'attention') await this.#letGo(outcome === 'completed');
+    const peer = this.#peerFailure;
+    const error: ErrorReport | null =
+      report.code === null
+        ? null
+        : {
+            code: report.code,
+            message: report.why,
+            side: peer ? 'dest' : 'source',
+            phase: failedIn,
+            guestRunsOn: report.guestRunsOn,
+            remedy: report.remedy,
+          };
+    return this.#build(outcome, error);
+  }
+
+  /** The destination's own figures come last, when its announcements are over. */
+  async #lastFigures(): Promise<void> {
+    const timer = setTimeout(() => this.#resolveComplete(undefined), COMPLETE_TIMEOUT_MS);
+    void this.#destination?.control.link.closed.then(() => this.#resolveComplete(undefined));
+    const message = await this.#complete;
+    clearTimeout(timer);
+    if (!message) {
+      this.#note("The destination's last figures (faults, announcements) did not arrive.");
+      return;
+    }
+    this.#faults = message.faults;
+    this.#builder.announced(message.announce);
+  }
+
+  #faults: MigrationReport['faults'] | undefined;
+
+  async #letGo(completed: boolean): Promise<void> {
+    const { control } = this.#destination!;
+    if (completed && control.link.state === 'open') control.send({ type: 'goodbye' });
+    await this.#journal?.close();
+    await this.#guest?.close();
+    await this.#destination?.close();
+  }
+
+  #build(outcome: Outcome, error: ErrorReport | null): MigrationReport {
+    clearInterval(this.#progressTimer);
+    this.#syncWire();
+    this.#builder.link({
+      streams: this.#destination?.data.length ?? 0,
+      reconnects: 0,
+      tls: this.#destination?.tls ?? false,
+    });
+    const now = this.#completedMs === undefined ? machineNow() : millis(this.#began + this.#completedMs);
+    const built = this.#builder.build({ outcome, now, error });
+    const report: MigrationReport = { ...built, faults: this.#faults ?? built.faults };
+    this.#report = report;
+    this.#log.info(
+      { outcome, totalMs: report.totalMs, downtimeMs: report.downtimeMs, error },
+      'migration ended',
+    );
+    this.#hub.publish({ type: 'finished', report });
+    return report;
+  }
+
+  #syncWire(): void {
+    const sent = this.#carrier?.wireBytes ?? 0;
+    this.#builder.wire(bytes(sent - this.#wireBytes));
+    this.#wireBytes = sent;
+  }
+
+  #onProgressTime(): void {
+    this.#syncWire();
+    this.#codec.observe({
+      congested: this.#carrier?.congested ?? false,
+      contentBytes: this.#delivered.contentBytes,
+      wireBytes: this.#wireBytes,
+    });
+    this.#emit({
+      type: 'progress',
+      phase: this.#phase,
+      ...this.#progress,
+      elapsedMs: machineNow() - this.#began,
+      totalBytes: this.#description?.memoryBytes ?? 0,
+      rawBytes: this.#builder.rawBytes,
+      wireBytes: this.#wireBytes,
+      faults: this.#sender?.faults ?? 0,
+    });
+  }
+
+  #setPhase(phase: Phase): void {
+    if (this.#phase === phase) return;
+    this.#phase = phase;
+    this.#emit({ type: 'phase', phase });
+  }
+
+  #note(text: string): void {
+    this.#builder.note(text);
+    this.#emit({ type: 'note', text });
+  }
+
+  #emit(event: MigrationEvent): void {
+    this.#hub.publish(event);
+  }
+}

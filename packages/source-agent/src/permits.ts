@@ -1,0 +1,34 @@
+/** A counting semaphore; whoever asks while none is left waits in line. */
+export class Permits {
+  readonly #waiting: (() => void)[] = [];
+  #free: number;
+  #closed = false;
+
+  constructor(count: number) {
+    this.#free = count;
+  }
+
+  get free(): number {
+    return this.#free;
+  }
+
+  take(): Promise<void> {
+    if (this.#free > 0 || this.#closed) {
+      this.#free -= 1;
+      return Promise.resolve();
+    }
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  give(): void {
+    const next = this.#waiting.shift();
+    if (next) next();
+    else this.#free += 1;
+  }
+
+  /** Everybody passes from now on. */
+  close(): void {
+    this.#closed = true;
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+}

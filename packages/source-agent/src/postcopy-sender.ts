@@ -1,0 +1,158 @@
+/**
+ * Post-copy's traffic: faults first, then whatever lies near them, and the rest as the link has room.
+ *
+ *     fault ──▶ waits in the backlog? ── yes ──▶ express
+ *                  └─ no ──▶ asked of the hypervisor ──▶ express when it comes
+ *     any other page ──▶ backlog ──▶ bulk, within a budget that shrinks while faults are frequent
+ *
+ * What is in flight in bulk delays the next fault, so the budget is small after a fault and doubles as long
+ * as none comes.
+ */
+import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
+import { Backlog } from '@vmferry/engine/postcopy/backlog';
+import type { Carrier } from './carrier.ts';
+
+const LEAST_IN_FLIGHT = 48 * 1024;
+const MOST_IN_FLIGHT = 4 * 1024 * 1024;
+/** The budget doubles after each such time without a fault. */
+const QUIET_MS = 10;
+/** An answer that stays out this long (the page was on its way already) no longer holds up the bulk. */
+const ANSWER_MS = 20;
+
+export interface PostcopySenderOptions {
+  readonly guest: SourceGuest;
+  readonly carrier: Carrier;
+  /** The most content bytes that may wait. */
+  readonly backlogBytes: number;
+  readonly onFailure: (error: unknown) => void;
+}
+
+export class PostcopySender {
+  readonly #options: PostcopySenderOptions;
+  readonly #backlog = new Backlog();
+  #lastFaultAt = Number.NEGATIVE_INFINITY;
+  /** Faults asked of the hypervisor and not answered yet, and when the first of them was asked. */
+  #unanswered = 0;
+  #faults = 0;
+  #pumping = false;
+  #closed = false;
+  #timer: NodeJS.Timeout | undefined;
+  #roomWaiters: (() => void)[] = [];
+
+  constructor(options: PostcopySenderOptions) {
+    this.#options = options;
+  }
+
+  get faults(): number {
+    return this.#faults;
+  }
+
+  /** A vCPU on the destination waits. */
+  fault(ranges: readonly PageRange[]): void {
+    this.#lastFaultAt = performance.now();
+    for (const range of ranges) {
+      this.#faults += 1;
+      const found = this.#backlog.fault(range);
+      for (const batch of found) this.#express(batch);
+      if (found.length > 0) continue;
+      this.#unanswered += 1;
+      this.#options.guest.requestPages([range], 'express');
+    }
+    // The answer stands behind what the hypervisor has written already: it must be read.
+    this.#wakeReaders();
+  }
+
+  /** Resolves when the next item should be read from the hypervisor. Takes the batch over. */
+  async add(batch: PageBatch): Promise<void> {
+    if (batch.lane === 'express') {
+      this.#unanswered = Math.max(0, this.#unanswered - 1);
+      this.#express(batch);
+      return;
+    }
+    this.#backlog.add(batch);
+    this.#pump();
+    while (this.#full && !this.#closed) {
+      await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
+    }
+  }
+
+  /** Resolves when nothing waits any more. */
+  async flush(): Promise<void> {
+    while (!(this.#backlog.empty && !this.#pumping) && !this.#closed) {
+      this.#pump();
+      await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#backlog.drop();
+    this.#wakeReaders();
+  }
+
+  /** While a fault waits for its answer, reading goes on beyond what the link needs. */
+  get #full(): boolean {
+    const limit = this.#waiting
+      ? this.#options.backlogBytes
+      : Math.min(this.#options.backlogBytes, MOST_IN_FLIGHT);
+    return this.#backlog.bytes >= limit;
+  }
+
+  get #waiting(): boolean {
+    return this.#unanswered > 0 && performance.now() - this.#lastFaultAt < ANSWER_MS;
+  }
+
+  get #budget(): number {
+    const quietMs = performance.now() - this.#lastFaultAt;
+    return Math.min(MOST_IN_FLIGHT, LEAST_IN_FLIGHT * 2 ** Math.min(16, quietMs / QUIET_MS));
+  }
+
+  #express(batch: PageBatch): void {
+    this.#options.carrier.express(batch).catch((error: unknown) => this.#options.onFailure(error));
+  }
+
+  #pump(): void {
+    if (this.#pumping || this.#closed) return;
+    this.#pumping = true;
+    this.#drain()
+      .catch((error: unknown) => this.#options.onFailure(error))
+      .finally(() => {
+        this.#pumping = false;
+        this.#wakeReaders();
+      });
+  }
+
+  async #drain(): Promise<void> {
+    const { carrier } = this.#options;
+    while (!this.#closed && !this.#backlog.empty) {
+      if (this.#waiting || carrier.bulkInFlight >= this.#budget) {
+        await this.#pause();
+        continue;
+      }
+      const batch = this.#backlog.next();
+      if (!batch) return;
+      await carrier.bulk(batch);
+      this.#wakeReaders();
+    }
+  }
+
+  /** Until there may be room: soon, or when a delivery is reported. */
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#resume = resolve;
+      this.#timer = setTimeout(resolve, 1);
+    });
+  }
+
+  #resume: () => void = () => {};
+
+  /** The destination has taken something. */
+  delivered(): void {
+    this.#resume();
+  }
+
+  #wakeReaders(): void {
+    for (const resolve of this.#roomWaiters.splice(0)) resolve();
+  }
+}

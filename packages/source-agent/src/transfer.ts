@@ -1,0 +1,58 @@
+/** The guest's stream on its way: items from the hypervisor, in order, to the carrier. */
+import type { PageBatch, SourceGuest, SourceItem } from '@vmferry/engine/guest';
+import { PageKind } from '@vmferry/engine/guest';
+import type { Carrier } from './carrier.ts';
+import type { PostcopySender } from './postcopy-sender.ts';
+
+export interface TransferOptions {
+  readonly guest: SourceGuest;
+  readonly carrier: Carrier;
+  readonly postcopy: PostcopySender;
+  readonly onPages: (tally: { readonly raw: number; readonly zero: number }) => void;
+  /** Items that are not only carried: the caller takes note of them. */
+  readonly onMilestone: (
+    item: Exclude<SourceItem, PageBatch | { type: 'opaque' }> | { type: 'opaque' },
+  ) => void;
+}
+
+/** Resolves at the stream's end. Rejects with what broke first, the guest's stream or the link. */
+export async function transfer(items: AsyncIterable<SourceItem>, options: TransferOptions): Promise<void> {
+  const { carrier, postcopy, onMilestone } = options;
+  let inPostcopy = false;
+  for await (const item of items) {
+    switch (item.type) {
+      case 'pages':
+        options.onPages(tallyOf(item));
+        if (inPostcopy) await postcopy.add(item);
+        else await carrier.bulk(item);
+        break;
+      case 'opaque':
+        if (inPostcopy) await postcopy.flush();
+        onMilestone({ type: 'opaque' });
+        await carrier.opaque(item.bytes);
+        break;
+      case 'ram-layout':
+        await carrier.layout(item.layout);
+        onMilestone(item);
+        break;
+      case 'state-complete':
+        await carrier.stateComplete(item.pagesFollow);
+        inPostcopy = item.pagesFollow;
+        onMilestone(item);
+        break;
+      case 'end':
+        if (inPostcopy) await postcopy.flush();
+        await carrier.end();
+        onMilestone(item);
+        break;
+      default:
+        onMilestone(item);
+    }
+  }
+}
+
+function tallyOf({ kinds }: PageBatch): { raw: number; zero: number } {
+  let zero = 0;
+  for (const kind of kinds) if (kind === PageKind.zero) zero += 1;
+  return { raw: kinds.length - zero, zero };
+}
