@@ -11,8 +11,10 @@
       "sources": [
         "cc/addon.cc",
         "cc/arguments.cc",
+        "cc/descriptor.cc",
         "cc/job.cc",
         "cc/kernels.cc",
+        "cc/local_socket.cc",
         "cc/packet_socket.cc",
         "cc/page_codec.cc",
         "cc/page_scan.cc"

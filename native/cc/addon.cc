@@ -5,6 +5,7 @@
 
 #include "instance.h"
 #include "kernels.h"
+#include "local_socket.h"
 #include "packet_socket.h"
 #include "page_codec.h"
 
@@ -27,6 +28,7 @@ Napi::Object Initialise(Napi::Env env, Napi::Object table) {
   table.Set("features", features);
 
   ExportKernels(env, table);
+  LocalSocket::Export(env, table);
   PacketSocket::Export(env, table);
   return table;
 }

@@ -77,10 +77,6 @@ Outcome ReceiveFrame(const PacketChannel& channel, Bytes buffer, std::chrono::mi
 
 }  // namespace
 
-Descriptor::~Descriptor() {
-  if (fd_ >= 0) close(fd_);
-}
-
 void PacketSocket::Export(Napi::Env env, Napi::Object table) {
   table.Set("PacketSocket", DefineClass(env, "PacketSocket",
                                         {InstanceMethod<&PacketSocket::Send>("send"),

@@ -5,22 +5,10 @@
 
 #include <memory>
 
+#include "descriptor.h"
 #include "outcome.h"
 
 namespace vmferry {
-
-// An open file descriptor.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor();
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int fd() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // The socket and the eventfd that ends a wait on it. A wait on a pool thread shares them, so that closing
 // the socket does not pull the descriptors from under it.

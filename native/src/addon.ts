@@ -23,6 +23,14 @@ export interface NativePacketSocket {
   close(): void;
 }
 
+export interface NativeLocalSocket {
+  accept(settle: Settle): void;
+  adopt(): void;
+  receive(buffer: Uint8Array, atLeast: number, lingerMs: number, settle: Settle): void;
+  send(bytes: Uint8Array, settle: Settle): void;
+  close(): void;
+}
+
 export interface NativeTable {
   readonly features: { readonly lz4: boolean; readonly xxhash: boolean; readonly libvirt: boolean };
   /** Where `checksum` leaves its result: upper half, lower half. */
@@ -41,6 +49,7 @@ export interface NativeTable {
   scanZero(src: Uint8Array, pageBytes: number, out: Uint8Array): number;
   scanZeroAsync(src: Uint8Array, pageBytes: number, out: Uint8Array, settle: Settle): void;
   hash128(src: Uint8Array, pageBytes: number, out: Uint32Array, settle: Settle): void;
+  readonly LocalSocket: new (path: string, listen: boolean) => NativeLocalSocket;
   readonly PacketSocket: new (interfaceName: string, receive: boolean) => NativePacketSocket;
 }
 

@@ -1,0 +1,217 @@
+#include "local_socket.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+#include "arguments.h"
+#include "instance.h"
+
+namespace vmferry {
+
+namespace {
+
+constexpr const char* kClosed = "the local socket is closed";
+constexpr uint64_t kMaxLingerMs = 1000;
+// Lets the reader go on while the next piece is on its way to the kernel.
+constexpr int kSendBufferBytes = 160 * 1024;
+
+// What a wait came to. Closed: somebody called close().
+enum class Wait { Ready, TimedOut, Closed, Failed };
+
+Wait WaitFor(const LocalChannel& channel, short events, int timeout_ms) {
+  for (;;) {
+    std::array<struct pollfd, 2> waits{{{channel.socket.fd(), events, 0}, {channel.wake.fd(), POLLIN, 0}}};
+    const int ready = poll(waits.data(), waits.size(), timeout_ms);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready < 0) return Wait::Failed;
+    if (waits[1].revents != 0) return Wait::Closed;
+    return ready == 0 ? Wait::TimedOut : Wait::Ready;
+  }
+}
+
+Outcome ReceiveBytes(const LocalChannel& channel, Bytes buffer, size_t at_least, int linger_ms) {
+  size_t have = 0;
+  while (have < buffer.size) {
+    const ssize_t got = recv(channel.socket.fd(), buffer.data + have, buffer.size - have, MSG_DONTWAIT);
+    if (got > 0) {
+      have += static_cast<size_t>(got);
+      continue;
+    }
+    if (got == 0) break;
+    if (errno == EINTR) continue;
+    // A peer that died has closed, for whoever reads: what it had sent was read before.
+    if (errno == ECONNRESET) break;
+    if (errno != EAGAIN) return Outcome::Failed(Code::System, "recv failed", errno);
+    if (have >= at_least && have > 0) break;
+    const Wait wait = WaitFor(channel, POLLIN, have == 0 ? -1 : linger_ms);
+    if (wait == Wait::Failed) return Outcome::Failed(Code::System, "poll failed", errno);
+    if (wait == Wait::Closed || wait == Wait::TimedOut) break;
+  }
+  return Outcome::Done(static_cast<double>(have));
+}
+
+Outcome SendBytes(const LocalChannel& channel, Bytes bytes) {
+  size_t done = 0;
+  while (done < bytes.size) {
+    const ssize_t sent =
+        send(channel.socket.fd(), bytes.data + done, bytes.size - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent >= 0) {
+      done += static_cast<size_t>(sent);
+      continue;
+    }
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN) return Outcome::Failed(Code::System, "send failed", errno);
+    const Wait wait = WaitFor(channel, POLLOUT, -1);
+    if (wait == Wait::Failed) return Outcome::Failed(Code::System, "poll failed", errno);
+    if (wait == Wait::Closed) return Outcome::Failed(Code::Closed, kClosed);
+  }
+  return Outcome::Done();
+}
+
+// Holds its place in the order of sends for as long as it lives.
+class SendTurn {
+ public:
+  SendTurn(LocalChannel& channel, uint64_t ticket) : channel_(channel) {
+    std::unique_lock<std::mutex> lock(channel_.mutex);
+    channel_.turn.wait(lock, [&] { return channel_.serving == ticket; });
+  }
+  ~SendTurn() {
+    {
+      const std::lock_guard<std::mutex> lock(channel_.mutex);
+      channel_.serving++;
+    }
+    channel_.turn.notify_all();
+  }
+  SendTurn(const SendTurn&) = delete;
+  SendTurn& operator=(const SendTurn&) = delete;
+
+ private:
+  LocalChannel& channel_;
+};
+
+int NewWake(Napi::Env env) {
+  const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (fd < 0) Throw(env, Code::System, "no eventfd", errno);
+  return fd;
+}
+
+}  // namespace
+
+void LocalSocket::Export(Napi::Env env, Napi::Object table) {
+  table.Set("LocalSocket",
+            DefineClass(env, "LocalSocket",
+                        {InstanceMethod<&LocalSocket::Accept>("accept"), InstanceMethod<&LocalSocket::Adopt>("adopt"),
+                         InstanceMethod<&LocalSocket::Receive>("receive"), InstanceMethod<&LocalSocket::Send>("send"),
+                         InstanceMethod<&LocalSocket::Close>("close")}));
+}
+
+LocalSocket::LocalSocket(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LocalSocket>(info) {
+  const Napi::Env env = info.Env();
+  if (!info[0].IsString()) Throw(env, Code::Bounds, "path must be a string");
+  const std::string path = info[0].As<Napi::String>().Utf8Value();
+  struct sockaddr_un address {};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof address.sun_path || path.find('\0') != std::string::npos) {
+    Throw(env, Code::Bounds, "path must have 1 to 107 bytes");
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const bool listens = info[1].IsBoolean() && info[1].As<Napi::Boolean>().Value();
+
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) Throw(env, Code::System, "no socket", errno);
+  auto channel = std::make_shared<LocalChannel>(fd, NewWake(env));
+  const auto* name = reinterpret_cast<const struct sockaddr*>(&address);
+  // Force needs CAP_NET_ADMIN; without it the system's own limit holds, which is a matter of speed only.
+  const int room = kSendBufferBytes;
+  if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room) != 0) {
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+  }
+  if (listens) {
+    if (bind(fd, name, sizeof address) != 0) Throw(env, Code::System, "the socket does not bind", errno);
+    if (listen(fd, 1) != 0) Throw(env, Code::System, "the socket does not listen", errno);
+  } else if (connect(fd, name, sizeof address) != 0) {
+    Throw(env, Code::System, "the socket does not connect", errno);
+  }
+  channel_ = std::move(channel);
+}
+
+LocalSocket::~LocalSocket() { Shut(); }
+
+void LocalSocket::Accept(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Napi::Function settle = FunctionOf(info[0], "settle must be a function");
+  if (!channel_) Throw(env, Code::Closed, kClosed);
+  accepted_ = std::make_shared<std::shared_ptr<LocalChannel>>();
+  Instance::Of(env).jobs.Run(info[0], info[0], settle,
+                             [channel = channel_, accepted = accepted_] {
+    for (;;) {
+      const int fd = accept4(channel->socket.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+      if (fd >= 0) {
+        const int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        *accepted = std::make_shared<LocalChannel>(fd, wake);
+        return wake < 0 ? Outcome::Failed(Code::System, "no eventfd", errno) : Outcome::Done(1);
+      }
+      if (errno == EINTR || errno == ECONNABORTED) continue;
+      if (errno != EAGAIN) return Outcome::Failed(Code::System, "accept failed", errno);
+      const Wait wait = WaitFor(*channel, POLLIN, -1);
+      if (wait == Wait::Failed) return Outcome::Failed(Code::System, "poll failed", errno);
+      if (wait == Wait::Closed) return Outcome::Done(0);
+    }
+  });
+}
+
+void LocalSocket::Adopt(const Napi::CallbackInfo& info) {
+  if (!channel_ || !accepted_ || !*accepted_) Throw(info.Env(), Code::Closed, kClosed);
+  channel_ = std::move(*accepted_);
+  accepted_.reset();
+}
+
+void LocalSocket::Receive(const Napi::CallbackInfo& info) {
+  const Bytes buffer = BytesOf(info[0], "buffer must be a Uint8Array");
+  if (buffer.size == 0) Throw(info.Env(), Code::Bounds, "buffer must not be empty");
+  const uint64_t at_least = IntegerOf(info[1], "atLeast must be a whole number");
+  if (at_least > buffer.size) Throw(info.Env(), Code::Bounds, "atLeast is more than the buffer holds");
+  const uint64_t linger_ms = IntegerOf(info[2], "lingerMs must be a whole number");
+  if (linger_ms > kMaxLingerMs) Throw(info.Env(), Code::Bounds, "lingerMs is at most 1000");
+  const Napi::Function settle = FunctionOf(info[3], "settle must be a function");
+  if (!channel_) Throw(info.Env(), Code::Closed, kClosed);
+  Instance::Of(info.Env())
+      .jobs.Run(info[0], info[0], settle, [channel = channel_, buffer, at_least, linger_ms] {
+        return ReceiveBytes(*channel, buffer, static_cast<size_t>(at_least), static_cast<int>(linger_ms));
+      });
+}
+
+void LocalSocket::Send(const Napi::CallbackInfo& info) {
+  const Bytes bytes = BytesOf(info[0], "bytes must be a Uint8Array");
+  const Napi::Function settle = FunctionOf(info[1], "settle must be a function");
+  if (!channel_) Throw(info.Env(), Code::Closed, kClosed);
+  // Tickets are drawn on the event loop only; libuv's pool starts jobs in the order in which they were queued.
+  const uint64_t ticket = channel_->tickets++;
+  Instance::Of(info.Env()).jobs.Run(info[0], info[0], settle, [channel = channel_, bytes, ticket] {
+    const SendTurn turn(*channel, ticket);
+    return SendBytes(*channel, bytes);
+  });
+}
+
+void LocalSocket::Close(const Napi::CallbackInfo&) { Shut(); }
+
+void LocalSocket::Shut() {
+  if (!channel_) return;
+  // Cannot fail: the counter of an eventfd takes far more than one.
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(channel_->wake.fd(), &one, sizeof one);
+  shutdown(channel_->socket.fd(), SHUT_RDWR);
+  channel_.reset();
+  accepted_.reset();
+}
+
+}  // namespace vmferry

@@ -1,0 +1,104 @@
+/**
+ * A UNIX stream socket for much traffic: system calls and copies happen on libuv's pool, into and out of the
+ * caller's own buffers. Each operation that waits holds one of the pool's threads.
+ */
+import { addon, type NativeLocalSocket, type Settle } from './addon.ts';
+import { boundsError, NativeError, nativeFailure, nativeThrown } from './errors.ts';
+
+const maxPathBytes = 107;
+
+export class LocalSocket {
+  readonly #socket: NativeLocalSocket;
+  #closed = false;
+
+  /** Throws `E_NATIVE_SYSTEM` (ENOENT, ECONNREFUSED, EACCES: nobody listens there for us). */
+  static connect(path: string): LocalSocket {
+    return new LocalSocket(open(path, false));
+  }
+
+  private constructor(socket: NativeLocalSocket) {
+    this.#socket = socket;
+  }
+
+  /** @internal a listener's first connection */
+  static adopt(socket: NativeLocalSocket): LocalSocket {
+    socket.adopt();
+    return new LocalSocket(socket);
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /**
+   * Reads into `buffer`, at least one byte, and after that whatever comes until there are `atLeast` bytes or
+   * nothing came for `lingerMs` (at most 1000). Resolves with the number of bytes; 0 is the end of the stream,
+   * or that the socket was closed here. One call at a time.
+   */
+  receive(buffer: Uint8Array, atLeast: number, lingerMs: number): Promise<number> {
+    return this.#run((settle) => this.#socket.receive(buffer, atLeast, lingerMs, settle));
+  }
+
+  /** Resolves when the kernel has all of it. Calls go out in their order; two at a time are worth it. */
+  async send(bytes: Uint8Array): Promise<void> {
+    await this.#run((settle) => this.#socket.send(bytes, settle));
+  }
+
+  /** Any number of times. What waits on it ends: `receive` with 0, `send` with `E_NATIVE_CLOSED`. */
+  close(): void {
+    this.#closed = true;
+    this.#socket.close();
+  }
+
+  #run(start: (settle: Settle) => void): Promise<number> {
+    if (this.#closed) return Promise.reject(new NativeError('E_NATIVE_CLOSED', 'the local socket is closed'));
+    return job(start);
+  }
+}
+
+/** A listening socket that takes one connection. */
+export class LocalListener {
+  readonly #socket: NativeLocalSocket;
+
+  /** Throws `E_NATIVE_SYSTEM` (EADDRINUSE, EACCES, ENOENT). */
+  constructor(path: string) {
+    this.#socket = open(path, true);
+  }
+
+  /** The first connection; undefined when the listener was closed before. */
+  async accept(): Promise<LocalSocket | undefined> {
+    const came = await job((settle) => this.#socket.accept(settle));
+    return came === 1 ? LocalSocket.adopt(this.#socket) : undefined;
+  }
+
+  /** Only before `accept` has brought a connection: that is closed by itself. */
+  close(): void {
+    this.#socket.close();
+  }
+}
+
+function open(path: string, listen: boolean): NativeLocalSocket {
+  if (typeof path !== 'string') throw boundsError('path must be a string');
+  const bytes = Buffer.byteLength(path);
+  if (bytes === 0 || bytes > maxPathBytes || path.includes('\0')) {
+    throw boundsError(`a socket's path has 1 to ${maxPathBytes} bytes, not ${bytes}`);
+  }
+  try {
+    return new (addon().LocalSocket)(path, listen);
+  } catch (thrown) {
+    throw nativeThrown(thrown, path);
+  }
+}
+
+function job(start: (settle: Settle) => void): Promise<number> {
+  return new Promise((resolve, reject) => {
+    try {
+      start((code, value, _1, _2, _3, message, errno) => {
+        if (code === 0) resolve(value);
+        else reject(nativeFailure(code, message ?? '', errno ?? 0));
+      });
+    } catch (thrown) {
+      reject(nativeThrown(thrown));
+    }
+  });
+}
