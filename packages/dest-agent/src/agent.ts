@@ -12,7 +12,7 @@ import { Link } from '@vmferry/wire/link';
 import type { Peer } from '@vmferry/wire/listener';
 import type { ControlMessage } from '@vmferry/wire/messages';
 import type { WebSocket } from 'ws';
-import { destGuests } from './guests.ts';
+import { type DestGuestFactory, destGuests } from './guests.ts';
 import { DestSession } from './session.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -20,14 +20,21 @@ const HANDSHAKE_TIMEOUT_MS = 10_000;
 const KEEP_ENDED = 100;
 const FEATURES = ['lz4', 'express'];
 
+/** What an agent is put together from; each part has its default. */
+export interface DestAgentParts {
+  readonly guests?: DestGuestFactory;
+}
+
 export class DestAgent implements Operations {
   readonly role = 'dest';
   readonly #options: DestAgentOptions;
+  readonly #guests: DestGuestFactory;
   readonly #sessions = new Map<string, DestSession>();
   readonly #links = new Set<Link>();
 
-  constructor(options: DestAgentOptions) {
+  constructor(options: DestAgentOptions, parts: DestAgentParts = {}) {
     this.#options = options;
+    this.#guests = parts.guests ?? destGuests(options);
   }
 
   migrate(): RunningMigration {
@@ -114,7 +121,7 @@ export class DestAgent implements Operations {
       tls: peer.tls,
       stateDir: this.#options.stateDir,
       bufferBytes: this.#limits.bufferBytes,
-      guests: destGuests(this.#options),
+      guests: this.#guests,
       log: this.#options.log,
     });
     this.#sessions.set(identity.session, session);

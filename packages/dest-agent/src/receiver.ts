@@ -18,7 +18,7 @@ import { Codec, type Frame, FrameFlag, verifyPayload } from '@vmferry/wire/frame
 import type { Link } from '@vmferry/wire/link';
 import type { FaultTimes } from './fault-times.ts';
 
-const POOL_BUFFER_BYTES = 288 * 1024;
+const POOL_BUFFER_BYTES = 1040 * 1024;
 
 interface PageJob {
   readonly frame: Frame;

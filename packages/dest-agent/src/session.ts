@@ -18,7 +18,7 @@ import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/ope
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { PayloadError } from '@vmferry/engine/carriage/payload-error';
 import { parseDescription } from '@vmferry/engine/description';
-import { type ErrorCode, GuestError, type Phase } from '@vmferry/engine/errors';
+import { type ErrorCode, GuestError, type GuestRunsOn, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { DestGuest } from '@vmferry/engine/guest';
 import { encodeRecord } from '@vmferry/engine/journal/records';
@@ -47,6 +47,8 @@ import type { DestGuestFactory } from './guests.ts';
 import { Receiver } from './receiver.ts';
 
 const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
+/** From the break of a hypervisor's socket to the news that it is gone. */
+const GONE_MS = 500;
 
 export interface SessionOptions {
   readonly identity: SessionIdentity;
@@ -75,12 +77,15 @@ export class DestSession implements RunningMigration {
   #machine: Machine<DestState, DestEventIn, DestAction> | undefined;
   #journal: JournalFile | undefined;
   #announcing: Announcing | undefined;
+  #settled: Promise<void> | undefined;
   #announced: Promise<AnnounceResult> = Promise.resolve({ frames: 0, interfaces: [], notes: [] });
   #opened: ControlMessage<'open'> | undefined;
   #paused = false;
   #runs = false;
   #hasAllPages = false;
   #phase: Phase = 'connect';
+  /** The first failure that came with a remedy. */
+  #failure: GuestError | undefined;
   #report: MigrationReport | undefined;
   #builder: ReportBuilder | undefined;
 
@@ -266,11 +271,12 @@ export class DestSession implements RunningMigration {
       dataStreams: opened.streams,
       bufferBytes: this.#options.bufferBytes,
       faults: this.#faults,
-      onFailure: (error) => this.#fail(error),
+      onFailure: (error) => void this.#receiverFailed(guest, error),
     });
-    void guest.gone.then((error) =>
-      this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message }),
-    );
+    void guest.gone.then((error) => {
+      this.#failure ??= error;
+      this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message });
+    });
     await guest.open({ postcopy: opened.plan.postcopy, bufferBytes: bytes(this.#options.bufferBytes) });
     void this.#forwardEvents(guest);
     this.#phase = 'precopy';
@@ -362,7 +368,8 @@ export class DestSession implements RunningMigration {
         this.#control.send({ type: 'running', atMs: message.atMs });
         return;
       case 'complete': {
-        const announced = await this.#announced;
+        // Whoever is told of the end finds the hypervisor as it was set before.
+        const [announced] = await Promise.all([this.#announced, this.#settle()]);
         if (this.#control.link.state !== 'open') return;
         this.#control.send({
           type: 'complete',
@@ -373,26 +380,23 @@ export class DestSession implements RunningMigration {
         return;
       }
       case 'run-failed':
-        this.#sendFailure({ code: 'E_GUEST_FAILED', why: message.why }, 'switchover');
+        this.#sendFailure({ code: 'E_GUEST_FAILED', why: message.why }, 'neither');
         return;
-      case 'discarded':
-        this.#sendFailure({ code: 'E_GUEST_FAILED', why: message.why }, this.#phase);
+      case 'discarded': {
+        const state = this.#machine?.state;
+        const code = state?.phase === 'discarded' ? state.cause.code : 'E_GUEST_FAILED';
+        this.#sendFailure({ code, why: message.why }, 'unknown');
         this.#control.send({ type: 'discarded' });
         return;
+      }
     }
   }
 
-  #sendFailure({ code, why }: Failure, phase: Phase): void {
+  #sendFailure({ code, why }: Failure, guestRunsOn: GuestRunsOn): void {
+    const remedy = this.#failure?.message === why ? this.#failure.remedy : "see the destination agent's log";
     this.#control.send({
       type: 'failure',
-      error: {
-        code,
-        message: why,
-        side: 'dest',
-        phase,
-        guestRunsOn: 'unknown',
-        remedy: "see the destination agent's log",
-      },
+      error: { code, message: why, side: 'dest', phase: this.#phase, guestRunsOn, remedy },
     });
   }
 
@@ -445,11 +449,13 @@ export class DestSession implements RunningMigration {
   async #finish(report: SwitchoverReport): Promise<void> {
     const { outcome } = report;
     if (outcome === 'completed') {
-      await this.#guest?.settle().catch((error: unknown) => this.#log.warn({ err: error }, 'settings'));
+      await this.#settle();
       const { frames, interfaces, notes } = await this.#announced;
       this.#builder?.announced({ frames, interfaces });
       for (const note of notes) this.#builder?.note(note);
     }
+    // The source holds pages and would wait for ever.
+    if (outcome === 'attention' && this.#machine?.state.phase === 'running') this.#tellSource(report);
     if (outcome !== 'attention') {
       this.#machine?.stop();
       await this.#guest?.close();
@@ -457,6 +463,18 @@ export class DestSession implements RunningMigration {
     }
     this.#phase = 'completion';
     this.#resolve(outcome, report);
+  }
+
+  #settle(): Promise<void> {
+    this.#settled ??= this.#guest!.settle().catch((error: unknown) =>
+      this.#log.warn({ err: error }, 'settings'),
+    );
+    return this.#settled;
+  }
+
+  #tellSource({ code, why, guestRunsOn }: SwitchoverReport): void {
+    if (code === null || this.#control.link.state !== 'open') return;
+    this.#sendFailure({ code, why }, guestRunsOn);
   }
 
   #resolve(outcome: MigrationReport['outcome'], report: SwitchoverReport | null): void {
@@ -498,15 +516,26 @@ export class DestSession implements RunningMigration {
     });
   }
 
+  /** A stream that breaks is often the first sign of a hypervisor's end, which then is told as that. */
+  async #receiverFailed(guest: DestGuest, error: unknown): Promise<void> {
+    const wait = new Promise((resolve) => setTimeout(resolve, GONE_MS));
+    await Promise.race([guest.gone, wait]);
+    this.#fail(error);
+  }
+
   #fail(error: unknown): void {
     this.#log.error({ err: error }, 'failure');
+    if (error instanceof GuestError) this.#failure ??= error;
     const failure = failureOf(error);
     if (this.#machine) {
       this.#machine.dispatch({ type: 'failed', ...failure });
       return;
     }
     if (this.#control.link.state === 'open') {
-      this.#control.link.drop(new WireError('E_MESSAGE', failure.why));
+      if (error instanceof GuestError) {
+        this.#sendFailure(failure, 'source');
+        void this.#control.link.close();
+      } else this.#control.link.drop(new WireError('E_MESSAGE', failure.why));
     }
     void this.#letGo();
   }

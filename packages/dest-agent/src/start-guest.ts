@@ -4,13 +4,18 @@ import { once } from 'node:events';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
 import { QemuDestGuest } from '@vmferry/hypervisor/qemu/dest-guest';
+import { QmpError, type QmpErrorCode } from '@vmferry/hypervisor/qemu/qmp/errors';
 
 const START_TIMEOUT_MS = 15_000;
 const RETRY_MS = 20;
 const STDERR_BYTES = 4096;
+const NOBODY_THERE: readonly QmpErrorCode[] = ['E_QMP_NOT_FOUND', 'E_QMP_REFUSED'];
 
-/** The QEMU outlives the agent, as a guest must. */
+/** The QEMU outlives the agent, as a guest must; one that takes no guest in ends again. */
 export async function startGuest(name: string, qmp: string, command: readonly string[]): Promise<DestGuest> {
+  // One that is there already keeps its monitor: a second would take the socket's path from it.
+  const found = await runningGuest(qmp);
+  if (found) return found;
   const [program, ...args] = command as [string, ...string[]];
   const child = spawn(program, args, { detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
   let said = '';
@@ -28,7 +33,7 @@ export async function startGuest(name: string, qmp: string, command: readonly st
   const deadline = performance.now() + START_TIMEOUT_MS;
   for (;;) {
     try {
-      const guest = await QemuDestGuest.connect(qmp);
+      const guest = await QemuDestGuest.connect(qmp, { endUnused: true });
       child.unref();
       (child.stderr as unknown as { unref(): void }).unref();
       return guest;
@@ -44,5 +49,15 @@ export async function startGuest(name: string, qmp: string, command: readonly st
       }
       await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, RETRY_MS))]);
     }
+  }
+}
+
+async function runningGuest(qmp: string): Promise<DestGuest | undefined> {
+  try {
+    return await QemuDestGuest.connect(qmp);
+  } catch (error) {
+    const cause = error instanceof GuestError ? error.cause : undefined;
+    if (cause instanceof QmpError && NOBODY_THERE.includes(cause.code)) return undefined;
+    throw error;
   }
 }

@@ -4,19 +4,28 @@ import type { SourceAgentOptions } from '@vmferry/agent-core/config';
 import type { MigrationSummary, Operations, RunningMigration } from '@vmferry/agent-core/operations';
 import { MigrationError } from '@vmferry/engine/errors';
 import type { MigrateRequest } from '@vmferry/engine/options';
-import { sourceGuests } from './guests.ts';
+import type { SourceLimits } from '@vmferry/engine/switchover/source';
+import { type SourceGuestFactory, sourceGuests } from './guests.ts';
 import { SourceMigration } from './migration.ts';
 
 /** Ended migrations that `list` still shows. */
 const KEEP_ENDED = 100;
 
+/** What an agent is put together from; each part has its default. */
+export interface SourceAgentParts {
+  readonly guests?: SourceGuestFactory;
+  readonly switchoverLimits?: SourceLimits;
+}
+
 export class SourceAgent implements Operations {
   readonly role = 'source';
   readonly #options: SourceAgentOptions;
+  readonly #parts: SourceAgentParts;
   readonly #migrations = new Map<string, SourceMigration>();
 
-  constructor(options: SourceAgentOptions) {
+  constructor(options: SourceAgentOptions, parts: SourceAgentParts = {}) {
     this.#options = options;
+    this.#parts = parts;
   }
 
   migrate(request: MigrateRequest): RunningMigration {
@@ -33,7 +42,13 @@ export class SourceAgent implements Operations {
       });
     }
     const id = randomUUID();
-    const migration = new SourceMigration({ id, request, agent: this.#options, guests: sourceGuests });
+    const migration = new SourceMigration({
+      id,
+      request,
+      agent: this.#options,
+      guests: this.#parts.guests ?? sourceGuests,
+      ...(this.#parts.switchoverLimits ? { switchoverLimits: this.#parts.switchoverLimits } : {}),
+    });
     this.#migrations.set(id, migration);
     this.#forgetOld();
     return migration;

@@ -18,7 +18,7 @@ import { Permits } from './permits.ts';
 
 /** Frames that may be packed, or wait packed, ahead of the window: enough to keep the workers busy. */
 const AHEAD = 6;
-const POOL_BUFFER_BYTES = 272 * 1024;
+const POOL_BUFFER_BYTES = 1040 * 1024;
 
 export interface CarrierOptions {
   readonly control: ControlChannel;
@@ -39,6 +39,7 @@ export class Carrier {
   readonly #pool: BufferPool;
   readonly #lastSent: number[];
   #epoch = 0;
+  #outstanding = 0;
   #failure: unknown;
   #landed: (() => void)[] = [];
 
@@ -53,9 +54,9 @@ export class Carrier {
     });
   }
 
-  /** Bytes of bulk pages that were sent and that the destination's hypervisor has not taken. */
-  get bulkInFlight(): number {
-    return this.#options.data.reduce((sum, link) => sum + link.bytesInFlight, 0);
+  /** Content bytes of bulk pages that were accepted and that the destination's hypervisor has not taken. */
+  get bulkOutstanding(): number {
+    return this.#outstanding;
   }
 
   /** Bulk batches that wait for a window: then the link is the bottleneck. */
@@ -68,8 +69,11 @@ export class Carrier {
     return [control.link, express, ...data].reduce((sum, link) => sum + link.stats.bytesSent, 0);
   }
 
-  /** Resolves when the next batch may come, which is the back-pressure. Takes the batch over. */
-  async bulk(batch: PageBatch): Promise<void> {
+  /**
+   * Resolves when the next batch may come, which is the back-pressure. Takes the batch over; `onLanded` is
+   * called when the destination has it, or never will.
+   */
+  async bulk(batch: PageBatch, onLanded: () => void = () => {}): Promise<void> {
     await this.#permits.take();
     let passage = this.#choice.board(batch.block, batch.pages, batch.content.length);
     while (!passage && this.#failure === undefined) {
@@ -79,9 +83,11 @@ export class Carrier {
     if (!passage || this.#failure !== undefined) {
       batch.release();
       this.#permits.give();
+      onLanded();
       throw this.#failure;
     }
     const booked = passage;
+    this.#outstanding += batch.content.length;
     const contentBytes = batch.content.length;
     const zeroPages = batch.pages.length - contentBytes / PAGE_BYTES;
     const frame = this.#memory(frameBytes(batch)).then((memory) =>
@@ -92,6 +98,8 @@ export class Carrier {
         memory,
         onRelease: () => {
           this.#choice.landed(booked);
+          this.#outstanding -= contentBytes;
+          onLanded();
           for (const resolve of this.#landed.splice(0)) resolve();
           this.#options.onDelivered(contentBytes, zeroPages);
         },

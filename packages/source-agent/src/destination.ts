@@ -19,6 +19,8 @@ const ANSWER_TIMEOUT_MS = 10_000;
 /** A destination may have to start a hypervisor first. */
 const OPEN_TIMEOUT_MS = 60_000;
 const CLOCK_SAMPLES = 8;
+/** Several frames must fit, or the destination's workers wait for the next one. */
+const LEAST_WINDOW_BYTES = 2 * 1024 * 1024;
 const FEATURES = ['lz4', 'express'];
 
 export interface DestinationOptions {
@@ -178,7 +180,10 @@ async function openLink(options: DestinationOptions, name: string, rateLimiter?:
   });
   return new Link(socket, {
     name,
-    window: { maxBytes: options.limits.windowBytes },
+    window: {
+      maxBytes: options.limits.windowBytes,
+      minBytes: Number(process.env['VMFERRY_MINW'] ?? 512 * 1024),
+    },
     ...(rateLimiter ? { rateLimiter } : {}),
     onFrame: (frame, link) => link.consumed(frame),
   });

@@ -40,8 +40,15 @@ const known = new Set<string>([
   'E_STREAM',
   'E_LINK_LOST',
   'E_JOURNAL',
+  'E_TIMEOUT',
+  'E_CANCELLED',
   'E_INTERNAL',
 ]);
+
+/** A code that came from a peer: those of a later version are none of ours. */
+export function knownCode(code: string): ErrorCode {
+  return known.has(code) ? (code as ErrorCode) : 'E_PROTOCOL';
+}
 
 /** What is known of a failure wherever it was caught. */
 export interface FailureFacts {
@@ -64,8 +71,7 @@ export function factsOf(error: unknown): FailureFacts {
     return { code: error.code, message: error.message, side: 'source', remedy: error.remedy };
   }
   if (error instanceof PeerError) {
-    const code = known.has(error.code) ? (error.code as ErrorCode) : 'E_PROTOCOL';
-    return { code, message: error.message, side: 'dest', remedy: error.remedy };
+    return { code: knownCode(error.code), message: error.message, side: 'dest', remedy: error.remedy };
   }
   if (error instanceof WireError) {
     return {

@@ -15,7 +15,7 @@ import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { downtimeAcross } from '@vmferry/engine/clock/offset';
-import { type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
+import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { GuestDescription, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
 import { encodeRecord } from '@vmferry/engine/journal/records';
@@ -26,6 +26,7 @@ import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
 import {
   type SourceAction,
   type SourceEvent,
+  type SourceLimits,
   type SourceState,
   sourceDeadline,
   sourceToPostcopy,
@@ -37,15 +38,15 @@ import type { ControlMessage } from '@vmferry/wire/messages';
 import { Carrier } from './carrier.ts';
 import { CodecChooser } from './codec-chooser.ts';
 import { Destination } from './destination.ts';
-import { factsOf, refusal } from './failures.ts';
+import { type FailureFacts, factsOf, knownCode, refusal } from './failures.ts';
 import { knownAddresses } from './guest-addresses.ts';
 import type { SourceGuestFactory } from './guests.ts';
 import { PostcopySender } from './postcopy-sender.ts';
 import { type ProgressSample, Steering } from './steering.ts';
 import { transfer } from './transfer.ts';
 
-const LIMITS = { readyMs: 150_000, runningMs: 30_000 };
-const BATCH_PAGES = 64;
+const SWITCHOVER_LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };
+const BATCH_PAGES = 256;
 const PROGRESS_MS = 200;
 /** After the guest runs: the destination's last figures, with its announcements over. */
 const COMPLETE_TIMEOUT_MS = 10_000;
@@ -62,6 +63,7 @@ export interface MigrationOptions {
   readonly request: MigrateRequest;
   readonly agent: SourceAgentOptions;
   readonly guests: SourceGuestFactory;
+  readonly switchoverLimits?: SourceLimits;
 }
 
 /** Stamps of the downtime's parts: monotonic, but for `atMs`, which is the wall clock's. */
@@ -98,6 +100,8 @@ export class SourceMigration implements RunningMigration {
   #postcopyObstacle: string | undefined;
   #delivered = { contentBytes: 0, zeroPages: 0 };
   #wireBytes = 0;
+  /** The last time that the destination took anything. */
+  #taken = { amount: 0, at: 0 };
   #progress: ProgressSample = {
     round: 0,
     remainingBytes: 0,
@@ -114,7 +118,14 @@ export class SourceMigration implements RunningMigration {
   });
   /** What a failure on the destination's side said of itself: better than our own words for it. */
   #peerFailure: ControlMessage<'failure'>['error'] | undefined;
+  /** The first failure on this side. */
+  #failure: FailureFacts | undefined;
+  /** Where the migration was when it was given up. */
+  #failedIn: Phase | undefined;
+  /** The source's hypervisor ended, and the guest with it. */
+  #guestEnded = false;
   #completedMs: number | undefined;
+  #forgotten: Promise<void> = Promise.resolve();
   #finishing: (report: SwitchoverReport) => void = () => {};
 
   constructor(options: MigrationOptions) {
@@ -196,6 +207,7 @@ export class SourceMigration implements RunningMigration {
     await this.#open(destination, description);
     await destination.attach(this.#request.streams);
     this.#throwIfCancelled();
+    this.#journal = await JournalFile.open(journalPath(agent.stateDir, `${destination.session}-source`));
   }
 
   /** Can this guest leave, and by post-copy? */
@@ -265,7 +277,11 @@ export class SourceMigration implements RunningMigration {
     const finished = new Promise<SwitchoverReport>((resolve) => {
       this.#finishing = resolve;
     });
-    const { state, actions } = startSource('precopy', LIMITS, machineNow());
+    const { state, actions } = startSource(
+      'precopy',
+      this.#options.switchoverLimits ?? SWITCHOVER_LIMITS,
+      machineNow(),
+    );
     const machine = new Machine<SourceState, SourceEvent, SourceAction>(state, {
       step: stepSource,
       deadline: sourceDeadline,
@@ -274,8 +290,6 @@ export class SourceMigration implements RunningMigration {
     });
     this.#machine = machine;
     try {
-      const { session } = this.#destination!;
-      this.#journal = await JournalFile.open(journalPath(this.#options.agent.stateDir, `${session}-source`));
       machine.begin(actions);
       await this.#setUp();
     } catch (error) {
@@ -326,6 +340,7 @@ export class SourceMigration implements RunningMigration {
       return;
     }
     const items = await guest.open(this.#plan());
+    if (this.#machine.state.phase !== 'copying') return;
     this.#setPhase('precopy');
     this.#builder.firstRound(machineNow());
     this.#progressTimer = setInterval(() => this.#onProgressTime(), PROGRESS_MS);
@@ -427,13 +442,14 @@ export class SourceMigration implements RunningMigration {
           type: 'message',
           message: { type: 'running', atMs: millis(message.atMs) },
         });
+        if (this.#machine?.state.phase === 'finishing') this.#setPhase('postcopy');
         return;
       case 'complete':
         this.#resolveComplete(message);
         this.#machine?.dispatch({ type: 'message', message: { type: 'complete' } });
         return;
       case 'failure':
-        this.#peerFailure = message.error;
+        this.#onPeerFailure(message.error);
         return;
       case 'discarded':
         this.#machine?.dispatch({
@@ -446,6 +462,19 @@ export class SourceMigration implements RunningMigration {
         return;
       default:
         return;
+    }
+  }
+
+  /** Before the commit `discarded` follows and decides. */
+  #onPeerFailure(error: ControlMessage<'failure'>['error']): void {
+    const phase = this.#machine?.state.phase;
+    // The echo of what this side gave up.
+    if (phase === 'rolling-back' || phase === 'rolled-back') return;
+    this.#peerFailure ??= error;
+    if (phase === 'committed' && error.guestRunsOn === 'neither') {
+      this.#machine?.dispatch({ type: 'message', message: { type: 'run-failed', why: error.message } });
+    } else if (phase === 'finishing') {
+      this.#machine?.dispatch({ type: 'failed', code: knownCode(error.code), why: error.message });
     }
   }
 
@@ -478,7 +507,7 @@ export class SourceMigration implements RunningMigration {
         await this.#rollback();
         return;
       case 'forget':
-        await this.#forget();
+        this.#forgotten = this.#forget();
         return;
       case 'note':
         this.#note(action.text);
@@ -532,6 +561,7 @@ export class SourceMigration implements RunningMigration {
   }
 
   async #rollback(): Promise<void> {
+    this.#failedIn ??= this.#phase;
     this.#setPhase('rollback');
     this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration was given up', ''));
     try {
@@ -539,7 +569,11 @@ export class SourceMigration implements RunningMigration {
       this.#machine?.dispatch({ type: 'rolled-back' });
     } catch (error) {
       const { code, message } = factsOf(error);
-      this.#machine?.dispatch({ type: 'rollback-failed', code, why: message });
+      // A guest that has ended cannot run twice, and there is nothing left to mend.
+      this.#guestEnded = code === 'E_GUEST_GONE';
+      this.#machine?.dispatch(
+        this.#guestEnded ? { type: 'rolled-back' } : { type: 'rollback-failed', code, why: message },
+      );
     }
   }
 
@@ -558,7 +592,9 @@ export class SourceMigration implements RunningMigration {
   }
 
   #fail(error: unknown): void {
-    const { code, message } = factsOf(error);
+    const facts = factsOf(error);
+    const { code, message } = facts;
+    this.#failure ??= facts;
     const phase = this.#machine?.state.phase;
     if (phase === 'copying' || phase === 'sealing' || phase === 'sealed')
       this.#log.warn({ err: error }, 'failure');
@@ -577,24 +613,29 @@ export class SourceMigration implements RunningMigration {
       await this.#lastFigures();
     }
     this.#setPhase(outcome === 'completed' ? 'completion' : this.#phase);
-    const failedIn = this.#phase;
     if (outcome !== 'attention') this.#machine?.stop();
     this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
     // An unfinished post-copy keeps its sockets: to close them would only add a second fault.
     if (outcome !== 'attention') await this.#letGo(outcome === 'completed');
+    return this.#build(outcome, report.code === null ? null : this.#errorReport(report, report.code));
+  }
+
+  /** The machine knows what a failure means; whoever met it knows more of what it was. */
+  #errorReport(report: SwitchoverReport, code: ErrorCode): ErrorReport {
     const peer = this.#peerFailure;
-    const error: ErrorReport | null =
-      report.code === null
-        ? null
-        : {
-            code: report.code,
-            message: report.why,
-            side: peer ? 'dest' : 'source',
-            phase: failedIn,
-            guestRunsOn: report.guestRunsOn,
-            remedy: report.remedy,
-          };
-    return this.#build(outcome, error);
+    const own = this.#failure?.message === report.why ? this.#failure : undefined;
+    const cause = peer?.message === report.why ? peer : own;
+    const neither = this.#guestEnded || peer?.guestRunsOn === 'neither';
+    return {
+      code: cause ? knownCode(cause.code) : code,
+      message: report.why,
+      side: cause === peer && peer ? 'dest' : (own?.side ?? 'source'),
+      phase: this.#failedIn ?? this.#phase,
+      guestRunsOn: neither ? 'neither' : report.guestRunsOn,
+      remedy: this.#guestEnded
+        ? 'Nothing is left on the destination. Start the guest again on either host if it is to run.'
+        : [cause?.remedy, report.remedy].filter(Boolean).join('; '),
+    };
   }
 
   /** The destination's own figures come last, when its announcements are over. */
@@ -617,6 +658,8 @@ export class SourceMigration implements RunningMigration {
     const { control } = this.#destination!;
     if (completed && control.link.state === 'open') control.send({ type: 'goodbye' });
     await this.#journal?.close();
+    // A monitor that is closed at once loses the command that ends its hypervisor.
+    await this.#forgotten;
     await this.#guest?.close();
     await this.#destination?.close();
   }
@@ -647,8 +690,22 @@ export class SourceMigration implements RunningMigration {
     this.#wireBytes = sent;
   }
 
+  /** A guest that stands still while nobody takes the rest of it is let run again. */
+  #watchStopped(): void {
+    const { contentBytes, zeroPages } = this.#delivered;
+    const taken = contentBytes + zeroPages;
+    const now = machineNow();
+    if (taken !== this.#taken.amount) this.#taken = { amount: taken, at: now };
+    if (this.#stops.stopped === undefined || this.#machine?.state.phase !== 'copying') return;
+    const { readyMs } = this.#machine.state.limits;
+    if (now - Math.max(this.#taken.at, this.#stops.stopped) < readyMs) return;
+    const why = `The destination has taken nothing for ${readyMs} ms while the guest stood still.`;
+    this.#machine.dispatch({ type: 'failed', code: 'E_TIMEOUT', why });
+  }
+
   #onProgressTime(): void {
     this.#syncWire();
+    this.#watchStopped();
     this.#codec.observe({
       congested: this.#carrier?.congested ?? false,
       contentBytes: this.#delivered.contentBytes,

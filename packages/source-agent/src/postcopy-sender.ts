@@ -12,12 +12,18 @@ import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { Backlog } from '@vmferry/engine/postcopy/backlog';
 import type { Carrier } from './carrier.ts';
 
-const LEAST_IN_FLIGHT = 48 * 1024;
-const MOST_IN_FLIGHT = 4 * 1024 * 1024;
+const LEAST_IN_FLIGHT = 64 * 1024;
+/**
+ * More than this in the queues of a switch makes it drop packets, and a dropped answer to a fault, with
+ * nothing sent behind it, waits for TCP's timer: a fifth of a second and more.
+ */
+const MOST_IN_FLIGHT = 2 * 1024 * 1024;
+/** What is read from the hypervisor ahead of the link while no fault waits. */
+const READ_AHEAD = 4 * 1024 * 1024;
 /** The budget doubles after each such time without a fault. */
-const QUIET_MS = 10;
+const QUIET_MS = 4;
 /** An answer that stays out this long (the page was on its way already) no longer holds up the bulk. */
-const ANSWER_MS = 20;
+const ANSWER_MS = 50;
 
 export interface PostcopySenderOptions {
   readonly guest: SourceGuest;
@@ -30,9 +36,10 @@ export interface PostcopySenderOptions {
 export class PostcopySender {
   readonly #options: PostcopySenderOptions;
   readonly #backlog = new Backlog();
+  readonly #flying = new Set<Pick<PageBatch, 'block' | 'pages'>>();
   #lastFaultAt = Number.NEGATIVE_INFINITY;
-  /** Faults asked of the hypervisor and not answered yet, and when the first of them was asked. */
-  #unanswered = 0;
+  /** Faults asked of the hypervisor and not answered yet, and since when. */
+  readonly #unanswered = new Map<PageRange, number>();
   #faults = 0;
   #pumping = false;
   #closed = false;
@@ -54,8 +61,9 @@ export class PostcopySender {
       this.#faults += 1;
       const found = this.#backlog.fault(range);
       for (const batch of found) this.#express(batch);
-      if (found.length > 0) continue;
-      this.#unanswered += 1;
+      // What is on its way needs no asking, and the hypervisor would not answer.
+      if (found.length > 0 || this.#isFlying(range)) continue;
+      this.#unanswered.set(range, performance.now());
       this.#options.guest.requestPages([range], 'express');
     }
     // The answer stands behind what the hypervisor has written already: it must be read.
@@ -65,7 +73,7 @@ export class PostcopySender {
   /** Resolves when the next item should be read from the hypervisor. Takes the batch over. */
   async add(batch: PageBatch): Promise<void> {
     if (batch.lane === 'express') {
-      this.#unanswered = Math.max(0, this.#unanswered - 1);
+      this.#answer(batch);
       this.#express(batch);
       return;
     }
@@ -95,12 +103,26 @@ export class PostcopySender {
   get #full(): boolean {
     const limit = this.#waiting
       ? this.#options.backlogBytes
-      : Math.min(this.#options.backlogBytes, MOST_IN_FLIGHT);
+      : Math.min(this.#options.backlogBytes, READ_AHEAD);
     return this.#backlog.bytes >= limit;
   }
 
   get #waiting(): boolean {
-    return this.#unanswered > 0 && performance.now() - this.#lastFaultAt < ANSWER_MS;
+    const now = performance.now();
+    for (const [range, since] of this.#unanswered) {
+      if (now - since < ANSWER_MS) return true;
+      this.#unanswered.delete(range);
+    }
+    return false;
+  }
+
+  #answer({ block, pages }: PageBatch): void {
+    for (const range of this.#unanswered.keys()) {
+      const { first, count } = range;
+      if (range.block === block && pages.some((page) => page >= first && page < first + count)) {
+        this.#unanswered.delete(range);
+      }
+    }
   }
 
   get #budget(): number {
@@ -126,15 +148,30 @@ export class PostcopySender {
   async #drain(): Promise<void> {
     const { carrier } = this.#options;
     while (!this.#closed && !this.#backlog.empty) {
-      if (this.#waiting || carrier.bulkInFlight >= this.#budget) {
+      if (this.#waiting || carrier.bulkOutstanding >= this.#budget) {
         await this.#pause();
         continue;
       }
       const batch = this.#backlog.next();
       if (!batch) return;
-      await carrier.bulk(batch);
+      await carrier.bulk(batch, this.#fly(batch));
       this.#wakeReaders();
     }
+  }
+
+  /** Notes what is on its way, until the returned function is called. */
+  #fly({ block, pages }: PageBatch): () => void {
+    const flight = { block, pages };
+    this.#flying.add(flight);
+    return () => this.#flying.delete(flight);
+  }
+
+  #isFlying({ block, first, count }: PageRange): boolean {
+    for (const flight of this.#flying) {
+      if (flight.block === block && flight.pages.some((page) => page >= first && page < first + count))
+        return true;
+    }
+    return false;
   }
 
   /** Until there may be room: soon, or when a delivery is reported. */

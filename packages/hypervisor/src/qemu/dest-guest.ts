@@ -9,7 +9,6 @@
  * or not; only `run` starts it. Disks are taken over at that moment too (late-block-activate), so that a
  * source that goes on after all finds them free.
  */
-import type { Socket } from 'node:net';
 import { GuestError } from '@vmferry/engine/errors';
 import type {
   DestEvent,
@@ -22,6 +21,7 @@ import type {
   RamLayout,
 } from '@vmferry/engine/guest';
 import { type BlockIndex, blockIndex, type Millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
+import type { LocalSocket } from '@vmferry/native/local-socket';
 import { EventQueue } from '../event-queue.ts';
 import { destSettings, MigrationSettings } from './inspect/capabilities.ts';
 import { compareForMigration } from './inspect/compare.ts';
@@ -29,7 +29,7 @@ import { describeGuest } from './inspect/guest.ts';
 import { connectToQemu, privateSocketPath } from './migration-socket.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, QmpError } from './qmp/errors.ts';
-import { migrateReply, statusReply, typed } from './qmp/schema.ts';
+import { migrateReply, statusReply, typed, yankReply } from './qmp/schema.ts';
 import { SocketWriter } from './socket-writer.ts';
 import { StreamEncoder } from './stream/encoder.ts';
 import { type Reply, ReturnPathDecoder } from './stream/return-path.ts';
@@ -37,6 +37,7 @@ import { type Reply, ReturnPathDecoder } from './stream/return-path.ts';
 /** The ping that QEMU puts behind the device state in post-copy's package; the answer means: loaded. */
 const STATE_LOADED_PING = 3;
 const LOAD_TIMEOUT_MS = 120_000;
+const REPLY_BYTES = 64 * 1024;
 
 interface Deferred {
   readonly promise: Promise<void>;
@@ -48,29 +49,35 @@ export class QemuDestGuest implements DestGuest {
   readonly #client: QmpClient;
   readonly #name: string;
   readonly #settings: MigrationSettings;
+  readonly #endUnused: boolean;
   readonly #encoder = new StreamEncoder();
   readonly #replies = new ReturnPathDecoder();
   readonly #events = new EventQueue<DestEvent>();
   readonly #stateLoaded = deferred();
-  #socket: Socket | undefined;
+  #socket: LocalSocket | undefined;
   #writer: SocketWriter | undefined;
   #layout: RamLayout = { blocks: [] };
   #blocks = new Map<string, BlockIndex>();
   #postcopy = false;
   #opened = false;
 
-  /** @throws GuestError when the monitor cannot be had */
-  static async connect(path: string): Promise<QemuDestGuest> {
+  /**
+   * `endUnused`: QEMU was started for this migration and ends with `close` when nothing came of it.
+   *
+   * @throws GuestError when the monitor cannot be had
+   */
+  static async connect(path: string, { endUnused = false } = {}): Promise<QemuDestGuest> {
     try {
-      return new QemuDestGuest(await QmpClient.connect(path), `qemu:${path}`);
+      return new QemuDestGuest(await QmpClient.connect(path), `qemu:${path}`, endUnused);
     } catch (error) {
       throw asGuestError(error);
     }
   }
 
-  private constructor(client: QmpClient, name: string) {
+  private constructor(client: QmpClient, name: string, endUnused: boolean) {
     this.#client = client;
     this.#name = name;
+    this.#endUnused = endUnused;
     this.#settings = new MigrationSettings(client);
     this.gone = client.closed.then(
       (error) =>
@@ -91,7 +98,7 @@ export class QemuDestGuest implements DestGuest {
     return await this.#asking(async () => {
       const reasons: GuestError[] = [];
       const { status } = await typed(this.#client, 'query-status', statusReply);
-      const migration = (await typed(this.#client, 'query-migrate', migrateReply)).status ?? 'none';
+      const migration = await this.#migrationUnderWay();
       if (status !== 'inmigrate') {
         reasons.push(
           new GuestError(
@@ -100,7 +107,7 @@ export class QemuDestGuest implements DestGuest {
             'start the destination QEMU with -incoming defer',
           ),
         );
-      } else if (migration !== 'none') {
+      } else if (migration !== undefined) {
         reasons.push(
           new GuestError(
             'E_NOT_INCOMING',
@@ -115,6 +122,15 @@ export class QemuDestGuest implements DestGuest {
       if (reasons.length > 0) return { ok: false, reasons };
       return { ok: true, hypervisorVersion: own.hypervisorVersion, nics: own.nics };
     });
+  }
+
+  /** What the incoming migration is doing already, if anything. */
+  async #migrationUnderWay(): Promise<string | undefined> {
+    const { status = 'none' } = await typed(this.#client, 'query-migrate', migrateReply);
+    if (status !== 'none') return status;
+    // One that was given an address has no status until somebody connects.
+    const sockets = await typed(this.#client, 'query-yank', yankReply);
+    return sockets.some(({ type }) => type === 'migration') ? 'listening' : undefined;
   }
 
   /** QEMU tests userfaultfd when the capability is set, and only then. */
@@ -138,14 +154,21 @@ export class QemuDestGuest implements DestGuest {
         this.#opened = true;
         await this.#client.execute('migrate-incoming', { uri: `unix:${place.path}` });
       });
-      this.#socket = await connectToQemu(place.path);
+      this.#socket = connectToQemu(place.path);
     } finally {
       await place.remove();
     }
     this.#writer = new SocketWriter(this.#socket);
-    this.#socket.on('data', (chunk: Buffer) => this.#onReplies(chunk));
+    void this.#readReplies(this.#socket);
+  }
+
+  async #readReplies(socket: LocalSocket): Promise<void> {
+    const buffer = Buffer.allocUnsafeSlow(REPLY_BYTES);
     // What broke is told by the writer and by QEMU's end.
-    this.#socket.on('error', () => {});
+    const receive = (): Promise<number> => socket.receive(buffer, 1, 0).catch(() => 0);
+    for (let bytes = await receive(); bytes > 0; bytes = await receive()) {
+      this.#onReplies(buffer.subarray(0, bytes));
+    }
   }
 
   apply(item: DestItem): Promise<void> {
@@ -254,7 +277,10 @@ export class QemuDestGuest implements DestGuest {
   }
 
   async discard(): Promise<void> {
-    if (!this.#opened) return;
+    if (this.#opened) await this.#quit();
+  }
+
+  async #quit(): Promise<void> {
     try {
       await this.#client.execute('quit');
     } catch (error) {
@@ -268,7 +294,8 @@ export class QemuDestGuest implements DestGuest {
 
   async close(): Promise<void> {
     this.#events.end();
-    this.#socket?.destroy();
+    this.#socket?.close();
+    if (this.#endUnused && !this.#opened) await this.#quit();
     await this.#client.close();
   }
 

@@ -6,12 +6,10 @@
  */
 import { randomBytes } from 'node:crypto';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
-import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { GuestError } from '@vmferry/engine/errors';
-
-const READ_AHEAD_BYTES = 256 * 1024;
+import { LocalListener, LocalSocket } from '@vmferry/native/local-socket';
 
 export interface PrivateSocketPath {
   readonly path: string;
@@ -32,7 +30,8 @@ export async function privateSocketPath(): Promise<PrivateSocketPath> {
 export interface MigrationListener {
   /** What QEMU is to migrate to. */
   readonly uri: string;
-  readonly connection: Promise<Socket>;
+  /** Undefined when it was closed before a connection came. */
+  readonly connection: Promise<LocalSocket | undefined>;
   /** Stops listening; a connection that was taken stays. */
   close(): Promise<void>;
 }
@@ -40,41 +39,34 @@ export interface MigrationListener {
 /** Listens for the one connection that QEMU makes. */
 export async function listenForQemu(): Promise<MigrationListener> {
   const place = await privateSocketPath();
-  const server = createServer({ highWaterMark: READ_AHEAD_BYTES, allowHalfOpen: true, pauseOnConnect: true });
-  const connection = new Promise<Socket>((resolve) => server.once('connection', resolve));
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(place.path, resolve);
-  });
+  const listener = new LocalListener(place.path);
   await chmod(place.path, 0o777);
+  let taken = false;
+  const connection = listener.accept().then((socket) => {
+    taken = socket !== undefined;
+    return socket;
+  });
+  connection.catch(() => {});
   return {
     uri: `unix:${place.path}`,
     connection,
     async close() {
-      // Its callback would wait for the connection to end.
-      server.close();
+      if (!taken) listener.close();
       await place.remove();
     },
   };
 }
 
 /** Connects to the socket on which an incoming QEMU listens. */
-export function connectToQemu(path: string): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ path, allowHalfOpen: true });
-    const failed = (cause: Error): void =>
-      reject(
-        new GuestError(
-          'E_GUEST_FAILED',
-          `QEMU does not take the migration stream: ${cause.message}`,
-          'look into the log of the destination QEMU',
-          { cause },
-        ),
-      );
-    socket.once('error', failed);
-    socket.once('connect', () => {
-      socket.off('error', failed);
-      resolve(socket);
-    });
-  });
+export function connectToQemu(path: string): LocalSocket {
+  try {
+    return LocalSocket.connect(path);
+  } catch (cause) {
+    throw new GuestError(
+      'E_GUEST_FAILED',
+      `QEMU does not take the migration stream: ${cause instanceof Error ? cause.message : String(cause)}`,
+      'look into the log of the destination QEMU',
+      { cause },
+    );
+  }
 }

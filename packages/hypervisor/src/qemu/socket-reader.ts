@@ -1,53 +1,48 @@
-/** Pulls chunks from a socket: read ahead up to a bound, and not at all beyond it. */
-import type { Socket } from 'node:net';
+/**
+ * Pulls chunks from QEMU's socket, one ahead of the one that is being used.
+ *
+ *     free ──▶ being filled (on a worker) ──▶ filled ──▶ in use, until the next `read` ──▶ free
+ */
+import type { LocalSocket } from '@vmferry/native/local-socket';
+
+const BUFFER_BYTES = 256 * 1024;
+const BUFFERS = 3;
+const LINGER_MS = 1;
 
 export class SocketReader {
-  readonly #socket: Socket;
-  readonly #limit: number;
-  #chunks: Buffer[] = [];
-  #next = 0;
-  #held = 0;
+  /** Chunks come as soon as there is anything, instead of in good measure. */
+  eager = false;
+  readonly #socket: LocalSocket;
+  readonly #free: Buffer[] = Array.from({ length: BUFFERS }, () => Buffer.allocUnsafeSlow(BUFFER_BYTES));
+  readonly #filled: { readonly buffer: Buffer; readonly bytes: number }[] = [];
+  #used: Buffer | undefined;
+  #filling = false;
   #ended = false;
   #discarding = false;
   #waiter: (() => void) | undefined;
 
-  /** Holds at most `limit` bytes, give or take one read. */
-  constructor(socket: Socket, limit: number) {
+  constructor(socket: LocalSocket) {
     this.#socket = socket;
-    this.#limit = limit;
-    socket.on('data', (chunk: Buffer) => this.#take(chunk));
-    const ended = (): void => {
-      this.#ended = true;
-      this.wake();
-    };
-    socket.once('end', ended);
-    socket.once('close', ended);
-    // What broke is told by QEMU itself, in better words; here it is the end of the stream.
-    socket.on('error', ended);
-    socket.resume();
+    this.#fill();
   }
 
   /** No chunk is left and none will come. */
   get ended(): boolean {
-    return this.#ended && this.#next === this.#chunks.length;
+    return this.#ended && this.#filled.length === 0;
   }
 
+  /** The next chunk, if there is one; the memory of the one before is used again. */
   read(): Buffer | undefined {
-    const chunk = this.#chunks[this.#next];
-    if (chunk === undefined) return undefined;
-    this.#next += 1;
-    this.#held -= chunk.length;
-    if (this.#next === this.#chunks.length) {
-      this.#chunks = [];
-      this.#next = 0;
-    }
-    if (this.#held < this.#limit && this.#socket.isPaused()) this.#socket.resume();
-    return chunk;
+    if (this.#used) this.#free.push(this.#used);
+    const next = this.#filled.shift();
+    this.#used = next?.buffer;
+    this.#fill();
+    return next?.buffer.subarray(0, next.bytes);
   }
 
   /** Resolves when there may be something new to see: a chunk, the end, or a call of `wake`. */
   more(): Promise<void> {
-    if (this.#next < this.#chunks.length || this.#ended) return Promise.resolve();
+    if (this.#filled.length > 0 || this.#ended) return Promise.resolve();
     return new Promise((resolve) => {
       this.#waiter = resolve;
     });
@@ -62,17 +57,29 @@ export class SocketReader {
   /** From now on everything that comes is thrown away. */
   discard(): void {
     this.#discarding = true;
-    this.#chunks = [];
-    this.#next = 0;
-    this.#held = 0;
-    this.#socket.resume();
+    for (const { buffer } of this.#filled.splice(0)) this.#free.push(buffer);
+    this.#fill();
   }
 
-  #take(chunk: Buffer): void {
-    if (this.#discarding) return;
-    this.#chunks.push(chunk);
-    this.#held += chunk.length;
-    if (this.#held >= this.#limit) this.#socket.pause();
+  #fill(): void {
+    if (this.#filling || this.#ended) return;
+    const buffer = this.#free.pop();
+    if (!buffer) return;
+    this.#filling = true;
+    const atLeast = this.eager ? 1 : BUFFER_BYTES;
+    this.#socket.receive(buffer, atLeast, this.eager ? 0 : LINGER_MS).then(
+      (bytes) => this.#take(buffer, bytes),
+      // What broke is told by QEMU itself, in better words; here it is the end of the stream.
+      () => this.#take(buffer, 0),
+    );
+  }
+
+  #take(buffer: Buffer, bytes: number): void {
+    this.#filling = false;
+    if (bytes === 0) this.#ended = true;
+    if (bytes === 0 || this.#discarding) this.#free.push(buffer);
+    else this.#filled.push({ buffer, bytes });
+    this.#fill();
     this.wake();
   }
 }

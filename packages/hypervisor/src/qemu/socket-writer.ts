@@ -2,9 +2,9 @@
  * Writes to QEMU's socket with two queues: what answers a fault goes ahead of everything that has not been
  * handed to the kernel yet. Little is handed to the kernel at a time, for what is there cannot be overtaken.
  */
-import type { Socket } from 'node:net';
 import { GuestError } from '@vmferry/engine/errors';
 import type { Lane } from '@vmferry/engine/guest';
+import type { LocalSocket } from '@vmferry/native/local-socket';
 
 interface Waiting {
   readonly bytes: Uint8Array;
@@ -13,21 +13,20 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
-const SCRATCH_BYTES = 288 * 1024;
-const KEEP_SCRATCH = 16;
+const SCRATCH_BYTES = 1056 * 1024;
+/** Writes that are handed on at a time: the second waits on its thread while the first goes. */
+const DEPTH = 2;
+const KEEP_SCRATCH = 6;
 
 export class SocketWriter {
-  readonly #socket: Socket;
+  readonly #socket: LocalSocket;
   readonly #queues: { readonly express: Waiting[]; readonly bulk: Waiting[] } = { express: [], bulk: [] };
   readonly #scratch: Uint8Array[] = [];
-  #writing = false;
+  #writing = 0;
   #broken: Error | undefined;
 
-  constructor(socket: Socket) {
+  constructor(socket: LocalSocket) {
     this.#socket = socket;
-    const broke = (cause?: Error): void => this.#fail(cause);
-    socket.once('error', broke);
-    socket.once('close', () => broke());
   }
 
   /** Memory to encode into, given back by the `write` that is told so. */
@@ -47,21 +46,23 @@ export class SocketWriter {
   }
 
   #next(): void {
-    if (this.#writing || this.#broken) return;
+    if (this.#writing >= DEPTH || this.#broken) return;
     const job = this.#queues.express.shift() ?? this.#queues.bulk.shift();
     if (!job) return;
-    this.#writing = true;
-    this.#socket.write(job.bytes, (error) => {
-      this.#writing = false;
-      if (error) {
-        job.reject(this.#gone(error));
-        this.#fail(error);
-        return;
-      }
-      if (job.pooled) this.#giveBack(job.bytes);
-      job.resolve();
-      this.#next();
-    });
+    this.#writing += 1;
+    this.#socket.send(job.bytes).then(
+      () => {
+        this.#writing -= 1;
+        if (job.pooled) this.#giveBack(job.bytes);
+        job.resolve();
+        this.#next();
+      },
+      (cause: unknown) => {
+        this.#writing -= 1;
+        job.reject(this.#gone(cause));
+        this.#fail(cause);
+      },
+    );
   }
 
   #giveBack(bytes: Uint8Array): void {
@@ -70,16 +71,16 @@ export class SocketWriter {
     }
   }
 
-  #gone(cause?: Error): GuestError {
+  #gone(cause: unknown): GuestError {
     return new GuestError(
       'E_GUEST_FAILED',
-      `the destination's QEMU takes no more of the stream${cause ? `: ${cause.message}` : ''}`,
+      `the destination's QEMU takes no more of the stream${cause instanceof Error ? `: ${cause.message}` : ''}`,
       "look into QEMU's log on the destination host",
       { cause },
     );
   }
 
-  #fail(cause?: Error): void {
+  #fail(cause: unknown): void {
     this.#broken ??= this.#gone(cause);
     for (const queue of [this.#queues.express, this.#queues.bulk]) {
       for (const job of queue.splice(0)) job.reject(this.#broken);

@@ -11,7 +11,6 @@
  * thrown away, QEMU believes that the destination has it, and stops with the guest's memory and disks as
  * they were. From there `cont` takes the guest back, as long as the destination never ran.
  */
-import type { Socket } from 'node:net';
 import { GuestError } from '@vmferry/engine/errors';
 import type {
   GuestDescription,
@@ -24,6 +23,7 @@ import type {
   SourceProgress,
 } from '@vmferry/engine/guest';
 import { type BytesPerSec, bytes, bytesPerSec, PAGE_BYTES, type Round, round } from '@vmferry/engine/units';
+import type { LocalSocket } from '@vmferry/native/local-socket';
 import { BatchBuffers } from './batch-buffers.ts';
 import { sourceBlockers } from './inspect/blockers.ts';
 import { MigrationSettings, sourceSettings } from './inspect/capabilities.ts';
@@ -48,11 +48,12 @@ const KEEP_GOING_MS = 1;
 const ONE_ROUND_MS = 0;
 /** Far above any link: the agent's reading is what limits QEMU. */
 const UNLIMITED = 1e12;
-/** What lies read and unused counts as downtime when the guest stops. */
-const READ_AHEAD_BYTES = 512 * 1024;
 const CONNECT_TIMEOUT_MS = 10_000;
 const SETTLE_TIMEOUT_MS = 60_000;
-const RUN_TRIES = 50;
+/** A destination that is ending may hold the disks' locks until it is gone. */
+const RUN_TIMEOUT_MS = 30_000;
+/** Run states that `cont` does not leave. */
+const ENDED = ['shutdown', 'guest-panicked', 'internal-error'];
 const DIRTY_RATE_TRIES = 40;
 const DIRTY_RATE_POLL_MS = 50;
 const RUN_RETRY_MS = 20;
@@ -65,7 +66,7 @@ export class QemuSourceGuest implements SourceGuest {
   readonly #name: string;
   readonly #settings: MigrationSettings;
   #reader: SocketReader | undefined;
-  #socket: Socket | undefined;
+  #socket: LocalSocket | undefined;
   #decoder: StreamDecoder | undefined;
   #buffers: BatchBuffers | undefined;
   #layout: RamLayout = { blocks: [] };
@@ -79,6 +80,11 @@ export class QemuSourceGuest implements SourceGuest {
   #migrating = false;
   #rollingBack = false;
   #postcopy = false;
+  #replying: Promise<void> = Promise.resolve();
+  /** Settled when `open` has come to its end, whichever way. */
+  #opening: Promise<unknown> = Promise.resolve();
+  /** Post-copy: QEMU has sent the last page and waits for the destination's word. */
+  #ramEnded = false;
   #unsubscribe: (() => void)[] = [];
 
   /** @throws GuestError when the monitor cannot be had */
@@ -94,11 +100,16 @@ export class QemuSourceGuest implements SourceGuest {
     this.#client = client;
     this.#name = name;
     this.#settings = new MigrationSettings(client);
+    let shutdown = '';
+    client.on('SHUTDOWN', ({ data }) => {
+      const who = data['guest'] === true ? 'the guest shut itself down' : 'it was told to end';
+      shutdown = `${who} (${String(data['reason'])}): `;
+    });
     this.gone = client.closed.then(
       (error) =>
         new GuestError(
           'E_GUEST_GONE',
-          `the guest's QEMU on the source is gone: ${error.message}`,
+          `the guest's QEMU on the source is gone: ${shutdown}${error.message}`,
           "look into QEMU's log on the source host; if the guest ended by itself there is nothing to move",
           { cause: error },
         ),
@@ -116,7 +127,13 @@ export class QemuSourceGuest implements SourceGuest {
     return this.#asking(() => sourceBlockers(this.#client, { postcopy: plan.postcopy }));
   }
 
-  async open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>> {
+  open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>> {
+    const opened = this.#open(plan);
+    this.#opening = opened.catch(() => {});
+    return opened;
+  }
+
+  async #open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>> {
     const listener = await listenForQemu();
     try {
       return await this.#asking(() => this.#start(plan, listener));
@@ -143,11 +160,11 @@ export class QemuSourceGuest implements SourceGuest {
     this.#migrating = true;
     await this.#client.execute('migrate', { uri: listener.uri });
     this.#socket = await this.#accept(listener);
-    this.#reader = new SocketReader(this.#socket, READ_AHEAD_BYTES);
+    this.#reader = new SocketReader(this.#socket);
     return this.#items();
   }
 
-  #accept(listener: MigrationListener): Promise<Socket> {
+  #accept(listener: MigrationListener): Promise<LocalSocket> {
     return new Promise((resolve, reject) => {
       const fail = (why: string): void =>
         reject(
@@ -174,10 +191,13 @@ export class QemuSourceGuest implements SourceGuest {
         settle();
         fail(error.message);
       });
-      void listener.connection.then((socket) => {
-        settle();
-        resolve(socket);
-      });
+      listener.connection.then(
+        (socket) => {
+          settle();
+          if (socket) resolve(socket);
+        },
+        (error: unknown) => fail(String(error)),
+      );
     });
   }
 
@@ -216,10 +236,12 @@ export class QemuSourceGuest implements SourceGuest {
     const reader = this.#reader!;
     for (;;) {
       for (let aside = this.#asides.shift(); aside; aside = this.#asides.shift()) yield aside;
+      // The roll-back reads on from here itself.
+      if (this.#rollingBack) return;
       const chunk = reader.read();
       if (chunk) {
         decoder.push(chunk);
-        for (let item = decoder.next(); item; item = decoder.next()) {
+        for (let item = decoder.next(); item; item = this.#rollingBack ? undefined : decoder.next()) {
           if (item.type === 'pages') {
             if (item.lane === 'express') this.#urgent.arrived(item.block, item.pages);
           }
@@ -228,9 +250,7 @@ export class QemuSourceGuest implements SourceGuest {
         }
       } else if (reader.ended) break;
       else if (this.#asides.length === 0) await reader.more();
-      if (this.#rollingBack) return;
     }
-    if (this.#rollingBack) return;
     const ending = await this.#asking(() => this.#settled());
     if (ending !== 'completed') throw await this.#failure();
     for (let aside = this.#asides.shift(); aside; aside = this.#asides.shift()) yield aside;
@@ -260,6 +280,8 @@ export class QemuSourceGuest implements SourceGuest {
         this.#enterPostcopy();
         return { type: 'state-complete', pagesFollow: true };
       case 'ram-end':
+        this.#ramEnded = this.#postcopy;
+        return undefined;
       case 'command':
         return undefined;
     }
@@ -268,6 +290,7 @@ export class QemuSourceGuest implements SourceGuest {
   #enterPostcopy(): void {
     this.#postcopy = true;
     if (this.#decoder) this.#decoder.flushAtChunkEnd = true;
+    if (this.#reader) this.#reader.eager = true;
   }
 
   async progress(): Promise<SourceProgress> {
@@ -320,7 +343,14 @@ export class QemuSourceGuest implements SourceGuest {
   }
 
   #write(message: Uint8Array): void {
-    if (this.#socket?.writable && !this.#rollingBack) this.#socket.write(message);
+    if (!this.#rollingBack) this.#reply(message);
+  }
+
+  /** In order; a QEMU that reads no more has told why, or will. */
+  #reply(message: Uint8Array): void {
+    this.#replying = this.#replying.then(async () => {
+      await this.#socket?.send(message).catch(() => {});
+    });
   }
 
   async setBandwidth(rate: BytesPerSec): Promise<void> {
@@ -354,6 +384,8 @@ export class QemuSourceGuest implements SourceGuest {
   async rollback(): Promise<void> {
     this.#rollingBack = true;
     this.#reader?.wake();
+    // What is half begun cannot be ended: it would begin after its end.
+    await this.#opening;
     await this.#asking(async () => {
       if (this.#migrating) {
         if (this.#postcopy || (await this.#status()) === 'postcopy-active') await this.#drain();
@@ -370,56 +402,59 @@ export class QemuSourceGuest implements SourceGuest {
     // Only now: had the socket broken first, QEMU would have had an error of its own to report.
     this.#reader?.discard();
     await this.#settled();
-    this.#socket?.destroy();
+    this.#socket?.close();
   }
 
   /** Lets QEMU finish its post-copy into nothing. */
   async #drain(): Promise<void> {
-    const decoder = this.#decoder!;
     const reader = this.#reader!;
-    let shut = false;
-    // The chunk that the items were left in the middle of.
-    for (let item = decoder.next(); item; item = decoder.next()) {
-      if (item.type === 'pages') item.release();
-      else if (item.type === 'ram-end') shut = true;
-    }
-    if (shut) this.#socket?.write(this.#replies.shut(0));
+    this.#throwAway();
     while (!reader.ended) {
       const chunk = reader.read();
-      if (!chunk) {
-        await reader.more();
-        continue;
+      if (!chunk) await reader.more();
+      else if (!this.#ramEnded) {
+        this.#decoder!.push(chunk);
+        this.#throwAway();
       }
-      if (shut) continue;
-      decoder.push(chunk);
-      for (let item = decoder.next(); item; item = decoder.next()) {
-        if (item.type === 'pages') item.release();
-        else if (item.type === 'ram-end') shut = true;
-      }
-      if (shut) this.#socket?.write(this.#replies.shut(0));
     }
     await this.#settled();
-    this.#socket?.destroy();
+    this.#socket?.close();
+  }
+
+  /** What the decoder holds. After the last page QEMU waits for the word that all have arrived. */
+  #throwAway(): void {
+    const decoder = this.#decoder!;
+    for (let item = decoder.next(); item; item = decoder.next()) {
+      if (item.type === 'pages') item.release();
+      else if (item.type === 'ram-end') this.#ramEnded = true;
+    }
+    if (this.#ramEnded) this.#reply(this.#replies.shut(0));
   }
 
   /** Lets the guest run if it ran before, and makes sure that it does. */
   async #takeBack(): Promise<void> {
     if (!this.#wasRunning) return;
-    let after = await typed(this.#client, 'query-status', statusReply);
-    for (let tries = 0; !after.running && tries < RUN_TRIES; tries += 1) {
+    const deadline = performance.now() + RUN_TIMEOUT_MS;
+    let { running, status } = await typed(this.#client, 'query-status', statusReply);
+    while (!running) {
       // QEMU says that the migration is over a little before it would take `cont`.
-      await this.#client.execute('cont').catch((error: unknown) => {
-        if (!(error instanceof QmpError) || error.code !== 'E_QMP_COMMAND') throw error;
-      });
-      after = await typed(this.#client, 'query-status', statusReply);
-      if (!after.running) await new Promise((resolve) => setTimeout(resolve, RUN_RETRY_MS));
+      const why = await this.#tryToRun();
+      ({ running, status } = await typed(this.#client, 'query-status', statusReply));
+      if (running) return;
+      if (performance.now() > deadline || ENDED.includes(status)) throw stands(status, why);
+      await new Promise((resolve) => setTimeout(resolve, RUN_RETRY_MS));
     }
-    if (after.running) return;
-    throw new GuestError(
-      'E_GUEST_FAILED',
-      `the guest does not run again on the source: QEMU says "${after.status}"`,
-      "send cont to the source QEMU's monitor; if it refuses, its message tells why",
-    );
+  }
+
+  /** Why the guest could not be run; empty if it could. */
+  async #tryToRun(): Promise<string> {
+    try {
+      await this.#client.execute('cont');
+      return '';
+    } catch (error) {
+      if (error instanceof QmpError && error.code === 'E_QMP_COMMAND') return error.message;
+      throw error;
+    }
   }
 
   async forget({ destroy }: { destroy: boolean }): Promise<void> {
@@ -437,7 +472,7 @@ export class QemuSourceGuest implements SourceGuest {
 
   async close(): Promise<void> {
     this.#unsubscribeAll();
-    this.#socket?.destroy();
+    this.#socket?.close();
     this.#buffers?.close();
     await this.#client.close();
   }
@@ -497,4 +532,12 @@ export class QemuSourceGuest implements SourceGuest {
 
 function isEnding(status: string): status is Ending {
   return status === 'completed' || status === 'failed' || status === 'cancelled';
+}
+
+function stands(status: string, why: string): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `the guest does not run again on the source: it is "${status}"${why === '' ? '' : `, and ${why}`}`,
+    "remove the cause (a destination QEMU that still holds the disks, perhaps), then send cont to the source QEMU's monitor",
+  );
 }

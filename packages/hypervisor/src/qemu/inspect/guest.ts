@@ -1,4 +1,4 @@
-import type { GuestDescription } from '@vmferry/engine/guest';
+import type { GuestDescription, RamBlock } from '@vmferry/engine/guest';
 import { bytes } from '@vmferry/engine/units';
 import { asGuestError } from '../qmp/errors.ts';
 import {
@@ -17,9 +17,16 @@ import { readRamBlocks } from './ram-blocks.ts';
 /**
  * Before QEMU 9.0 its emulator (TCG) forgets, when the dirty log is read a second time, to watch pages again
  * that it has seen written: writes during a second live round are lost (found by trying on 7.2, up to 40
- * pages of a small Linux guest; mended upstream early in 2024).
+ * pages of a small Linux guest; mended upstream early in 2024). Only the quick way of reading the log is
+ * wrong, which is taken for blocks of whole words of its bitmap.
  */
 const FIRST_WITH_TCG_DIRTY_LOG = 9;
+const BITMAP_WORD_BYTES = 64 * 4096;
+
+/** Firmware and option ROMs are in the same list, and the guest cannot write them. */
+function missesWrites({ name, bytes: size }: RamBlock): boolean {
+  return size % BITMAP_WORD_BYTES === 0 && !/(^|\/|\.)(rom|bios)(@|$)|^\/rom@/.test(name);
+}
 
 /**
  * Reads what a migration must know of a guest, on its source as on its destination. Changes nothing.
@@ -49,7 +56,7 @@ export async function describeGuest(client: QmpExecutor, name: string): Promise<
       blocks,
       nics,
       running: status.running,
-      oneLiveRound: !kvm.enabled && major < FIRST_WITH_TCG_DIRTY_LOG,
+      oneLiveRound: !kvm.enabled && major < FIRST_WITH_TCG_DIRTY_LOG && blocks.some(missesWrites),
     };
   } catch (error) {
     throw asGuestError(error);

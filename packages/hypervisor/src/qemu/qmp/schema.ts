@@ -71,6 +71,9 @@ export const memorySizeReply = z.looseObject({
 
 export const rxFilterReply = z.array(z.looseObject({ name: z.string(), 'main-mac': z.string() }));
 
+/** What could be broken by `yank`: among it the sockets of a migration. */
+export const yankReply = z.array(z.looseObject({ type: z.string() }));
+
 /** What `human-monitor-command` and `qom-get` of a text property answer. */
 export const textReply = z.string();
 
