@@ -148,7 +148,7 @@ function ipv6(bytes: Buffer, at: number): string {
   return Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(at + i * 2).toString(16)).join(':');
 }
 
-export function decodeFrame(bytes: Buffer, atMs: number): Frame {
+function decodeFrame(bytes: Buffer, atMs: number): Frame {
   let etherType = bytes.readUInt16BE(12);
   let at = 14;
   let vlan: number | undefined;

@@ -26,9 +26,13 @@ export type Boot =
 
 /** What a source and its destination must have in common. */
 export interface Hardware {
+  /** Memory of exactly the size asked for: see ODD_KIB for what then is unsound. */
+  readonly plainMemory?: boolean;
   readonly boot: Boot;
   readonly memoryMiB: number;
   readonly smp?: number;
+  /** Default `tcg`. */
+  readonly accel?: 'tcg' | 'kvm';
   /** Default `pc`. */
   readonly machine?: string;
   /** Default QEMU's. */
@@ -63,7 +67,7 @@ const ODD_KIB = 8;
 
 function memoryArgs(hw: Hardware, dir: string): string[] {
   const backend = hw.backend ?? { kind: 'anonymous' };
-  const odd = backend.kind === 'hugepages' ? 0 : ODD_KIB;
+  const odd = backend.kind === 'hugepages' || hw.plainMemory ? 0 : ODD_KIB;
   const size = (mib: number) => `${mib * 1024 + odd}K`;
   const object = (id: string, mib: number) => {
     const common = `id=${id},size=${size(mib)}`;
@@ -216,8 +220,8 @@ async function commandLine(options: QemuOptions, dir: string): Promise<string[]>
   }
   return [
     options.binary ?? 'qemu-system-x86_64',
-    ...['-name', `vmferry-${options.name}`, '-accel', 'tcg,thread=multi', '-nodefaults', '-no-user-config'],
-    ...['-display', 'none', '-no-reboot'],
+    ...['-name', `vmferry-${options.name}`, '-accel', options.accel === 'kvm' ? 'kvm' : 'tcg,thread=multi'],
+    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...(options.role === 'incoming' && options.autostart === true ? [] : ['-S']),
     ...memoryArgs(options, dir),
     ...['-smp', String(options.smp ?? 1)],

@@ -1,0 +1,109 @@
+/**
+ * Two hosts in network namespaces, an agent on each, a switch between them and a client beside it. QEMU's own
+ * announcement is part of what moves a guest's address; the frames that the agent sends are told from it by
+ * their kinds: QEMU sends RARP only.
+ */
+import { afterEach, describe, expect, test } from 'vitest';
+import { hostedAgents } from '../peers/hosted-agents.ts';
+import type { Frame } from '../rig/capture.ts';
+import { verifyHistory } from '../rig/guest.ts';
+import { ADDRESSES, guestMac, type TwoHosts, type TwoHostsOptions, twoHosts } from '../rig/two-hosts.ts';
+
+let rig: TwoHosts | undefined;
+
+afterEach(async () => {
+  await rig?.close();
+  rig = undefined;
+});
+
+async function build(options: TwoHostsOptions = {}): Promise<TwoHosts> {
+  rig = await twoHosts({ rate: '1gbit', ...options });
+  return rig;
+}
+
+describe.each(['precopy', 'postcopy', 'hybrid'] as const)('%s between two hosts', (strategy) => {
+  test('a client’s TCP connection lives on, and no request on it is lost', async () => {
+    const hosts = await build();
+    const src = await hosts.startGuest('a');
+    const dst = await hosts.startIncoming('b');
+    const watcher = await hosts.watch([src.qemu, dst.qemu]);
+    const agents = await hostedAgents(hosts, src.qemu.dir);
+    const probe = await hosts.probe();
+    probe.mark();
+    const report = await agents.migrate(`qemu:${src.qemu.productQmp}`, `qemu:${dst.qemu.productQmp}`, [
+      ...['--strategy', strategy, '--announce-ip', ADDRESSES.guest],
+    ]);
+    expect(report).toMatchObject({ outcome: 'completed', strategy, error: null });
+    await dst.nextTick();
+    const seen = await probe.finish();
+    expect(seen).toMatchObject({ survived: true, tcpMissed: 0, counterJumps: 0 });
+    await verifyHistory([src, dst]);
+    const { handovers } = await watcher.finish();
+    expect(handovers).toHaveLength(1);
+    // The report's downtime is the guest's own: STOP to RESUME, within what it says of its uncertainty.
+    expect(Math.abs(report.downtimeMs - handovers[0]!.downtimeMs)).toBeLessThanOrEqual(
+      report.downtimeUncertaintyMs + 2,
+    );
+  });
+});
+
+test('a silent guest with known addresses is announced by ARP in both forms and by neighbour advertisements, and the switch follows', async () => {
+  const hosts = await build({ ipv6: true });
+  const guest = { silent: true, ipv6: false, guestAnnounce: false } as const;
+  const src = await hosts.startGuest('a', guest);
+  const dst = await hosts.startIncoming('b', guest);
+  const agents = await hostedAgents(hosts, src.qemu.dir);
+  await speakOnce(hosts);
+  expect(await hosts.switchPort(guestMac())).toBe('to-a');
+  const capture = await hosts.capture('switch', 'to-b', { filter: 'arp or rarp or icmp6', direction: 'in' });
+  const report = await agents.migrate(`qemu:${src.qemu.productQmp}`, `qemu:${dst.qemu.productQmp}`, [
+    ...['--strategy', 'precopy', '--announce-ip', ADDRESSES.guest, '--announce-ip', ADDRESSES.guest6],
+  ]);
+  expect(report.outcome).toBe('completed');
+  expect(await hosts.switchPort(guestMac())).toBe('to-b');
+  await capture.waitFor(() => capture.frames.filter(isAdvertisement).length >= 5);
+  await capture.stop();
+  const requests = capture.frames.filter((frame) => isArp(frame, 1));
+  const replies = capture.frames.filter((frame) => isArp(frame, 2));
+  const advertisements = capture.frames.filter(isAdvertisement);
+  for (const frames of [requests, replies, advertisements]) {
+    expect(frames.length).toBeGreaterThanOrEqual(5);
+    expect(new Set(frames.map((frame) => frame.sourceMac))).toEqual(new Set([guestMac()]));
+    expect(frames.at(-1)!.atMs - frames[0]!.atMs).toBeGreaterThan(500);
+  }
+  expect(requests[0]).toMatchObject({ senderIp: ADDRESSES.guest, targetIp: ADDRESSES.guest });
+  expect(advertisements[0]).toMatchObject({ target: 'fd00:10:0:0:0:0:0:2', override: true, solicited: false });
+  expect(report.announce.interfaces).toEqual(['br0']);
+  expect(report.announce.frames).toBe(requests.length + replies.length + advertisements.length);
+});
+
+test('a silent guest without any known address is announced by RARP', async () => {
+  const hosts = await build();
+  const guest = { silent: true, guestAnnounce: false } as const;
+  const src = await hosts.startGuest('a', guest);
+  const dst = await hosts.startIncoming('b', guest);
+  const agents = await hostedAgents(hosts, src.qemu.dir);
+  const capture = await hosts.capture('switch', 'to-b', { filter: 'rarp', direction: 'in' });
+  const report = await agents.migrate(`qemu:${src.qemu.productQmp}`, `qemu:${dst.qemu.productQmp}`, [
+    ...['--strategy', 'postcopy'],
+  ]);
+  expect(report.outcome).toBe('completed');
+  expect(report.announce.frames).toBeGreaterThanOrEqual(5);
+  await capture.waitFor(() => capture.frames.length >= report.announce.frames);
+  await capture.stop();
+  expect(new Set(capture.frames.map((frame) => frame.kind))).toEqual(new Set(['rarp']));
+  expect(await hosts.switchPort(guestMac())).toBe('to-b');
+});
+
+/** The switch learns where the guest is when it answers once. */
+async function speakOnce(hosts: TwoHosts): Promise<void> {
+  await hosts.exec('client', ['busybox', 'ping', '-c', '1', '-W', '5', ADDRESSES.guest]);
+}
+
+function isArp(frame: Frame, operation: number): frame is Frame & { senderIp: string; targetIp: string } {
+  return frame.kind === 'arp' && frame.operation === operation && frame.senderIp === frame.targetIp;
+}
+
+function isAdvertisement(frame: Frame): boolean {
+  return frame.kind === 'neighbour-advertisement' && frame.sourceMac === guestMac();
+}
