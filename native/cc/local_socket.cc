@@ -111,6 +111,7 @@ void LocalSocket::Export(Napi::Env env, Napi::Object table) {
             DefineClass(env, "LocalSocket",
                         {InstanceMethod<&LocalSocket::Accept>("accept"), InstanceMethod<&LocalSocket::Adopt>("adopt"),
                          InstanceMethod<&LocalSocket::Receive>("receive"), InstanceMethod<&LocalSocket::Send>("send"),
+                         InstanceMethod<&LocalSocket::TrySend>("trySend"),
                          InstanceMethod<&LocalSocket::Close>("close")}));
 }
 
@@ -200,6 +201,29 @@ void LocalSocket::Send(const Napi::CallbackInfo& info) {
     const SendTurn turn(*channel, ticket);
     return SendBytes(*channel, bytes);
   });
+}
+
+Napi::Value LocalSocket::TrySend(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Bytes bytes = BytesOf(info[0], "bytes must be a Uint8Array");
+  if (!channel_) Throw(env, Code::Closed, kClosed);
+  {
+    // Sends that wait on threads go first.
+    const std::lock_guard<std::mutex> lock(channel_->mutex);
+    if (channel_->serving != channel_->tickets) return Napi::Number::New(env, 0);
+  }
+  size_t done = 0;
+  while (done < bytes.size) {
+    const ssize_t sent = send(channel_->socket.fd(), bytes.data + done, bytes.size - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent >= 0) {
+      done += static_cast<size_t>(sent);
+    } else if (errno == EAGAIN) {
+      break;
+    } else if (errno != EINTR) {
+      Throw(env, Code::System, "send failed", errno);
+    }
+  }
+  return Napi::Number::New(env, static_cast<double>(done));
 }
 
 void LocalSocket::Close(const Napi::CallbackInfo&) { Shut(); }

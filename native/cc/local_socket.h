@@ -41,6 +41,8 @@ class LocalSocket : public Napi::ObjectWrap<LocalSocket> {
   void Receive(const Napi::CallbackInfo& info);
   // send(bytes, settle)
   void Send(const Napi::CallbackInfo& info);
+  // trySend(bytes): on the calling thread, without waiting; returns how many went
+  Napi::Value TrySend(const Napi::CallbackInfo& info);
   // close(), any number of times
   void Close(const Napi::CallbackInfo& info);
   void Shut();

@@ -28,6 +28,7 @@ export interface NativeLocalSocket {
   adopt(): void;
   receive(buffer: Uint8Array, atLeast: number, lingerMs: number, settle: Settle): void;
   send(bytes: Uint8Array, settle: Settle): void;
+  trySend(bytes: Uint8Array): number;
   close(): void;
 }
 

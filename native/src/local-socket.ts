@@ -44,6 +44,19 @@ export class LocalSocket {
     await this.#run((settle) => this.#socket.send(bytes, settle));
   }
 
+  /**
+   * Sends a little at once, on the calling thread, where a thread's wake-up would cost more than the copy.
+   * What the kernel does not take now goes the way of `send`, which the result is then.
+   */
+  sendSoon(bytes: Uint8Array): Promise<void> {
+    try {
+      const sent = this.#socket.trySend(bytes);
+      return sent === bytes.length ? Promise.resolve() : this.send(bytes.subarray(sent));
+    } catch (thrown) {
+      return Promise.reject(nativeThrown(thrown));
+    }
+  }
+
   /** Any number of times. What waits on it ends: `receive` with 0, `send` with `E_NATIVE_CLOSED`. */
   close(): void {
     this.#closed = true;

@@ -64,6 +64,31 @@ test('sends go out in the order of the calls', async () => {
   server.close();
 });
 
+test('small sends go out at once, and in order with those that have to wait for the reader', async () => {
+  const { native, peer } = await pair();
+  peer.pause();
+  const pieces = Array.from({ length: 60 }, (_, i) => Buffer.alloc(20_000, i));
+  const sent: Promise<void>[] = [];
+  // Whatever does not fit is one send under way; the next call waits for its turn behind it.
+  for (const piece of pieces) {
+    sent.push(native.sendSoon(piece));
+    if (sent.length % 2 === 0 && sent.length > 30) break;
+  }
+  const expected = Buffer.concat(pieces.slice(0, sent.length));
+  const got: Buffer[] = [];
+  const all = new Promise<void>((resolve) => {
+    peer.on('data', (chunk) => {
+      got.push(chunk as Buffer);
+      if (Buffer.concat(got).length === expected.length) resolve();
+    });
+  });
+  peer.resume();
+  await Promise.all([all, ...sent]);
+  expect(Buffer.compare(Buffer.concat(got), expected)).toBe(0);
+  native.close();
+  peer.destroy();
+});
+
 test('a receive that lingers gives what has come when nothing more does', async () => {
   const { native, peer } = await pair();
   peer.write('abc');

@@ -257,7 +257,13 @@ export class DestSession implements RunningMigration {
       throw new PayloadError('the migration cannot be started twice, or before it was opened');
     this.#phase = 'setup';
     this.#builder = new ReportBuilder({ guest: this.#uri, strategy: 'auto', startedAt: machineNow() });
-    this.#journal = await JournalFile.open(journalPath(stateDir, `${identity.session}-dest`));
+    const journal = await JournalFile.open(journalPath(stateDir, `${identity.session}-dest`));
+    this.#journal = journal;
+    // The source gave up meanwhile.
+    if (this.#report) {
+      await journal.close();
+      return;
+    }
     const { state, actions } = startDest('precopy', LIMITS, machineNow());
     this.#machine = new SwitchoverMachine(state, {
       step: stepDest,

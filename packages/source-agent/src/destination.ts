@@ -182,7 +182,7 @@ async function openLink(options: DestinationOptions, name: string, rateLimiter?:
     name,
     window: {
       maxBytes: options.limits.windowBytes,
-      minBytes: Number(process.env['VMFERRY_MINW'] ?? 512 * 1024),
+      minBytes: Math.min(LEAST_WINDOW_BYTES, options.limits.windowBytes),
     },
     ...(rateLimiter ? { rateLimiter } : {}),
     onFrame: (frame, link) => link.consumed(frame),

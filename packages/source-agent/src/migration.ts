@@ -289,12 +289,9 @@ export class SourceMigration implements RunningMigration {
       tick: { type: 'tick' },
     });
     this.#machine = machine;
-    try {
-      machine.begin(actions);
-      await this.#setUp();
-    } catch (error) {
-      this.#fail(error);
-    }
+    machine.begin(actions);
+    // Not awaited: the end may come before all is set up.
+    this.#setUp().catch((error: unknown) => this.#fail(error));
     return await finished;
   }
 

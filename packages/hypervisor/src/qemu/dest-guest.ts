@@ -10,17 +10,27 @@
  * source that goes on after all finds them free.
  */
 import { GuestError } from '@vmferry/engine/errors';
-import type {
-  DestEvent,
-  DestGuest,
-  DestItem,
-  DestPlan,
-  GuestDescription,
-  PageBatch,
-  PrepareResult,
-  RamLayout,
+import {
+  type DestEvent,
+  type DestGuest,
+  type DestItem,
+  type DestPlan,
+  type GuestDescription,
+  type PageBatch,
+  PageKind,
+  type PageRange,
+  type PrepareResult,
+  type RamLayout,
 } from '@vmferry/engine/guest';
-import { type BlockIndex, blockIndex, type Millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
+import {
+  type BlockIndex,
+  blockIndex,
+  bytes,
+  type Millis,
+  PAGE_BYTES,
+  pages,
+  round,
+} from '@vmferry/engine/units';
 import type { LocalSocket } from '@vmferry/native/local-socket';
 import { EventQueue } from '../event-queue.ts';
 import { destSettings, MigrationSettings } from './inspect/capabilities.ts';
@@ -60,6 +70,11 @@ export class QemuDestGuest implements DestGuest {
   #blocks = new Map<string, BlockIndex>();
   #postcopy = false;
   #opened = false;
+  #discarding = false;
+  /** What QEMU asked for and was not given, by its first page. */
+  readonly #awaited = new Map<number, PageRange>();
+  /** Settled when `open` has come to its end, whichever way. */
+  #opening: Promise<unknown> = Promise.resolve();
 
   /**
    * `endUnused`: QEMU was started for this migration and ends with `close` when nothing came of it.
@@ -145,7 +160,13 @@ export class QemuDestGuest implements DestGuest {
     }
   }
 
-  async open(plan: DestPlan): Promise<void> {
+  open(plan: DestPlan): Promise<void> {
+    const opened = this.#open(plan);
+    this.#opening = opened.catch(() => {});
+    return opened;
+  }
+
+  async #open(plan: DestPlan): Promise<void> {
     const place = await privateSocketPath();
     try {
       await this.#asking(async () => {
@@ -193,6 +214,9 @@ export class QemuDestGuest implements DestGuest {
   }
 
   async #applyPages(writer: SocketWriter, batch: PageBatch): Promise<void> {
+    if (this.#awaited.size > 0) {
+      for (const page of batch.pages) this.#awaited.delete(pageKey(batch.block, page));
+    }
     let encoded: Uint8Array;
     try {
       encoded = this.#encoder.encodePages(batch, writer.scratch(this.#encoder.maxEncodedBytes(batch)));
@@ -277,7 +301,32 @@ export class QemuDestGuest implements DestGuest {
   }
 
   async discard(): Promise<void> {
-    if (this.#opened) await this.#quit();
+    // What is half begun cannot be ended: it would begin after its end.
+    await this.#opening;
+    if (!this.#opened) {
+      await this.settle();
+      return;
+    }
+    this.#discarding = true;
+    for (const range of this.#awaited.values()) this.#answerWithZeros(range);
+    await this.#quit();
+  }
+
+  /** A QEMU that waits for a page does not end, and keeps the disks; what it gets does not matter any more. */
+  #answerWithZeros({ block, first, count }: PageRange): void {
+    const batch: PageBatch = {
+      type: 'pages',
+      block,
+      round: round(0),
+      lane: 'express',
+      pages: Uint32Array.from({ length: count }, (_, index) => first + index),
+      kinds: new Uint8Array(count).fill(PageKind.zero),
+      content: new Uint8Array(0),
+      headroomBytes: bytes(0),
+      release: () => {},
+    };
+    // One that takes no more has ended.
+    this.apply(batch).catch(() => {});
   }
 
   async #quit(): Promise<void> {
@@ -309,11 +358,17 @@ export class QemuDestGuest implements DestGuest {
       if (block === undefined) return;
       const first = Math.floor(reply.start / PAGE_BYTES);
       const count = Math.ceil((reply.start + reply.length) / PAGE_BYTES) - first;
-      this.#events.push({ type: 'fault', range: { block, first: pages(first), count: pages(count) } });
+      this.#onFault({ block, first: pages(first), count: pages(count) });
       return;
     }
     if (reply.type === 'pong' && reply.value === STATE_LOADED_PING) this.#stateLoaded.resolve();
     this.#events.push({ type: 'reply', bytes: reply.bytes });
+  }
+
+  #onFault(range: PageRange): void {
+    this.#awaited.set(pageKey(range.block, range.first), range);
+    if (this.#discarding) this.#answerWithZeros(range);
+    else this.#events.push({ type: 'fault', range });
   }
 
   #need(): SocketWriter {
@@ -328,6 +383,10 @@ export class QemuDestGuest implements DestGuest {
       throw asGuestError(error);
     }
   }
+}
+
+function pageKey(block: BlockIndex, page: number): number {
+  return block * 2 ** 32 + page;
 }
 
 function deferred(): Deferred {

@@ -16,6 +16,8 @@ interface Waiting {
 const SCRATCH_BYTES = 1056 * 1024;
 /** Writes that are handed on at a time: the second waits on its thread while the first goes. */
 const DEPTH = 2;
+/** Answers to faults are small, and a thread's wake-up is longer than their copy. */
+const AT_ONCE_BYTES = 80 * 1024;
 const KEEP_SCRATCH = 6;
 
 export class SocketWriter {
@@ -50,7 +52,8 @@ export class SocketWriter {
     const job = this.#queues.express.shift() ?? this.#queues.bulk.shift();
     if (!job) return;
     this.#writing += 1;
-    this.#socket.send(job.bytes).then(
+    const small = job.bytes.length <= AT_ONCE_BYTES;
+    (small ? this.#socket.sendSoon(job.bytes) : this.#socket.send(job.bytes)).then(
       () => {
         this.#writing -= 1;
         if (job.pooled) this.#giveBack(job.bytes);

@@ -80,11 +80,12 @@ export class QemuSourceGuest implements SourceGuest {
   #migrating = false;
   #rollingBack = false;
   #postcopy = false;
-  #replying: Promise<void> = Promise.resolve();
   /** Settled when `open` has come to its end, whichever way. */
   #opening: Promise<unknown> = Promise.resolve();
   /** Post-copy: QEMU has sent the last page and waits for the destination's word. */
   #ramEnded = false;
+  /** The stream was decoded to its end. */
+  #decoded = false;
   #unsubscribe: (() => void)[] = [];
 
   /** @throws GuestError when the monitor cannot be had */
@@ -254,6 +255,7 @@ export class QemuSourceGuest implements SourceGuest {
     const ending = await this.#asking(() => this.#settled());
     if (ending !== 'completed') throw await this.#failure();
     for (let aside = this.#asides.shift(); aside; aside = this.#asides.shift()) yield aside;
+    this.#decoded = true;
     const end = decoder.finish();
     if (end.state === 'truncated') {
       throw new GuestError(
@@ -346,11 +348,9 @@ export class QemuSourceGuest implements SourceGuest {
     if (!this.#rollingBack) this.#reply(message);
   }
 
-  /** In order; a QEMU that reads no more has told why, or will. */
+  /** A QEMU that reads no more has told why, or will. */
   #reply(message: Uint8Array): void {
-    this.#replying = this.#replying.then(async () => {
-      await this.#socket?.send(message).catch(() => {});
-    });
+    this.#socket?.sendSoon(message).catch(() => {});
   }
 
   async setBandwidth(rate: BytesPerSec): Promise<void> {
@@ -387,48 +387,55 @@ export class QemuSourceGuest implements SourceGuest {
     // What is half begun cannot be ended: it would begin after its end.
     await this.#opening;
     await this.#asking(async () => {
-      if (this.#migrating) {
-        if (this.#postcopy || (await this.#status()) === 'postcopy-active') await this.#drain();
-        else await this.#cancel();
-      }
+      if (this.#migrating) await this.#giveUp();
       await this.#takeBack();
       await this.#settings.restore();
     });
   }
 
-  async #cancel(): Promise<void> {
+  /**
+   * While QEMU writes with the guest stopped, it leaves its monitor unanswered: what it writes is read all the
+   * time. A post-copy is let finish into nothing.
+   */
+  async #giveUp(): Promise<void> {
+    const drained = this.#drain();
     const status = await this.#status();
-    if (!isEnding(status)) await this.#client.execute('migrate_cancel');
-    // Only now: had the socket broken first, QEMU would have had an error of its own to report.
-    this.#reader?.discard();
+    if (this.#postcopy || status === 'postcopy-active') await drained;
+    else if (!isEnding(status)) await this.#client.execute('migrate_cancel');
     await this.#settled();
     this.#socket?.close();
+    await drained;
   }
 
-  /** Lets QEMU finish its post-copy into nothing. */
+  /** Reads until QEMU closes its end, and throws all of it away. */
   async #drain(): Promise<void> {
-    const reader = this.#reader!;
-    this.#throwAway();
+    const reader = this.#reader;
+    if (!reader) return;
+    let understood = this.#throwAway();
     while (!reader.ended) {
       const chunk = reader.read();
       if (!chunk) await reader.more();
-      else if (!this.#ramEnded) {
-        this.#decoder!.push(chunk);
-        this.#throwAway();
-      }
+      else if (understood && !this.#ramEnded) understood = this.#throwAway(chunk);
     }
-    await this.#settled();
-    this.#socket?.close();
   }
 
-  /** What the decoder holds. After the last page QEMU waits for the word that all have arrived. */
-  #throwAway(): void {
+  /** After the last page of a post-copy QEMU waits for the word that all have arrived. */
+  #throwAway(chunk?: Buffer): boolean {
     const decoder = this.#decoder!;
-    for (let item = decoder.next(); item; item = decoder.next()) {
-      if (item.type === 'pages') item.release();
-      else if (item.type === 'ram-end') this.#ramEnded = true;
+    if (this.#decoded) return false;
+    try {
+      if (chunk) decoder.push(chunk);
+      for (let item = decoder.next(); item; item = decoder.next()) {
+        if (item.type === 'pages') item.release();
+        else if (item.type === 'state-complete') this.#postcopy = true;
+        else if (item.type === 'ram-end') this.#ramEnded = this.#postcopy;
+      }
+    } catch {
+      // The word may come early; that the stream is not understood matters to nobody any more.
+      this.#ramEnded = this.#postcopy;
     }
     if (this.#ramEnded) this.#reply(this.#replies.shut(0));
+    return !this.#ramEnded;
   }
 
   /** Lets the guest run if it ran before, and makes sure that it does. */

@@ -9,7 +9,7 @@ import { type BlockIndex, PAGE_BYTES } from '@vmferry/engine/units';
 
 /** Pages of one fault are few; what is never answered (sent before the fault) must not pile up. */
 const MAX_WAITING = 65_536;
-const ALONG = 15;
+const ALONG = 31;
 
 export class UrgentPages {
   readonly #waiting = new Set<number>();

@@ -78,8 +78,8 @@ export const yankReply = z.array(z.looseObject({ type: z.string() }));
 export const textReply = z.string();
 
 /** `data` of the events that vmferry listens to. STOP and RESUME have none. */
-export const stopEvent = emptySchema;
-export const resumeEvent = emptySchema;
+export const stopEvent = z.looseObject({});
+export const resumeEvent = z.looseObject({});
 /** Statuses are those of query-migrate. */
 export const migrationEvent = z.looseObject({ status: z.string() });
 /** The round that begins, from 1. */
