@@ -30,7 +30,9 @@ const { values } = parseArgs({
 const runs = Number(values.runs);
 const link = values.rate === 'none' ? {} : { rate: values.rate };
 const strategies = values.only.split(',') as ('precopy' | 'postcopy' | 'hybrid')[];
-const peers: readonly QemuMode[] = [...new Set(strategies.map((s) => (s === 'precopy' ? 'precopy' : 'postcopy')))] as const;
+const peers: readonly QemuMode[] = [
+  ...new Set(strategies.map((s) => (s === 'precopy' ? 'precopy' : 'postcopy'))),
+] as const;
 
 const rows: Row[] = [];
 for (let run = 1; run <= runs; run += 1) {
@@ -64,7 +66,13 @@ const modes = [...new Set(rows.map((row) => row.mode))];
 const medians = new Map(modes.map((mode) => [mode, medianRow(rows.filter((row) => row.mode === mode))]));
 const claims = [
   claim('total time of pre-copy against QEMU', 'vmferry precopy', 'qemu precopy', (row) => row.totalMs, 0.7),
-  claim("client's gap in post-copy against QEMU", 'vmferry postcopy', 'qemu postcopy', (row) => row.udpGapMs, 0.3),
+  claim(
+    "client's gap in post-copy against QEMU",
+    'vmferry postcopy',
+    'qemu postcopy',
+    (row) => row.udpGapMs,
+    0.3,
+  ),
   memoryClaim(256),
 ].filter((each) => each !== undefined);
 
@@ -82,7 +90,8 @@ else {
       'peak agent MiB': row.peakMiB === undefined ? '' : Math.round(row.peakMiB),
     })),
   );
-  for (const each of claims) console.log(`${each.holds ? 'holds' : 'FAILS'}  ${each.what}: ${each.value} (at most ${each.most})`);
+  for (const each of claims)
+    console.log(`${each.holds ? 'holds' : 'FAILS'}  ${each.what}: ${each.value} (at most ${each.most})`);
 }
 process.exitCode = claims.every((each) => each.holds) ? 0 : 1;
 

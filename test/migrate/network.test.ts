@@ -72,7 +72,11 @@ test('a silent guest with known addresses is announced by ARP in both forms and 
     expect(frames.at(-1)!.atMs - frames[0]!.atMs).toBeGreaterThan(500);
   }
   expect(requests[0]).toMatchObject({ senderIp: ADDRESSES.guest, targetIp: ADDRESSES.guest });
-  expect(advertisements[0]).toMatchObject({ target: 'fd00:10:0:0:0:0:0:2', override: true, solicited: false });
+  expect(advertisements[0]).toMatchObject({
+    target: 'fd00:10:0:0:0:0:0:2',
+    override: true,
+    solicited: false,
+  });
   expect(report.announce.interfaces).toEqual(['br0']);
   expect(report.announce.frames).toBe(requests.length + replies.length + advertisements.length);
 });
