@@ -1,4 +1,11 @@
-import type { CommandIo } from '../io.ts';
+/** `vmferry demo`: moves a running guest by every strategy and shows what it took. */
+import { writeFile } from 'node:fs/promises';
+import { type CommandIo, onInterrupt, write } from '../io.ts';
+import { usageError } from '../reports.ts';
+import { renderPage } from './page.ts';
+import { type DemoResult, findQemuDemo, type QemuDemo } from './qemu-demo.ts';
+import { findMissing } from './requirements.ts';
+import { renderTable } from './table.ts';
 
 export interface DemoOptions {
   readonly backend: 'auto' | 'qemu' | 'sim';
@@ -7,8 +14,86 @@ export interface DemoOptions {
   readonly io: CommandIo;
 }
 
-/** Gives the exit status. */
-export async function runDemo(options: DemoOptions): Promise<number> {
-  options.io.stderr.write('vmferry demo is not built into this version\n');
-  return 2;
+const NO_SIMULATION = 'The simulated guest, which needs nothing of this, comes in a later version.\n';
+
+/**
+ * Gives the exit status: 0 all went well; 1 a move failed, or the guest was damaged; 2 nothing was begun;
+ * 130 interrupted. `find` gives the demo on real guests.
+ */
+export async function runDemo(
+  options: DemoOptions,
+  find: () => Promise<QemuDemo | undefined> = findQemuDemo,
+): Promise<number> {
+  const { io, backend, report } = options;
+  if (backend === 'sim') {
+    await write(io.stderr, 'vmferry demo: the simulated guest comes in a later version.\n');
+    return 2;
+  }
+  const missing = await findMissing(io.env);
+  if (missing !== undefined) {
+    await write(
+      io.stderr,
+      `vmferry demo: real guests need what is not here: ${missing.programs.join(', ')}. As root, run:\n` +
+        `  apt-get install --no-install-recommends ${missing.packages.join(' ')}\n${NO_SIMULATION}`,
+    );
+    return 2;
+  }
+  const demo = await find();
+  if (demo === undefined) {
+    await write(
+      io.stderr,
+      "vmferry demo: the demo's guest comes with a checkout of vmferry: run `make demo` there.\n",
+    );
+    return 2;
+  }
+  const result = await runOnQemu(demo, io);
+  if (result === 'interrupted') return 130;
+  await write(io.stdout, renderResult(result));
+  if (report !== undefined) await save(report, result);
+  return isGood(result) ? 0 : 1;
+}
+
+async function runOnQemu(demo: QemuDemo, io: CommandIo): Promise<DemoResult | 'interrupted'> {
+  const interrupt = new AbortController();
+  const stopListening = onInterrupt(io.signals, (times) => {
+    if (times === 1) io.stderr.write('taking the demo down\n');
+    interrupt.abort();
+  });
+  try {
+    return await demo.runQemuDemo({
+      say: (line) => void io.stderr.write(`${line}\n`),
+      signal: interrupt.signal,
+    });
+  } catch (thrown) {
+    if (interrupt.signal.aborted) return 'interrupted';
+    throw thrown;
+  } finally {
+    stopListening();
+  }
+}
+
+/** With a line break at its end. */
+function renderResult({ setting, moves, verdict }: DemoResult): string {
+  const errors = moves.flatMap(({ strategy, report: { error } }) =>
+    error === null ? [] : [`${strategy}: ${error.message} (${error.code}) ${error.remedy}`],
+  );
+  const lines = [...setting, ...errors, verdict.words].map((line) => `${line}\n`);
+  return `\n${renderTable(moves)}\n${lines.join('')}`;
+}
+
+/** A host that cannot do post-copy, and was told so before anything was touched, is no failure of the demo. */
+function isGood({ moves, verdict }: DemoResult): boolean {
+  const fine = ({ report: { outcome, error } }: DemoResult['moves'][number]) =>
+    outcome === 'completed' || (outcome === 'refused' && error?.code === 'E_NO_USERFAULTFD');
+  return verdict.sound && moves.every(fine);
+}
+
+async function save(file: string, result: DemoResult): Promise<void> {
+  try {
+    await writeFile(file, renderPage(result, new Date()));
+  } catch (thrown) {
+    throw usageError(
+      `--report: cannot write ${file}: ${thrown instanceof Error ? thrown.message : String(thrown)}`,
+    );
+  }
 }

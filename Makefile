@@ -1,0 +1,41 @@
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+BIN := node_modules/.bin
+
+.PHONY: help setup build test demo bench lint format unit e2e clean
+
+help: ## This list.
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 16
+
+setup: ## Installs what is missing: Debian packages (as root), pnpm, dependencies.
+	@scripts/setup
+
+build: setup ## The addon and the TypeScript.
+	@scripts/build
+
+test: setup ## All there is: lint, knip, types, unit, end to end.
+	@node scripts/test.mjs
+
+demo: ## Moves a running guest by every strategy and prints what it took. DEMO="--report FILE.html"
+	@scripts/setup demo
+	@scripts/build
+	@./vmferry demo $(DEMO)
+
+bench: build ## Beside QEMU's own migration. BENCH="--runs 3 --rate 1gbit"
+	@node test/dist/bench/main.js $(BENCH)
+
+lint: setup ## Biome and knip.
+	@$(BIN)/biome check --error-on-warnings .
+	@$(BIN)/knip
+
+format: setup ## Puts the code in its form.
+	@$(BIN)/biome check --write .
+
+unit: build ## The tests of the packages. TEST="packages/wire"
+	@$(BIN)/vitest run --project unit $(TEST)
+
+e2e: build ## The tests across packages. TEST="test/migrate"
+	@$(BIN)/vitest run --project e2e $(TEST)
+
+clean: ## Removes what was built; not the dependencies.
+	@rm -rf native/build native/dist native/.cache packages/*/dist test/dist .cache/types .cache/test

@@ -1,0 +1,60 @@
+// All there is to run before a commit, in the order in which it fails fastest. Ends with "N passed, N failed"
+// over both halves of the tests. In CI (CI set, as .ci/run does) a skipped test is a failure.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { relative } from 'node:path';
+
+const BIN = 'node_modules/.bin';
+const RESULTS = '.cache/test';
+
+/** Gives the exit status; a signal counts as 1. */
+function run(command, ...args) {
+  const { status, error } = spawnSync(command, args, { stdio: 'inherit' });
+  if (error) throw error;
+  return status ?? 1;
+}
+
+for (const [name, ...command] of [
+  ['lint', `${BIN}/biome`, 'check', '--error-on-warnings', '.'],
+  ['knip', `${BIN}/knip`],
+  ['build and types', 'scripts/build'],
+]) {
+  console.log(`== ${name}`);
+  if (run(...command) === 0) continue;
+  console.log(`make test: ${name} failed, no test was run`);
+  process.exit(1);
+}
+
+rmSync(RESULTS, { recursive: true, force: true });
+mkdirSync(RESULTS, { recursive: true });
+let passed = 0;
+let failed = 0;
+for (const project of ['unit', 'e2e']) {
+  console.log(`== ${project}`);
+  const file = `${RESULTS}/${project}.json`;
+  const status = run(
+    ...[`${BIN}/vitest`, 'run', '--project', project, '--retry', '0'],
+    ...['--reporter', 'default', '--reporter', 'json', `--outputFile.json=${file}`],
+  );
+  const counts = count(file);
+  passed += counts.passed;
+  // What failed outside a test (an import, a hook, an unhandled rejection) has no test to be counted with.
+  failed += status === 0 ? counts.failed : Math.max(1, counts.failed);
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 ? 0 : 1;
+
+function count(file) {
+  if (!existsSync(file)) return { passed: 0, failed: 0 };
+  const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(file, 'utf8'));
+  const skipped = testResults.flatMap(({ name, assertionResults }) =>
+    assertionResults
+      .filter(({ status }) => status !== 'passed' && status !== 'failed')
+      .map(({ fullName }) => `${relative('.', name)}: ${fullName}`),
+  );
+  for (const test of skipped) console.log(`skipped: ${test}`);
+  return {
+    passed: numPassedTests,
+    failed: numFailedTests + (process.env['CI'] ? skipped.length : 0),
+  };
+}
