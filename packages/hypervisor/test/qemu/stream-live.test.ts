@@ -42,6 +42,7 @@ async function underWay(
   passes: number,
   capabilities: readonly string[] = [],
   destArgs: readonly string[] = [],
+  bandwidth = 128 * MiB,
 ): Promise<{ source: Qemu; dest: Qemu; done: Promise<Carried> }> {
   const [source, dest] = await Promise.all([
     start(options),
@@ -55,7 +56,7 @@ async function underWay(
   const carrier = await carry(source, dest);
   await dest.run('migrate-incoming', { uri: carrier.destUri });
   // Rounds go on until the test lets them end.
-  await source.run('migrate-set-parameters', { 'max-bandwidth': 128 * MiB, 'downtime-limit': 1 });
+  await source.run('migrate-set-parameters', { 'max-bandwidth': bandwidth, 'downtime-limit': 1 });
   await source.run('migrate', { uri: carrier.sourceUri });
   await source.waitFor('MIGRATION_PASS', ({ pass }) => Number(pass) >= passes);
   return { source, dest, done: carrier.done };
@@ -91,7 +92,8 @@ describe('between two QEMUs the codec', () => {
 
   it('carries a running guest by post-copy, with its faults answered', async () => {
     const options = { memoryMiB: 16, top: 12 * MiB };
-    const { source, dest, done } = await underWay(options, 2, ['postcopy-ram']);
+    // Slow enough that the first round cannot end, and with it the migration, before post-copy begins.
+    const { source, dest, done } = await underWay(options, 1, ['postcopy-ram'], [], 4 * MiB);
     await source.run('migrate-start-postcopy');
     await dest.migrationStatus('completed');
     await source.migrationStatus('completed');
