@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ErrorReport } from '@vmferry/engine/errors';
 import { exitStatus, type MigrationReport } from '@vmferry/engine/report/report';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import {
   type BootSectorOptions,
   bootSectorHardware,
@@ -403,6 +403,33 @@ describe('a destination agent that does not take the guest', () => {
       { by: strict, dest },
     );
     await moveTo(dest);
+  });
+
+  test('a QEMU that the agent started for a guest that does not fit has ended, each time', async () => {
+    const qmp = join(await mkdtemp(join(tmpdir(), 'own-')), 'qmp');
+    const started = [
+      'qemu-system-x86_64',
+      '-accel',
+      'tcg',
+      '-m',
+      '32',
+      '-nodefaults',
+      '-display',
+      'none',
+      '-S',
+    ];
+    const command = [...started, '-incoming', 'defer', '-qmp', `unix:${qmp},server=on,wait=off`];
+    const own = later(await startAgents({ guests: { vm: { qmp, command } } }), (a) => a.close());
+    for (let attempt = 1; attempt <= 2; attempt += 1) {
+      await refused(
+        { destGuest: 'qemu:vm' },
+        { code: 'E_GUEST_MISMATCH', side: 'dest', says: [/memory size/], remedy: /of memory/ },
+        { by: own },
+      );
+      await vi.waitFor(() => expect(Qmp.connect(qmp)).rejects.toThrow(/ECONNREFUSED|ENOENT/), {
+        timeout: 10_000,
+      });
+    }
   });
 
   test('nobody at the address is told as that', async () => {

@@ -4,6 +4,7 @@ import type { MigrationReport } from '@vmferry/engine/report/report';
 import { expect, test } from 'vitest';
 import type { LinuxGuestOptions } from '../guest/linux.ts';
 import { GuestProcess, verifyHistory } from '../rig/guest.ts';
+import { within } from '../rig/process.ts';
 import { RunWatcher } from '../rig/watcher.ts';
 import { follow, startAgents } from './agents.ts';
 import { leftInTmp, ranAlone, settingsOf, useLater, usePrivateTmp } from './traces.ts';
@@ -41,7 +42,7 @@ test.each(['precopy', 'postcopy', 'hybrid'] as const)(
       expect(report.error, `move ${move}`).toBeNull();
       expect(report).toMatchObject({ outcome: 'completed', strategy });
       expect(await settingsOf(there.qemu), `move ${move}`).toEqual(settings);
-      await here.qemu.process.exited;
+      await within(20_000, () => `end of the source QEMU of move ${move}`, here.qemu.process.exited);
       places.push(there);
       reports.push(report);
       await there.nextTick();

@@ -35,6 +35,7 @@ import type { LocalSocket } from '@vmferry/native/local-socket';
 import { EventQueue } from '../event-queue.ts';
 import { destSettings, MigrationSettings } from './inspect/capabilities.ts';
 import { compareForMigration } from './inspect/compare.ts';
+import { memoryBeyondUserfaultfd } from './inspect/file-memory.ts';
 import { describeGuest } from './inspect/guest.ts';
 import { connectToQemu, privateSocketPath } from './migration-socket.ts';
 import { QmpClient } from './qmp/client.ts';
@@ -133,6 +134,7 @@ export class QemuDestGuest implements DestGuest {
       }
       const own = await describeGuest(this.#client, this.#name);
       reasons.push(...compareForMigration(description, own, { postcopy: plan.postcopy }));
+      if (plan.postcopy) reasons.push(...(await memoryBeyondUserfaultfd(this.#client)));
       if (reasons.length === 0 && plan.postcopy) reasons.push(...(await this.#tryPostcopy()));
       if (reasons.length > 0) return { ok: false, reasons };
       return { ok: true, hypervisorVersion: own.hypervisorVersion, nics: own.nics };
