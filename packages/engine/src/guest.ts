@@ -154,8 +154,6 @@ export interface SourceGuest {
   startPostcopy(): Promise<void>;
   /** Asks for pages (post-copy). Pages that were sent already are passed over in silence. */
   requestPages(ranges: readonly PageRange[], lane: Lane): void;
-  /** Post-copy: nothing more will be asked for, whatever is left is to be sent now. */
-  flushRemaining(): Promise<void>;
   /** 0 means no limit. */
   setBandwidth(rate: BytesPerSec): Promise<void>;
   /** Slows the guest's CPUs by `percent` (0 to 99); 0 lets go. */

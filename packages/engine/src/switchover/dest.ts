@@ -14,18 +14,19 @@
  *
  * In `ready` only the source's word counts: a lost link, a timeout or a restart keeps the guest paused.
  */
-import type { ErrorCode, GuestRunsOn } from '../errors.ts';
+import type { GuestRunsOn } from '../errors.ts';
 import { type DestRecordState, type JournalRecord, modeOf } from '../journal/records.ts';
 import { type Millis, millis } from '../units.ts';
-import type {
-  Failure,
-  Step,
-  SwitchoverEvent,
-  SwitchoverMode,
-  SwitchoverNote,
-  SwitchoverReport,
-  ToDest,
-  ToSource,
+import {
+  type Failure,
+  report,
+  type Step,
+  type SwitchoverEvent,
+  type SwitchoverMode,
+  type SwitchoverNote,
+  type SwitchoverReport,
+  type ToDest,
+  type ToSource,
 } from './protocol.ts';
 
 export interface DestLimits {
@@ -411,14 +412,4 @@ function journal(record: DestRecordState): DestAction {
 
 function discarded(cause: Failure): ToSource {
   return { type: 'discarded', why: cause.why };
-}
-
-function report(
-  outcome: SwitchoverReport['outcome'],
-  code: ErrorCode | null,
-  why: string,
-  guestRunsOn: GuestRunsOn,
-  remedy: string,
-): SwitchoverReport {
-  return { type: 'report', outcome, code, why, guestRunsOn, remedy };
 }

@@ -23,18 +23,19 @@
  * destination whenever it can be heard. In `uncommitting` the commit may or may not be on disk but was
  * never said, so a roll-back waits for proof: its own record, or the destination's word that it discarded.
  */
-import type { ErrorCode, GuestRunsOn } from '../errors.ts';
+import type { GuestRunsOn } from '../errors.ts';
 import { type JournalRecord, modeOf, type SourceRecordState } from '../journal/records.ts';
 import { type Millis, millis } from '../units.ts';
-import type {
-  Failure,
-  Step,
-  SwitchoverEvent,
-  SwitchoverMode,
-  SwitchoverNote,
-  SwitchoverReport,
-  ToDest,
-  ToSource,
+import {
+  type Failure,
+  report,
+  type Step,
+  type SwitchoverEvent,
+  type SwitchoverMode,
+  type SwitchoverNote,
+  type SwitchoverReport,
+  type ToDest,
+  type ToSource,
 } from './protocol.ts';
 
 export interface SourceLimits {
@@ -470,14 +471,4 @@ function journal(record: SourceRecordState): SourceAction {
 
 function discard(cause: Failure): ToDest {
   return { type: 'discard', why: cause.why };
-}
-
-function report(
-  outcome: SwitchoverReport['outcome'],
-  code: ErrorCode | null,
-  why: string,
-  guestRunsOn: GuestRunsOn,
-  remedy: string,
-): SwitchoverReport {
-  return { type: 'report', outcome, code, why, guestRunsOn, remedy };
 }

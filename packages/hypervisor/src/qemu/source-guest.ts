@@ -337,9 +337,6 @@ export class QemuSourceGuest implements SourceGuest {
     }
   }
 
-  /** QEMU sends what is left by itself. */
-  async flushRemaining(): Promise<void> {}
-
   deliverReply(reply: Uint8Array): void {
     this.#write(reply);
   }
