@@ -112,6 +112,7 @@ void LocalSocket::Export(Napi::Env env, Napi::Object table) {
                         {InstanceMethod<&LocalSocket::Accept>("accept"), InstanceMethod<&LocalSocket::Adopt>("adopt"),
                          InstanceMethod<&LocalSocket::Receive>("receive"), InstanceMethod<&LocalSocket::Send>("send"),
                          InstanceMethod<&LocalSocket::TrySend>("trySend"),
+                         InstanceMethod<&LocalSocket::PeerPid>("peerPid"),
                          InstanceMethod<&LocalSocket::Close>("close")}));
 }
 
@@ -224,6 +225,14 @@ Napi::Value LocalSocket::TrySend(const Napi::CallbackInfo& info) {
     }
   }
   return Napi::Number::New(env, static_cast<double>(done));
+}
+
+Napi::Value LocalSocket::PeerPid(const Napi::CallbackInfo& info) {
+  if (!channel_) Throw(info.Env(), Code::Closed, kClosed);
+  struct ucred peer {};
+  socklen_t size = sizeof peer;
+  const bool known = getsockopt(channel_->socket.fd(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0;
+  return Napi::Number::New(info.Env(), known && peer.pid > 0 ? peer.pid : 0);
 }
 
 void LocalSocket::Close(const Napi::CallbackInfo&) { Shut(); }

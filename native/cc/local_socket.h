@@ -43,6 +43,8 @@ class LocalSocket : public Napi::ObjectWrap<LocalSocket> {
   void Send(const Napi::CallbackInfo& info);
   // trySend(bytes): on the calling thread, without waiting; returns how many went
   Napi::Value TrySend(const Napi::CallbackInfo& info);
+  // peerPid(): the process that connected, or listened, at the other end; 0 if it cannot be told
+  Napi::Value PeerPid(const Napi::CallbackInfo& info);
   // close(), any number of times
   void Close(const Napi::CallbackInfo& info);
   void Shut();

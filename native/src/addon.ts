@@ -29,6 +29,7 @@ export interface NativeLocalSocket {
   receive(buffer: Uint8Array, atLeast: number, lingerMs: number, settle: Settle): void;
   send(bytes: Uint8Array, settle: Settle): void;
   trySend(bytes: Uint8Array): number;
+  peerPid(): number;
   close(): void;
 }
 

@@ -57,6 +57,16 @@ export class LocalSocket {
     }
   }
 
+  /**
+   * The process at the other end, as it was when it connected (or began to listen), in this process's own
+   * numbering. Undefined where the system does not tell, or when the socket was closed.
+   */
+  get peerPid(): number | undefined {
+    if (this.#closed) return undefined;
+    const pid = this.#socket.peerPid();
+    return pid > 0 ? pid : undefined;
+  }
+
   /** Any number of times. What waits on it ends: `receive` with 0, `send` with `E_NATIVE_CLOSED`. */
   close(): void {
     this.#closed = true;

@@ -154,6 +154,12 @@ export interface SourceGuest {
   startPostcopy(): Promise<void>;
   /** Asks for pages (post-copy). Pages that were sent already are passed over in silence. */
   requestPages(ranges: readonly PageRange[], lane: Lane): void;
+  /**
+   * Post-copy, where the driver can read the stopped guest's memory itself: those pages of the range that have
+   * not been handed out yet, which will then not come with the stream. `sent`: there are none left.
+   * Undefined: it cannot, so they have to be asked for.
+   */
+  takePages(range: PageRange): PageBatch | 'sent' | undefined;
   /** 0 means no limit. */
   setBandwidth(rate: BytesPerSec): Promise<void>;
   /** Slows the guest's CPUs by `percent` (0 to 99); 0 lets go. */

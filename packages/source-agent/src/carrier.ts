@@ -119,8 +119,11 @@ export class Carrier {
     });
   }
 
-  /** Answers a fault: past everything. Takes the batch over. */
-  async express(batch: PageBatch): Promise<void> {
+  /**
+   * Answers a fault, or sends what lies beside it: past everything. Takes the batch over; `onLanded` as in
+   * `bulk`.
+   */
+  async express(batch: PageBatch, codec: 'none' | 'lz4', onLanded: () => void): Promise<void> {
     const { express, onDelivered } = this.#options;
     const contentBytes = batch.content.length;
     const zeroPages = batch.pages.length - contentBytes / PAGE_BYTES;
@@ -128,9 +131,12 @@ export class Carrier {
     const frame = await buildPageFrame({
       batch: { ...batch, lane: 'express', release: batch.release },
       epoch: this.#epoch,
-      codec: 'none',
+      codec,
       memory,
-      onRelease: () => onDelivered(contentBytes, zeroPages),
+      onRelease: () => {
+        onLanded();
+        onDelivered(contentBytes, zeroPages);
+      },
     });
     express.sendNow(frame);
     this.#lastSent[this.#lastSent.length - 1] = express.lastSent;

@@ -66,7 +66,7 @@ export async function buildPageFrame({
     let bytes = payload.length;
     let packedCodec: 'none' | 'lz4' = 'none';
     let payloadHash: { hi: number; lo: number };
-    if (codec === 'none' || payload.length < INLINE_BYTES || lane === 'express') {
+    if (codec === 'none' || payload.length < INLINE_BYTES) {
       target.set(payload);
       payloadHash = hashPayload(target.subarray(0, bytes));
     } else {

@@ -8,6 +8,7 @@
  */
 import type { PageBatch, PageRange } from '../guest.ts';
 import type { BlockIndex } from '../units.ts';
+import { cutBatch } from './cut.ts';
 
 /** A page this far from a fault is no longer near it: 16 MiB. */
 const NEAR_PAGES = 4096;
@@ -41,26 +42,49 @@ export class Backlog {
   }
 
   add(batch: PageBatch): void {
+    this.#insert(this.#waiting.length, batch);
+  }
+
+  #insert(index: number, batch: PageBatch): void {
     let lowest = Number.POSITIVE_INFINITY;
     let highest = 0;
     for (const page of batch.pages) {
       if (page < lowest) lowest = page;
       if (page > highest) highest = page;
     }
-    this.#waiting.push({ batch, lowest, highest });
+    this.#waiting.splice(index, 0, { batch, lowest, highest });
     this.#bytes += batch.content.length;
   }
 
-  /** A vCPU waits for these pages: takes out the batches that hold any of them, most often none. */
-  fault({ block, first, count }: PageRange): PageBatch[] {
-    this.#pivots.unshift({ block, page: first + count });
+  /**
+   * A vCPU waits for these pages: takes out those of them that wait here, most often none. What lies beside
+   * them in their batches stays.
+   */
+  fault(range: PageRange): PageBatch[] {
+    this.#pivots.unshift({ block: range.block, page: range.first + range.count });
     if (this.#pivots.length > PIVOTS) this.#pivots.pop();
+    return this.take(range);
+  }
+
+  /** Takes out the pages of the range that wait here. */
+  take({ block, first, count }: PageRange): PageBatch[] {
     const found: PageBatch[] = [];
+    const within = (page: number): boolean => page >= first && page < first + count;
     for (let index = 0; index < this.#waiting.length; ) {
       const { batch, lowest, highest } = this.#waiting[index]!;
       const apart = batch.block !== block || highest < first || lowest >= first + count;
-      if (apart || !batch.pages.some((page) => page >= first && page < first + count)) index += 1;
-      else found.push(this.#take(index));
+      const from = apart ? -1 : batch.pages.findIndex(within);
+      if (from < 0) {
+        index += 1;
+        continue;
+      }
+      let to = from + 1;
+      while (to < batch.pages.length && within(batch.pages[to]!)) to += 1;
+      const { before, middle, after } = cutBatch(this.#remove(index), from, to);
+      if (middle) found.push(middle);
+      if (before) this.#insert(index++, before);
+      // There may be more of the range in it.
+      if (after) this.#insert(index, after);
     }
     return found;
   }
@@ -77,15 +101,15 @@ export class Backlog {
         bestCost = cost;
       }
     }
-    return this.#take(best);
+    return this.#remove(best);
   }
 
   /** Gives everything back. */
   drop(): void {
-    while (this.#waiting.length > 0) this.#take(0).release();
+    while (this.#waiting.length > 0) this.#remove(0).release();
   }
 
-  #take(index: number): PageBatch {
+  #remove(index: number): PageBatch {
     const [{ batch }] = this.#waiting.splice(index, 1) as [Waiting];
     this.#bytes -= batch.content.length;
     return batch;

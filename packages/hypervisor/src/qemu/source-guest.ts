@@ -15,6 +15,7 @@ import { GuestError } from '@vmferry/engine/errors';
 import type {
   GuestDescription,
   Lane,
+  PageBatch,
   PageRange,
   RamLayout,
   SourceGuest,
@@ -22,17 +23,28 @@ import type {
   SourcePlan,
   SourceProgress,
 } from '@vmferry/engine/guest';
-import { type BytesPerSec, bytes, bytesPerSec, PAGE_BYTES, type Round, round } from '@vmferry/engine/units';
+import {
+  type BytesPerSec,
+  bytes,
+  bytesPerSec,
+  PAGE_BYTES,
+  pages,
+  type Round,
+  round,
+} from '@vmferry/engine/units';
 import type { LocalSocket } from '@vmferry/native/local-socket';
 import { BatchBuffers } from './batch-buffers.ts';
 import { sourceBlockers } from './inspect/blockers.ts';
 import { MigrationSettings, sourceSettings } from './inspect/capabilities.ts';
 import { describeGuest } from './inspect/guest.ts';
+import { locateBlocks } from './inspect/memory-map.ts';
+import { readRamBlocks } from './inspect/ram-blocks.ts';
 import { listenForQemu, type MigrationListener } from './migration-socket.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, QmpError } from './qmp/errors.ts';
 import { dirtyRateReply, migrateReply, statusReply, typed } from './qmp/schema.ts';
 import { SocketReader } from './socket-reader.ts';
+import { StoppedMemory } from './stopped-memory.ts';
 import { type DecodedItem, StreamDecoder } from './stream/decoder.ts';
 import { ReturnPathEncoder } from './stream/return-path.ts';
 import { UrgentPages } from './urgent-pages.ts';
@@ -72,6 +84,9 @@ export class QemuSourceGuest implements SourceGuest {
   #layout: RamLayout = { blocks: [] };
   readonly #replies = new ReturnPathEncoder();
   readonly #urgent = new UrgentPages();
+  /** Where QEMU has the guest's memory, by block; empty unless post-copy is possible. */
+  #addresses: ReadonlyMap<string, number> = new Map();
+  #stopped: StoppedMemory | undefined;
   /** Items that do not come from the stream: round ends and the stop. */
   readonly #asides: SourceItem[] = [];
   #round: Round = round(0);
@@ -157,12 +172,23 @@ export class QemuSourceGuest implements SourceGuest {
       allocate: this.#buffers.allocate,
     });
     this.#decoder.isUrgent = (block, page) => this.#urgent.has(block, page);
+    if (plan.postcopy) this.#addresses = await this.#locateMemory();
     this.#subscribe();
     this.#migrating = true;
     await this.#client.execute('migrate', { uri: listener.uri });
     this.#socket = await this.#accept(listener);
     this.#reader = new SocketReader(this.#socket);
     return this.#items();
+  }
+
+  /** What cannot be found is asked of QEMU, page by page. */
+  async #locateMemory(): Promise<ReadonlyMap<string, number>> {
+    try {
+      return await locateBlocks(this.#client, await readRamBlocks(this.#client));
+    } catch (error) {
+      if (error instanceof QmpError && error.code === 'E_QMP_COMMAND') return new Map();
+      throw error;
+    }
   }
 
   #accept(listener: MigrationListener): Promise<LocalSocket> {
@@ -273,8 +299,10 @@ export class QemuSourceGuest implements SourceGuest {
       case 'ram-layout':
         this.#layout = item.layout;
         this.#urgent.setLayout(item.layout);
+        this.#stopped = this.#openMemory(item.layout);
         return { type: 'ram-layout', layout: item.layout };
       case 'pages':
+        return this.#postcopy && this.#stopped ? this.#stopped.admit(item) : item;
       case 'opaque':
       case 'verbatim':
         return item;
@@ -285,8 +313,28 @@ export class QemuSourceGuest implements SourceGuest {
         this.#ramEnded = this.#postcopy;
         return undefined;
       case 'command':
+        if (item.name === 'discard') this.#discarded(item);
         return undefined;
     }
+  }
+
+  #openMemory(layout: RamLayout): StoppedMemory | undefined {
+    const pid = this.#socket?.peerPid;
+    return pid === undefined ? undefined : StoppedMemory.open(pid, layout, this.#addresses);
+  }
+
+  #discarded({ block, ranges }: Extract<DecodedItem, { name: 'discard' }>): void {
+    for (const [start, length] of ranges) {
+      this.#stopped?.discarded({
+        block,
+        first: pages(start / PAGE_BYTES),
+        count: pages(length / PAGE_BYTES),
+      });
+    }
+  }
+
+  takePages(range: PageRange): PageBatch | 'sent' | undefined {
+    return this.#postcopy && !this.#rollingBack ? this.#stopped?.take(range, this.#round) : undefined;
   }
 
   #enterPostcopy(): void {
@@ -478,6 +526,7 @@ export class QemuSourceGuest implements SourceGuest {
     this.#unsubscribeAll();
     this.#socket?.close();
     this.#buffers?.close();
+    this.#stopped?.close();
     await this.#client.close();
   }
 
