@@ -14,6 +14,7 @@ import { RamFlag, RecordType } from './format.ts';
 import { BlockTable } from './layout.ts';
 import {
   PAGE_RECORD_BYTES,
+  putWord,
   SECTION_CLOSE_BYTES,
   SECTION_HEADER_BYTES,
   writeName,
@@ -125,18 +126,16 @@ export class StreamEncoder {
     const name = this.#nameOf(batch);
     this.#check(batch);
     const framing = Buffer.allocUnsafe(this.maxEncodedBytes(batch) - content.length);
+    const words = new DataView(framing.buffer, framing.byteOffset, framing.length);
     const lengths = new Uint32Array(2 * (content.length / PAGE_BYTES) + 1);
     let at = writeSectionHeader(framing, 0, RecordType.sectionPart, this.#sectionId);
     let from = 0;
     let turn = 0;
-    let sameBlock = 0;
     for (let i = 0; i < count; i++) {
       const raw = kinds[i] === PageKind.raw;
-      at = writeWord(framing, at, pages[i]!, (raw ? RamFlag.page : RamFlag.fill) | sameBlock);
-      if (sameBlock === 0) {
-        at = writeName(framing, at, name);
-        sameBlock = RamFlag.sameBlock;
-      }
+      const sameBlock = i === 0 ? 0 : RamFlag.sameBlock;
+      at = putWord(words, at, pages[i]!, (raw ? RamFlag.page : RamFlag.fill) | sameBlock);
+      if (i === 0) at = writeName(framing, at, name);
       if (raw) {
         lengths[turn] = at - from;
         lengths[turn + 1] = PAGE_BYTES;
