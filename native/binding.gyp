@@ -12,6 +12,7 @@
         "cc/addon.cc",
         "cc/arguments.cc",
         "cc/descriptor.cc",
+        "cc/interleave.cc",
         "cc/job.cc",
         "cc/kernels.cc",
         "cc/local_socket.cc",

@@ -37,6 +37,15 @@ void UnpackJob(const Napi::CallbackInfo& info) {
   });
 }
 
+// verify(src, hi, lo, settle)
+void VerifyJob(const Napi::CallbackInfo& info) {
+  const Bytes src = BytesOf(info[0], "src must be a Uint8Array");
+  const uint64_t hi = U32Of(info[1], "hi must be a u32");
+  const uint64_t lo = U32Of(info[2], "lo must be a u32");
+  const Napi::Function settle = FunctionOf(info[3], "settle must be a function");
+  Instance::Of(info.Env()).jobs.Run(info[0], info[0], settle, [=] { return Verify(src, hi << 32 | lo); });
+}
+
 // checksum(src, seed): the result is in table.sum.
 void ChecksumNow(const Napi::CallbackInfo& info) {
   const Bytes src = BytesOf(info[0], "src must be a Uint8Array");
@@ -105,6 +114,7 @@ void Hash128Job(const Napi::CallbackInfo& info) {
 void ExportKernels(Napi::Env env, Napi::Object table) {
   table.Set("pack", Napi::Function::New<PackJob>(env, "pack"));
   table.Set("unpack", Napi::Function::New<UnpackJob>(env, "unpack"));
+  table.Set("verify", Napi::Function::New<VerifyJob>(env, "verify"));
   table.Set("checksum", Napi::Function::New<ChecksumNow>(env, "checksum"));
   table.Set("scanZero", Napi::Function::New<ScanZeroNow>(env, "scanZero"));
   table.Set("scanZeroAsync", Napi::Function::New<ScanZeroJob>(env, "scanZeroAsync"));

@@ -11,9 +11,11 @@
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "arguments.h"
 #include "instance.h"
+#include "interleave.h"
 
 namespace vmferry {
 
@@ -21,8 +23,7 @@ namespace {
 
 constexpr const char* kClosed = "the local socket is closed";
 constexpr uint64_t kMaxLingerMs = 1000;
-// Lets the reader go on while the next piece is on its way to the kernel.
-constexpr int kSendBufferBytes = 160 * 1024;
+constexpr uint64_t kMaxSendBufferBytes = 1024 * 1024 * 1024;
 
 // What a wait came to. Closed: somebody called close().
 enum class Wait { Ready, TimedOut, Closed, Failed };
@@ -59,13 +60,24 @@ Outcome ReceiveBytes(const LocalChannel& channel, Bytes buffer, size_t at_least,
   return Outcome::Done(static_cast<double>(have));
 }
 
-Outcome SendBytes(const LocalChannel& channel, Bytes bytes) {
-  size_t done = 0;
-  while (done < bytes.size) {
-    const ssize_t sent =
-        send(channel.socket.fd(), bytes.data + done, bytes.size - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+// One piece, with the interface of Interleave.
+class Whole {
+ public:
+  explicit Whole(Bytes bytes) : left_(bytes) {}
+  bool Done() const { return left_.size == 0; }
+  ssize_t Send(int fd) const { return send(fd, left_.data, left_.size, MSG_DONTWAIT | MSG_NOSIGNAL); }
+  void Advance(size_t sent) { left_ = {left_.data + sent, left_.size - sent}; }
+
+ private:
+  Bytes left_;
+};
+
+template <typename Source>
+Outcome SendAll(const LocalChannel& channel, Source& source) {
+  while (!source.Done()) {
+    const ssize_t sent = source.Send(channel.socket.fd());
     if (sent >= 0) {
-      done += static_cast<size_t>(sent);
+      source.Advance(static_cast<size_t>(sent));
       continue;
     }
     if (errno == EINTR) continue;
@@ -111,6 +123,7 @@ void LocalSocket::Export(Napi::Env env, Napi::Object table) {
             DefineClass(env, "LocalSocket",
                         {InstanceMethod<&LocalSocket::Accept>("accept"), InstanceMethod<&LocalSocket::Adopt>("adopt"),
                          InstanceMethod<&LocalSocket::Receive>("receive"), InstanceMethod<&LocalSocket::Send>("send"),
+                         InstanceMethod<&LocalSocket::SendInterleaved>("sendInterleaved"),
                          InstanceMethod<&LocalSocket::TrySend>("trySend"),
                          InstanceMethod<&LocalSocket::PeerPid>("peerPid"),
                          InstanceMethod<&LocalSocket::Close>("close")}));
@@ -127,13 +140,15 @@ LocalSocket::LocalSocket(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Loca
   }
   std::memcpy(address.sun_path, path.data(), path.size());
   const bool listens = info[1].IsBoolean() && info[1].As<Napi::Boolean>().Value();
+  const uint64_t send_buffer_bytes = IntegerOf(info[2], "sendBufferBytes must be a whole number");
+  if (send_buffer_bytes > kMaxSendBufferBytes) Throw(env, Code::Bounds, "sendBufferBytes is at most 1 GiB");
 
   const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) Throw(env, Code::System, "no socket", errno);
   auto channel = std::make_shared<LocalChannel>(fd, NewWake(env));
   const auto* name = reinterpret_cast<const struct sockaddr*>(&address);
   // Force needs CAP_NET_ADMIN; without it the system's own limit holds, which is a matter of speed only.
-  const int room = kSendBufferBytes;
+  const int room = static_cast<int>(send_buffer_bytes);
   if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room) != 0) {
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
   }
@@ -196,12 +211,32 @@ void LocalSocket::Send(const Napi::CallbackInfo& info) {
   const Bytes bytes = BytesOf(info[0], "bytes must be a Uint8Array");
   const Napi::Function settle = FunctionOf(info[1], "settle must be a function");
   if (!channel_) Throw(info.Env(), Code::Closed, kClosed);
+  RunSend(info[0], info[0], settle, Whole(bytes));
+}
+
+void LocalSocket::SendInterleaved(const Napi::CallbackInfo& info) {
+  const Bytes first = BytesOf(info[0], "first must be a Uint8Array");
+  const Bytes second = BytesOf(info[1], "second must be a Uint8Array");
+  const Words lengths = WordsOf(info[2], "lengths must be a Uint32Array");
+  const Napi::Function settle = FunctionOf(info[3], "settle must be a function");
+  Interleave interleave(first, second, lengths);
+  if (!interleave.Fits()) Throw(info.Env(), Code::Bounds, "lengths must add up to those of first and second");
+  if (!channel_) Throw(info.Env(), Code::Closed, kClosed);
+  RunSend(info[0], info[1], settle, std::move(interleave));
+}
+
+template <typename Source>
+void LocalSocket::RunSend(const Napi::Value& first, const Napi::Value& second, const Napi::Function& settle,
+                          Source source) {
   // Tickets are drawn on the event loop only; libuv's pool starts jobs in the order in which they were queued.
-  const uint64_t ticket = channel_->tickets++;
-  Instance::Of(info.Env()).jobs.Run(info[0], info[0], settle, [channel = channel_, bytes, ticket] {
-    const SendTurn turn(*channel, ticket);
-    return SendBytes(*channel, bytes);
-  });
+  const uint64_t ticket = channel_->tickets;
+  Instance::Of(first.Env())
+      .jobs.Run(first, second, settle, [channel = channel_, ticket, source = std::move(source)]() mutable {
+        const SendTurn turn(*channel, ticket);
+        return SendAll(*channel, source);
+      });
+  // Drawn once the job is queued: nobody would ever serve the ticket of one that is not.
+  channel_->tickets++;
 }
 
 Napi::Value LocalSocket::TrySend(const Napi::CallbackInfo& info) {

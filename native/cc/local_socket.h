@@ -25,7 +25,7 @@ struct LocalChannel {
   uint64_t serving = 0;
 };
 
-// new LocalSocket(path, listen): connected to a listener at `path`, or a listener there itself
+// new LocalSocket(path, listen, sendBufferBytes): connected to a listener at `path`, or a listener there itself
 class LocalSocket : public Napi::ObjectWrap<LocalSocket> {
  public:
   static void Export(Napi::Env env, Napi::Object table);
@@ -41,12 +41,17 @@ class LocalSocket : public Napi::ObjectWrap<LocalSocket> {
   void Receive(const Napi::CallbackInfo& info);
   // send(bytes, settle)
   void Send(const Napi::CallbackInfo& info);
+  // sendInterleaved(first, second, lengths, settle): lengths of pieces, in turns of first and of second
+  void SendInterleaved(const Napi::CallbackInfo& info);
   // trySend(bytes): on the calling thread, without waiting; returns how many went
   Napi::Value TrySend(const Napi::CallbackInfo& info);
   // peerPid(): the process that connected, or listened, at the other end; 0 if it cannot be told
   Napi::Value PeerPid(const Napi::CallbackInfo& info);
   // close(), any number of times
   void Close(const Napi::CallbackInfo& info);
+  // Sends all of `source` on a pool thread, when its turn has come.
+  template <typename Source>
+  void RunSend(const Napi::Value& first, const Napi::Value& second, const Napi::Function& settle, Source source);
   void Shut();
 
   std::shared_ptr<LocalChannel> channel_;

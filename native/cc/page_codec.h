@@ -19,6 +19,9 @@ uint64_t Checksum(Bytes src, uint64_t seed);
 // Values of the outcome: bytes written, codec (None or Lz4), upper and lower half of their XXH3-64.
 Outcome Pack(Bytes src, Bytes dst, Codec codec);
 
+// Fails unless `checksum` (seed 0) is that of src.
+Outcome Verify(Bytes src, uint64_t checksum);
+
 // Writes exactly `raw_bytes` to dst, or fails. dst is undefined after a failure.
 Outcome Unpack(Bytes src, Bytes dst, Codec codec, size_t raw_bytes, uint64_t checksum);
 

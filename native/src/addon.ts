@@ -28,6 +28,7 @@ export interface NativeLocalSocket {
   adopt(): void;
   receive(buffer: Uint8Array, atLeast: number, lingerMs: number, settle: Settle): void;
   send(bytes: Uint8Array, settle: Settle): void;
+  sendInterleaved(first: Uint8Array, second: Uint8Array, lengths: Uint32Array, settle: Settle): void;
   trySend(bytes: Uint8Array): number;
   peerPid(): number;
   close(): void;
@@ -48,10 +49,11 @@ export interface NativeTable {
     lo: number,
     settle: Settle,
   ): void;
+  verify(src: Uint8Array, hi: number, lo: number, settle: Settle): void;
   scanZero(src: Uint8Array, pageBytes: number, out: Uint8Array): number;
   scanZeroAsync(src: Uint8Array, pageBytes: number, out: Uint8Array, settle: Settle): void;
   hash128(src: Uint8Array, pageBytes: number, out: Uint32Array, settle: Settle): void;
-  readonly LocalSocket: new (path: string, listen: boolean) => NativeLocalSocket;
+  readonly LocalSocket: new (path: string, listen: boolean, sendBufferBytes: number) => NativeLocalSocket;
   readonly PacketSocket: new (interfaceName: string, receive: boolean) => NativePacketSocket;
 }
 

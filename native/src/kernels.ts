@@ -93,6 +93,19 @@ export function unpack(src: Uint8Array, dst: Uint8Array, options: UnpackOptions)
 }
 
 /**
+ * The check of `unpack` alone, for bytes that are used where they lie: `E_NATIVE_CORRUPT` unless the checksum
+ * (seed 0) is that of `src`.
+ */
+export function verify(src: Uint8Array, { hi, lo }: Checksum): Promise<void> {
+  return job<void>((settle) => {
+    requireBytes(src, 'src');
+    requireInteger(hi, 0, 0xffffffff, 'hi');
+    requireInteger(lo, 0, 0xffffffff, 'lo');
+    addon().verify(src, hi, lo, settle);
+  }, nothing);
+}
+
+/**
  * Sets out[i] to 1 where page i of `src` is all zeros, else to 0; returns how many are. On the calling
  * thread: worth it up to a few hundred KiB. `src` must be whole pages, `out` at least a byte a page.
  */

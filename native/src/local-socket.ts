@@ -6,14 +6,20 @@ import { addon, type NativeLocalSocket, type Settle } from './addon.ts';
 import { boundsError, NativeError, nativeFailure, nativeThrown } from './errors.ts';
 
 const maxPathBytes = 107;
+/** Lets the reader go on while the next piece is on its way to the kernel. */
+const defaultSendBufferBytes = 160 * 1024;
 
 export class LocalSocket {
   readonly #socket: NativeLocalSocket;
   #closed = false;
 
-  /** Throws `E_NATIVE_SYSTEM` (ENOENT, ECONNREFUSED, EACCES: nobody listens there for us). */
-  static connect(path: string): LocalSocket {
-    return new LocalSocket(open(path, false));
+  /**
+   * `sendBufferBytes` is what the kernel takes before a send has to wait (it doubles it for its own needs).
+   *
+   * Throws `E_NATIVE_SYSTEM` (ENOENT, ECONNREFUSED, EACCES: nobody listens there for us).
+   */
+  static connect(path: string, { sendBufferBytes = defaultSendBufferBytes } = {}): LocalSocket {
+    return new LocalSocket(open(path, false, sendBufferBytes));
   }
 
   private constructor(socket: NativeLocalSocket) {
@@ -42,6 +48,15 @@ export class LocalSocket {
   /** Resolves when the kernel has all of it. Calls go out in their order; two at a time are worth it. */
   async send(bytes: Uint8Array): Promise<void> {
     await this.#run((settle) => this.#socket.send(bytes, settle));
+  }
+
+  /**
+   * `send` of bytes that lie in two places, without joining them first: `lengths` takes turns, so many bytes of
+   * `first`, so many of `second`, and so on (0 is allowed). The lengths must add up to exactly the two arrays, or
+   * nothing is sent (`E_NATIVE_BOUNDS`). They are read before this returns, the two arrays until it resolves.
+   */
+  async sendInterleaved(first: Uint8Array, second: Uint8Array, lengths: Uint32Array): Promise<void> {
+    await this.#run((settle) => this.#socket.sendInterleaved(first, second, lengths, settle));
   }
 
   /**
@@ -85,7 +100,7 @@ export class LocalListener {
 
   /** Throws `E_NATIVE_SYSTEM` (EADDRINUSE, EACCES, ENOENT). */
   constructor(path: string) {
-    this.#socket = open(path, true);
+    this.#socket = open(path, true, defaultSendBufferBytes);
   }
 
   /** The first connection; undefined when the listener was closed before. */
@@ -100,14 +115,14 @@ export class LocalListener {
   }
 }
 
-function open(path: string, listen: boolean): NativeLocalSocket {
+function open(path: string, listen: boolean, sendBufferBytes: number): NativeLocalSocket {
   if (typeof path !== 'string') throw boundsError('path must be a string');
   const bytes = Buffer.byteLength(path);
   if (bytes === 0 || bytes > maxPathBytes || path.includes('\0')) {
     throw boundsError(`a socket's path has 1 to ${maxPathBytes} bytes, not ${bytes}`);
   }
   try {
-    return new (addon().LocalSocket)(path, listen);
+    return new (addon().LocalSocket)(path, listen, sendBufferBytes);
   } catch (thrown) {
     throw nativeThrown(thrown, path);
   }

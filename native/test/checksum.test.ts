@@ -1,4 +1,4 @@
-import { checksum, checksumInto, hash128 } from '@vmferry/native/kernels';
+import { checksum, checksumInto, hash128, verify } from '@vmferry/native/kernels';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { pageBytes, shared } from './arbitraries.ts';
@@ -102,5 +102,33 @@ describe('hash128', () => {
     await expect(hash128(new Uint8Array(5000), pageBytes, new Uint32Array(8))).rejects.toMatchObject(bounds);
     await expect(hash128(new Uint8Array(8192), pageBytes, new Uint32Array(7))).rejects.toMatchObject(bounds);
     await expect(hash128(new Uint8Array(0), 0, new Uint32Array(7))).rejects.toMatchObject(bounds);
+  });
+});
+
+describe('verify', () => {
+  test('agrees with the checksum, and with no other', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.uint8Array({ maxLength: 2000 }), fc.nat(63), async (bytes, bit) => {
+        const { hi, lo } = checksum(bytes);
+        await verify(shared(bytes), { hi, lo });
+        const other =
+          bit < 32 ? { hi: (hi ^ (1 << bit)) >>> 0, lo } : { hi, lo: (lo ^ (1 << (bit - 32))) >>> 0 };
+        await expect(verify(bytes, other)).rejects.toMatchObject({
+          code: 'E_NATIVE_CORRUPT',
+          message: expect.stringMatching(/^checksum/),
+        });
+      }),
+    );
+  });
+
+  test('refuses what is no byte array and no checksum', async () => {
+    const wrong: [unknown, unknown][] = [
+      ['bytes', { hi: 0, lo: 0 }],
+      [new Uint8Array(1), { hi: 2 ** 32, lo: 0 }],
+      [new Uint8Array(1), { hi: 0, lo: -1 }],
+    ];
+    for (const [bytes, sum] of wrong) {
+      await expect(verify(bytes as never, sum as never)).rejects.toMatchObject({ code: 'E_NATIVE_BOUNDS' });
+    }
   });
 });

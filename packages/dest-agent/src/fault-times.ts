@@ -1,32 +1,25 @@
 /** How long vCPUs waited for pages: from the hypervisor's request until it took the page. */
+import { AwaitedPages } from '@vmferry/engine/carriage/awaited-pages';
 import type { PageRange } from '@vmferry/engine/guest';
 import { Quantiles } from '@vmferry/engine/report/quantiles';
 import { type BlockIndex, millis } from '@vmferry/engine/units';
 
-const PAGES_OF_BLOCK = 2 ** 32;
-
 export class FaultTimes {
-  readonly #since = new Map<number, number>();
+  readonly #since = new AwaitedPages<number>();
   readonly #times = new Quantiles();
 
   /** Returns false for a page that is waited for already: it need not be asked for again. */
   asked({ block, first }: PageRange): boolean {
-    const key = block * PAGES_OF_BLOCK + first;
-    if (this.#since.has(key)) return false;
-    this.#since.set(key, performance.now());
+    if (this.#since.has(block, first)) return false;
+    this.#since.set(block, first, performance.now());
     return true;
   }
 
   arrived(block: BlockIndex, pages: Uint32Array): void {
-    if (this.#since.size === 0) return;
+    const waits = this.#since.arrived(block, pages);
+    if (waits.length === 0) return;
     const now = performance.now();
-    for (const page of pages) {
-      const key = block * PAGES_OF_BLOCK + page;
-      const since = this.#since.get(key);
-      if (since === undefined) continue;
-      this.#since.delete(key);
-      this.#times.add(millis(now - since));
-    }
+    for (const since of waits) this.#times.add(millis(now - since));
   }
 
   summary(): {

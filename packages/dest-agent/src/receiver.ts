@@ -4,8 +4,9 @@
  *     page frame ──▶ gate ──▶ unpacked on a worker ──▶ guest ──▶ consumed (acknowledged)
  *     barrier + what follows it on the control stream ──▶ gate ──▶ guest ──▶ consumed
  *
- * Nothing is acknowledged before the guest's hypervisor has taken it, so what is held here is bounded by the
- * source's windows.
+ * Nothing is acknowledged before the guest's hypervisor has taken it, so what is held here as it came is bounded
+ * by the source's windows; what it becomes is bounded by the pool and by how many batches the guest gets at a
+ * time.
  */
 import { type Applicable, ApplyOrder } from '@vmferry/engine/carriage/apply-order';
 import { decodePageList } from '@vmferry/engine/carriage/page-payload';
@@ -13,12 +14,22 @@ import { PayloadError } from '@vmferry/engine/carriage/payload-error';
 import type { DestGuest, DestItem, Lane, PageBatch, RamLayout } from '@vmferry/engine/guest';
 import { blockIndex, bytes, PAGE_BYTES, round } from '@vmferry/engine/units';
 import { BufferPool } from '@vmferry/native/buffer-pool';
-import { unpack } from '@vmferry/native/kernels';
-import { Codec, type Frame, FrameFlag, verifyPayload } from '@vmferry/wire/frame';
+import { unpack, verify } from '@vmferry/native/kernels';
+import { Codec, DEFAULT_FRAME_LIMITS, type Frame, FrameFlag, verifyPayload } from '@vmferry/wire/frame';
 import type { Link } from '@vmferry/wire/link';
 import type { FaultTimes } from './fault-times.ts';
+import { Handover } from './handover.ts';
 
-const POOL_BUFFER_BYTES = 1040 * 1024;
+/** Every payload that a link lets in fits. Of a buffer's memory only what was ever written to is really there. */
+const POOL_BUFFER_BYTES = DEFAULT_FRAME_LIMITS.maxRawBytes;
+/** Bulk batches with the guest: two on their way to the hypervisor, two ready behind them. */
+const BULK_AT_GUEST = 4;
+/** More than are ever asked for at once by the vCPUs of most guests; a bound, as a peer might send anything. */
+const EXPRESS_AT_GUEST = 16;
+/** Those with the guest, and as many as there are threads to unpack the next. */
+const POOL_BUFFERS = BULK_AT_GUEST + 2;
+/** Hashed on the spot: a thread's wake-up would take longer. */
+const HASH_INLINE_BYTES = 64 * 1024;
 
 interface PageJob {
   readonly frame: Frame;
@@ -30,6 +41,14 @@ interface BarrierJob {
 }
 
 type Handed = Applicable<PageJob, BarrierJob>;
+type HandedPages = Extract<Handed, { type: 'pages' }>;
+
+/** A frame's payload as it was before it was packed, checked. */
+interface Unpacked {
+  readonly handed: HandedPages;
+  readonly payload: Uint8Array;
+  readonly release: () => void;
+}
 
 interface Announced {
   readonly epoch: number;
@@ -52,9 +71,9 @@ export class Receiver {
   readonly #pool: BufferPool;
   readonly #faults: FaultTimes;
   readonly #onFailure: (error: unknown) => void;
+  readonly #handovers: Readonly<Record<Lane, Handover<Unpacked>>>;
   #layout: RamLayout | undefined;
   #announced: Announced | undefined;
-  #bulkTail: Promise<void> = Promise.resolve();
   #failed = false;
   #pages = 0;
 
@@ -64,10 +83,20 @@ export class Receiver {
     this.#gate = new ApplyOrder({ streams: options.dataStreams + 1, express: this.#express });
     this.#pool = new BufferPool({
       bufferBytes: POOL_BUFFER_BYTES,
-      maxBuffers: Math.max(4, Math.floor(options.bufferBytes / 4 / POOL_BUFFER_BYTES)),
+      maxBuffers: Math.min(POOL_BUFFERS, Math.max(2, Math.floor(options.bufferBytes / POOL_BUFFER_BYTES))),
     });
     this.#faults = options.faults;
     this.#onFailure = options.onFailure;
+    const handover = (lane: Lane, most: number): Handover<Unpacked> =>
+      new Handover({
+        most,
+        hand: (unpacked) => this.#run(unpacked.handed, this.#apply(unpacked, lane)),
+        onFailure: (error) => this.#fail(error),
+      });
+    this.#handovers = {
+      bulk: handover('bulk', BULK_AT_GUEST),
+      express: handover('express', EXPRESS_AT_GUEST),
+    };
   }
 
   /** Pages that the guest's hypervisor has taken. */
@@ -137,33 +166,24 @@ export class Receiver {
   /** Hands out whatever may be applied now. */
   #pump(): void {
     for (let handed = this.#gate.next(); handed; handed = this.#gate.next()) {
-      if (handed.type === 'barrier') this.#run(handed, handed.item.apply());
-      else if (handed.stream === this.#express) this.#run(handed, this.#applyPages(handed, 'express'));
-      else this.#applyInOrder(handed);
+      if (handed.type === 'barrier') void this.#run(handed, handed.item.apply());
+      // Unpacking runs ahead on the workers; the guest gets the frames in the order of the gate.
+      else this.#handovers[handed.stream === this.#express ? 'express' : 'bulk'].push(this.#unpack(handed));
     }
   }
 
-  /** Unpacking runs ahead on the workers; the guest gets the frames in the order of the gate. */
-  #applyInOrder(handed: Extract<Handed, { type: 'pages' }>): void {
-    const batch = this.#unpack(handed.item.frame, 'bulk');
-    batch.catch(() => {});
-    const before = this.#bulkTail;
-    const handover = before.then(async () => {
-      const unpacked = await batch;
-      // Handed to the guest in order; that it has taken it is awaited beside the next one.
-      this.#run(handed, this.#apply(unpacked, handed.item));
-    });
-    this.#bulkTail = handover.catch((error: unknown) => this.#fail(error));
-  }
-
-  async #applyPages(handed: Extract<Handed, { type: 'pages' }>, lane: Lane): Promise<void> {
-    await this.#apply(await this.#unpack(handed.item.frame, lane), handed.item);
-  }
-
-  async #apply(batch: PageBatch, { frame, link }: PageJob): Promise<void> {
+  async #apply({ handed, payload, release }: Unpacked, lane: Lane): Promise<void> {
     if (this.#failed) {
-      batch.release();
+      release();
       return;
+    }
+    const { frame, link } = handed.item;
+    let batch: PageBatch;
+    try {
+      batch = this.#batch(frame, payload, lane, release);
+    } catch (error) {
+      release();
+      throw error;
     }
     const { block, pages } = batch;
     await this.#guest.apply(batch);
@@ -172,8 +192,9 @@ export class Receiver {
     link.consumed(frame);
   }
 
-  #run(handed: Handed, work: Promise<void>): void {
-    work.then(
+  /** Never rejects. */
+  #run(handed: Handed, work: Promise<void>): Promise<void> {
+    return work.then(
       () =>
         this.#guard(() => {
           this.#gate.applied(handed);
@@ -183,30 +204,37 @@ export class Receiver {
     );
   }
 
-  async #unpack(frame: Frame, lane: Lane): Promise<PageBatch> {
-    const block = this.#layout?.blocks[frame.block];
-    if (!block)
-      throw new PayloadError(`a page frame names block ${frame.block}, which the layout does not have`);
-    if (frame.codec === Codec.none) {
-      if ((frame.flags & FrameFlag.express) === 0) verifyPayload(frame);
-      if (frame.rawBytes !== frame.payload.length)
-        throw new PayloadError('a page frame has another size than it says');
-      return this.#batch(frame, frame.payload, block.bytes / PAGE_BYTES, lane, () => {});
+  async #unpack(handed: HandedPages): Promise<Unpacked> {
+    const { frame } = handed.item;
+    const { codec, flags, payload, payloadHash, rawBytes } = frame;
+    if (codec === Codec.none) {
+      // An answer to a fault was checked when it came.
+      if ((flags & FrameFlag.express) === 0) {
+        if (payload.length <= HASH_INLINE_BYTES) verifyPayload(frame);
+        else await verify(payload, payloadHash);
+      }
+      if (rawBytes !== payload.length) throw new PayloadError('a page frame has another size than it says');
+      return { handed, payload, release: () => {} };
     }
-    const pooled = frame.rawBytes <= POOL_BUFFER_BYTES ? await this.#pool.acquire() : undefined;
-    const buffer = pooled?.bytes ?? Buffer.allocUnsafeSlow(frame.rawBytes);
+    if (rawBytes > POOL_BUFFER_BYTES)
+      throw new PayloadError(`a page frame has ${rawBytes} bytes, ${POOL_BUFFER_BYTES} is the limit`);
+    const buffer = await this.#pool.acquire();
     try {
-      await unpack(frame.payload, buffer, { codec: 'lz4', rawBytes: frame.rawBytes, ...frame.payloadHash });
-      const payload = buffer.subarray(0, frame.rawBytes);
-      return this.#batch(frame, payload, block.bytes / PAGE_BYTES, lane, () => pooled?.release());
+      await unpack(payload, buffer.bytes, { codec: 'lz4', rawBytes, ...payloadHash });
+      return { handed, payload: buffer.bytes.subarray(0, rawBytes), release: () => buffer.release() };
     } catch (error) {
-      pooled?.release();
+      buffer.release();
       throw error;
     }
   }
 
-  #batch(frame: Frame, payload: Uint8Array, blockPages: number, lane: Lane, release: () => void): PageBatch {
-    const { pages, kinds, contentOffset } = decodePageList(payload, { blockPages });
+  #batch(frame: Frame, payload: Uint8Array, lane: Lane, release: () => void): PageBatch {
+    const block = this.#layout?.blocks[frame.block];
+    if (!block)
+      throw new PayloadError(`a page frame names block ${frame.block}, which the layout does not have`);
+    const blockPages = block.bytes / PAGE_BYTES;
+    // The frame's count is within the link's limit, which a list alone is not.
+    const { pages, kinds, contentOffset } = decodePageList(payload, { blockPages, maxPages: frame.count });
     if (pages.length !== frame.count)
       throw new PayloadError('a page frame holds another number of pages than it says');
     return {

@@ -5,20 +5,21 @@
  *     express batch ──▶ sent at once, past every window
  *     barrier ──▶ after everything before it was sent ──▶ control stream
  */
+import { BATCH_PAYLOAD_BYTES } from '@vmferry/engine/carriage/batch-size';
 import { StreamChoice } from '@vmferry/engine/carriage/stream-choice';
 import type { PageBatch, RamLayout } from '@vmferry/engine/guest';
 import { PAGE_BYTES } from '@vmferry/engine/units';
 import { BufferPool } from '@vmferry/native/buffer-pool';
 import type { PackCodec } from '@vmferry/native/kernels';
 import type { ControlChannel } from '@vmferry/wire/control';
-import { FrameKind, frameAround } from '@vmferry/wire/frame';
+import { FrameKind, frameAround, HEADER_BYTES } from '@vmferry/wire/frame';
 import type { Link } from '@vmferry/wire/link';
 import { buildPageFrame, type FrameMemory, frameBytes } from './frame-builder.ts';
 import { Permits } from './permits.ts';
 
 /** Frames that may be packed, or wait packed, ahead of the window: enough to keep the workers busy. */
 const AHEAD = 6;
-const POOL_BUFFER_BYTES = 1040 * 1024;
+const POOL_BUFFER_BYTES = HEADER_BYTES + BATCH_PAYLOAD_BYTES;
 
 export interface CarrierOptions {
   readonly control: ControlChannel;

@@ -124,8 +124,12 @@ export function decodePageList(payload: Uint8Array, limits: PageListLimits): Pag
     const first = view.getUint32(HEAD_BYTES + run * RUN_BYTES, true);
     const word = view.getUint32(HEAD_BYTES + run * RUN_BYTES + 4, true);
     const length = word & LENGTH_MASK;
-    kinds.fill(word >>> LENGTH_BITS, index, index + length);
-    for (let step = 0; step < length; step += 1) pages[index + step] = first + step;
+    const kind = word >>> LENGTH_BITS;
+    // Runs are often short, and a call of fill would take longer than they do.
+    for (let step = 0; step < length; step += 1) {
+      pages[index + step] = first + step;
+      kinds[index + step] = kind;
+    }
     index += length;
   }
   return { pages, kinds, contentOffset };

@@ -9,6 +9,7 @@
  * or not; only `run` starts it. Disks are taken over at that moment too (late-block-activate), so that a
  * source that goes on after all finds them free.
  */
+import { AwaitedPages } from '@vmferry/engine/carriage/awaited-pages';
 import { GuestError } from '@vmferry/engine/errors';
 import {
   type DestEvent,
@@ -41,7 +42,7 @@ import { connectToQemu, privateSocketPath } from './migration-socket.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, QmpError } from './qmp/errors.ts';
 import { migrateReply, statusReply, typed, yankReply } from './qmp/schema.ts';
-import { SocketWriter } from './socket-writer.ts';
+import { AT_ONCE_BYTES, SocketWriter } from './socket-writer.ts';
 import { StreamEncoder } from './stream/encoder.ts';
 import { type Reply, ReturnPathDecoder } from './stream/return-path.ts';
 
@@ -73,7 +74,7 @@ export class QemuDestGuest implements DestGuest {
   #opened = false;
   #discarding = false;
   /** What QEMU asked for and was not given, by its first page. */
-  readonly #awaited = new Map<number, PageRange>();
+  readonly #awaited = new AwaitedPages<PageRange>();
   /** Settled when `open` has come to its end, whichever way. */
   #opening: Promise<unknown> = Promise.resolve();
 
@@ -216,16 +217,17 @@ export class QemuDestGuest implements DestGuest {
   }
 
   async #applyPages(writer: SocketWriter, batch: PageBatch): Promise<void> {
-    if (this.#awaited.size > 0) {
-      for (const page of batch.pages) this.#awaited.delete(pageKey(batch.block, page));
-    }
-    let encoded: Uint8Array;
+    this.#awaited.arrived(batch.block, batch.pages);
     try {
-      encoded = this.#encoder.encodePages(batch, writer.scratch(this.#encoder.maxEncodedBytes(batch)));
+      // Little is joined and goes at once; of much, nothing is copied before the kernel does.
+      if (this.#encoder.maxEncodedBytes(batch) <= AT_ONCE_BYTES) {
+        await writer.write(this.#encoder.encodePages(batch), batch.lane);
+      } else {
+        await writer.writePieces(this.#encoder.sectionPieces(batch), batch.lane);
+      }
     } finally {
       batch.release();
     }
-    await writer.write(encoded, batch.lane, true);
   }
 
   async ready(): Promise<void> {
@@ -368,7 +370,7 @@ export class QemuDestGuest implements DestGuest {
   }
 
   #onFault(range: PageRange): void {
-    this.#awaited.set(pageKey(range.block, range.first), range);
+    this.#awaited.set(range.block, range.first, range);
     if (this.#discarding) this.#answerWithZeros(range);
     else this.#events.push({ type: 'fault', range });
   }
@@ -385,10 +387,6 @@ export class QemuDestGuest implements DestGuest {
       throw asGuestError(error);
     }
   }
-}
-
-function pageKey(block: BlockIndex, page: number): number {
-  return block * 2 ** 32 + page;
 }
 
 function deferred(): Deferred {

@@ -5,25 +5,22 @@
 import { GuestError } from '@vmferry/engine/errors';
 import type { Lane } from '@vmferry/engine/guest';
 import type { LocalSocket } from '@vmferry/native/local-socket';
+import type { SectionPieces } from './stream/encoder.ts';
 
 interface Waiting {
-  readonly bytes: Uint8Array;
-  readonly pooled: boolean;
+  readonly send: (socket: LocalSocket) => Promise<void>;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
 }
 
-const SCRATCH_BYTES = 1056 * 1024;
 /** Writes that are handed on at a time: the second waits on its thread while the first goes. */
 const DEPTH = 2;
-/** Answers to faults are small, and a thread's wake-up is longer than their copy. */
-const AT_ONCE_BYTES = 80 * 1024;
-const KEEP_SCRATCH = 6;
+/** So much goes without a thread. Answers to faults are small, and a thread's wake-up is longer than their copy. */
+export const AT_ONCE_BYTES = 80 * 1024;
 
 export class SocketWriter {
   readonly #socket: LocalSocket;
   readonly #queues: { readonly express: Waiting[]; readonly bulk: Waiting[] } = { express: [], bulk: [] };
-  readonly #scratch: Uint8Array[] = [];
   #writing = 0;
   #broken: Error | undefined;
 
@@ -31,18 +28,23 @@ export class SocketWriter {
     this.#socket = socket;
   }
 
-  /** Memory to encode into, given back by the `write` that is told so. */
-  scratch(size: number): Uint8Array {
-    if (size > SCRATCH_BYTES) return Buffer.allocUnsafeSlow(size);
-    return this.#scratch.pop() ?? Buffer.allocUnsafeSlow(SCRATCH_BYTES);
-  }
-
-  /** Resolves when the kernel has taken the bytes. `pooled`: the memory came from `scratch`. */
-  write(bytes: Uint8Array, lane: Lane, pooled = false): Promise<void> {
+  /** Resolves when the kernel has taken the bytes; they must stay until then. */
+  write(bytes: Uint8Array, lane: Lane): Promise<void> {
     if (this.#broken) return Promise.reject(this.#broken);
     if (bytes.length === 0) return Promise.resolve();
+    const atOnce = bytes.length <= AT_ONCE_BYTES;
+    return this.#enqueue((socket) => (atOnce ? socket.sendSoon(bytes) : socket.send(bytes)), lane);
+  }
+
+  /** As `write`, of a section that lies in pieces. */
+  writePieces({ framing, content, lengths }: SectionPieces, lane: Lane): Promise<void> {
+    if (this.#broken) return Promise.reject(this.#broken);
+    return this.#enqueue((socket) => socket.sendInterleaved(framing, content, lengths), lane);
+  }
+
+  #enqueue(send: Waiting['send'], lane: Lane): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#queues[lane].push({ bytes, pooled, resolve, reject });
+      this.#queues[lane].push({ send, resolve, reject });
       this.#next();
     });
   }
@@ -52,11 +54,9 @@ export class SocketWriter {
     const job = this.#queues.express.shift() ?? this.#queues.bulk.shift();
     if (!job) return;
     this.#writing += 1;
-    const small = job.bytes.length <= AT_ONCE_BYTES;
-    (small ? this.#socket.sendSoon(job.bytes) : this.#socket.send(job.bytes)).then(
+    job.send(this.#socket).then(
       () => {
         this.#writing -= 1;
-        if (job.pooled) this.#giveBack(job.bytes);
         job.resolve();
         this.#next();
       },
@@ -66,12 +66,6 @@ export class SocketWriter {
         this.#fail(cause);
       },
     );
-  }
-
-  #giveBack(bytes: Uint8Array): void {
-    if (bytes.buffer.byteLength === SCRATCH_BYTES && this.#scratch.length < KEEP_SCRATCH) {
-      this.#scratch.push(Buffer.from(bytes.buffer));
-    }
   }
 
   #gone(cause: unknown): GuestError {

@@ -14,6 +14,7 @@ import { RamFlag, RecordType } from './format.ts';
 import { BlockTable } from './layout.ts';
 import {
   PAGE_RECORD_BYTES,
+  putWord,
   SECTION_CLOSE_BYTES,
   SECTION_HEADER_BYTES,
   writeName,
@@ -24,6 +25,14 @@ import {
 } from './ram-records.ts';
 
 const NOTHING = new Uint8Array(0);
+
+/** A RAM section in two places: what is written around the pages, and the pages' content where it lies. */
+export interface SectionPieces {
+  readonly framing: Uint8Array;
+  readonly content: Uint8Array;
+  /** The section's bytes in turns: so many of `framing`, so many of `content`, and so on. */
+  readonly lengths: Uint32Array;
+}
 
 export class StreamEncoder {
   /**
@@ -104,6 +113,41 @@ export class StreamEncoder {
       batch.pages.length * ZERO_RECORD_BYTES +
       SECTION_CLOSE_BYTES
     );
+  }
+
+  /**
+   * What `encodePages` gives, with nothing of the content copied: `content` is the batch's own, which must
+   * stay until the section was sent. Throws as `encodePages` does.
+   */
+  sectionPieces(batch: PageBatch): SectionPieces {
+    const { pages, kinds, content } = batch;
+    const count = pages.length;
+    if (count === 0) return { framing: NOTHING, content, lengths: new Uint32Array(0) };
+    const name = this.#nameOf(batch);
+    this.#check(batch);
+    const framing = Buffer.allocUnsafe(this.maxEncodedBytes(batch) - content.length);
+    const words = new DataView(framing.buffer, framing.byteOffset, framing.length);
+    const lengths = new Uint32Array(2 * (content.length / PAGE_BYTES) + 1);
+    let at = writeSectionHeader(framing, 0, RecordType.sectionPart, this.#sectionId);
+    let from = 0;
+    let turn = 0;
+    for (let i = 0; i < count; i++) {
+      const raw = kinds[i] === PageKind.raw;
+      const sameBlock = i === 0 ? 0 : RamFlag.sameBlock;
+      at = putWord(words, at, pages[i]!, (raw ? RamFlag.page : RamFlag.fill) | sameBlock);
+      if (i === 0) at = writeName(framing, at, name);
+      if (raw) {
+        lengths[turn] = at - from;
+        lengths[turn + 1] = PAGE_BYTES;
+        turn += 2;
+        from = at;
+      } else {
+        framing[at++] = 0;
+      }
+    }
+    at = writeSectionClose(framing, at, this.#sectionId);
+    lengths[turn] = at - from;
+    return { framing: framing.subarray(0, at), content, lengths };
   }
 
   /**

@@ -28,6 +28,13 @@ export function writeWord(out: Buffer, at: number, page: number, flags: number):
   return at + 8;
 }
 
+/** `writeWord` for pages by the thousand, whose numbers have 32 bits. */
+export function putWord(out: DataView, at: number, page: number, flags: number): number {
+  out.setUint32(at, page >>> (32 - PAGE_BITS));
+  out.setUint32(at + 4, (page << PAGE_BITS) | flags);
+  return at + 8;
+}
+
 export function writeName(out: Buffer, at: number, name: Uint8Array): number {
   out[at] = name.length;
   out.set(name, at + 1);
