@@ -8,6 +8,7 @@
  * source's windows.
  */
 import { type Applicable, ApplyOrder } from '@vmferry/engine/carriage/apply-order';
+import { BATCH_PAYLOAD_BYTES } from '@vmferry/engine/carriage/batch-limits';
 import { decodePageList } from '@vmferry/engine/carriage/page-payload';
 import { PayloadError } from '@vmferry/engine/carriage/payload-error';
 import type { DestGuest, DestItem, Lane, PageBatch, RamLayout } from '@vmferry/engine/guest';
@@ -18,7 +19,7 @@ import { Codec, type Frame, FrameFlag, verifyPayload } from '@vmferry/wire/frame
 import type { Link } from '@vmferry/wire/link';
 import type { FaultTimes } from './fault-times.ts';
 
-const POOL_BUFFER_BYTES = 1040 * 1024;
+const POOL_BUFFER_BYTES = BATCH_PAYLOAD_BYTES;
 
 interface PageJob {
   readonly frame: Frame;
