@@ -18,7 +18,8 @@
         "cc/local_socket.cc",
         "cc/packet_socket.cc",
         "cc/page_codec.cc",
-        "cc/page_scan.cc"
+        "cc/page_scan.cc",
+        "cc/ram_records.cc"
       ],
       "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["NAPI_VERSION=8", "NAPI_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],

@@ -34,11 +34,18 @@ Words WordsOf(const Napi::Value& value, const char* complaint) {
   return ViewOf<Words, uint32_t>(value, napi_uint32_array, complaint);
 }
 
+Doubles DoublesOf(const Napi::Value& value, const char* complaint) {
+  return ViewOf<Doubles, double>(value, napi_float64_array, complaint);
+}
+
+bool IsInteger(double number) {
+  return number >= 0 && number <= 9007199254740991.0 && std::floor(number) == number;
+}
+
 uint64_t IntegerOf(const Napi::Value& value, const char* complaint) {
   double number = -1;
   const napi_status status = napi_get_value_double(value.Env(), value, &number);
-  const bool whole = number >= 0 && number <= 9007199254740991.0 && std::floor(number) == number;
-  if (status != napi_ok || !whole) Throw(value.Env(), Code::Bounds, complaint);
+  if (status != napi_ok || !IsInteger(number)) Throw(value.Env(), Code::Bounds, complaint);
   return static_cast<uint64_t>(number);
 }
 

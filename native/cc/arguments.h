@@ -13,8 +13,10 @@ namespace vmferry {
 // Views stay valid while the JavaScript array is referenced. SharedArrayBuffers are fine.
 Bytes BytesOf(const Napi::Value& value, const char* complaint);
 Words WordsOf(const Napi::Value& value, const char* complaint);
+Doubles DoublesOf(const Napi::Value& value, const char* complaint);
 
 // A whole number from 0 to 2^53 - 1.
+bool IsInteger(double number);
 uint64_t IntegerOf(const Napi::Value& value, const char* complaint);
 uint32_t U32Of(const Napi::Value& value, const char* complaint);
 Napi::Function FunctionOf(const Napi::Value& value, const char* complaint);

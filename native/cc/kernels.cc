@@ -1,9 +1,12 @@
 #include "kernels.h"
 
+#include <array>
+
 #include "arguments.h"
 #include "instance.h"
 #include "page_codec.h"
 #include "page_scan.h"
+#include "ram_records.h"
 
 namespace vmferry {
 namespace {
@@ -14,13 +17,18 @@ Codec CodecOf(const Napi::Value& value, Codec last) {
   return static_cast<Codec>(number);
 }
 
-// pack(src, dst, codec, settle)
+// pack(src, dst, codec, acceleration, settle)
 void PackJob(const Napi::CallbackInfo& info) {
   const Bytes src = BytesOf(info[0], "src must be a Uint8Array");
   const Bytes dst = BytesOf(info[1], "dst must be a Uint8Array");
   const Codec codec = CodecOf(info[2], Codec::Lz4Hc);
-  const Napi::Function settle = FunctionOf(info[3], "settle must be a function");
-  Instance::Of(info.Env()).jobs.Run(info[0], info[1], settle, [=] { return Pack(src, dst, codec); });
+  const uint32_t acceleration = U32Of(info[3], "acceleration must be a whole number");
+  if (acceleration < 1 || acceleration > kMaxAcceleration) {
+    Throw(info.Env(), Code::Bounds, "acceleration is out of range");
+  }
+  const Napi::Function settle = FunctionOf(info[4], "settle must be a function");
+  Instance::Of(info.Env()).jobs.Run(info[0], info[1], settle,
+                                    [=] { return Pack(src, dst, codec, acceleration); });
 }
 
 // unpack(src, dst, codec, rawBytes, hi, lo, settle)
@@ -55,6 +63,13 @@ void ChecksumNow(const Napi::CallbackInfo& info) {
   uint32_t* const words = Instance::Of(info.Env()).sum_words;
   words[0] = static_cast<uint32_t>(sum >> 32);
   words[1] = static_cast<uint32_t>(sum);
+}
+
+// checksumAsync(src, settle)
+void ChecksumJob(const Napi::CallbackInfo& info) {
+  const Bytes src = BytesOf(info[0], "src must be a Uint8Array");
+  const Napi::Function settle = FunctionOf(info[1], "settle must be a function");
+  Instance::Of(info.Env()).jobs.Run(info[0], info[0], settle, [=] { return Sum(src); });
 }
 
 struct ScanRequest {
@@ -109,12 +124,50 @@ void Hash128Job(const Napi::CallbackInfo& info) {
                                     [=] { return HashPages(src, page_bytes, out); });
 }
 
+// The places of a cursor (src/ram-records.ts names them).
+enum CursorPlace : size_t { kPosition, kEnd, kBlockPages, kCount, kMaxPages, kContentEnd, kMaxContent, kPlaces };
+
+// readRecords(cursor, input, pages, kinds, content): how far it came is in the cursor.
+void ReadRecordsNow(const Napi::CallbackInfo& info) {
+  const Doubles cursor = DoublesOf(info[0], "cursor must be a Float64Array");
+  RecordRun run{};
+  run.input = BytesOf(info[1], "input must be a Uint8Array");
+  run.pages = WordsOf(info[2], "pages must be a Uint32Array");
+  run.kinds = BytesOf(info[3], "kinds must be a Uint8Array");
+  run.content = BytesOf(info[4], "content must be a Uint8Array");
+  std::array<uint64_t, kPlaces> numbers{};
+  if (cursor.size < kPlaces) Throw(info.Env(), Code::Bounds, "the cursor is too short");
+  for (size_t i = 0; i < kPlaces; i++) {
+    const double number = cursor.data[i];
+    if (!IsInteger(number)) Throw(info.Env(), Code::Bounds, "the cursor must hold whole numbers");
+    numbers[i] = static_cast<uint64_t>(number);
+  }
+  run.position = numbers[kPosition];
+  run.end = numbers[kEnd];
+  run.block_pages = numbers[kBlockPages];
+  run.count = numbers[kCount];
+  run.max_pages = numbers[kMaxPages];
+  run.content_end = numbers[kContentEnd];
+  run.max_content = numbers[kMaxContent];
+  const bool within = run.position <= run.end && run.end <= run.input.size &&
+                      run.block_pages <= uint64_t{1} << 32 && run.count <= run.max_pages &&
+                      run.max_pages <= run.pages.size && run.max_pages <= run.kinds.size &&
+                      run.content_end <= run.max_content && run.max_content <= run.content.size;
+  if (!within) Throw(info.Env(), Code::Bounds, "the cursor lies outside its arrays");
+  ReadRecords(run);
+  cursor.data[kPosition] = static_cast<double>(run.position);
+  cursor.data[kCount] = static_cast<double>(run.count);
+  cursor.data[kContentEnd] = static_cast<double>(run.content_end);
+}
+
 }  // namespace
 
 void ExportKernels(Napi::Env env, Napi::Object table) {
   table.Set("pack", Napi::Function::New<PackJob>(env, "pack"));
   table.Set("unpack", Napi::Function::New<UnpackJob>(env, "unpack"));
   table.Set("verify", Napi::Function::New<VerifyJob>(env, "verify"));
+  table.Set("checksumAsync", Napi::Function::New<ChecksumJob>(env, "checksumAsync"));
+  table.Set("readRecords", Napi::Function::New<ReadRecordsNow>(env, "readRecords"));
   table.Set("checksum", Napi::Function::New<ChecksumNow>(env, "checksum"));
   table.Set("scanZero", Napi::Function::New<ScanZeroNow>(env, "scanZero"));
   table.Set("scanZeroAsync", Napi::Function::New<ScanZeroJob>(env, "scanZeroAsync"));

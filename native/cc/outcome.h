@@ -43,4 +43,9 @@ struct Words {
   size_t size = 0;
 };
 
+struct Doubles {
+  double* data = nullptr;
+  size_t size = 0;
+};
+
 }  // namespace vmferry

@@ -64,14 +64,15 @@ constexpr int kHcLevel = 3;
 //
 // Incompressible data costs little: the fast compressor's search steps grow with every miss, and it has
 // given up before the slow one is tried at all.
-size_t Compress(Bytes src, uint8_t* dst, Codec codec) {
+size_t Compress(Bytes src, uint8_t* dst, Codec codec, uint32_t acceleration) {
   const size_t limit = src.size - src.size / 32;
   if (limit < 2) return 0;
   const auto* from = reinterpret_cast<const char*>(src.data);
   auto* to = reinterpret_cast<char*>(dst);
   const int from_size = static_cast<int>(src.size);
   const int to_size = static_cast<int>(limit - 1);
-  int written = LZ4_compress_default(from, to, from_size, to_size);
+  const int step = codec == Codec::Lz4 ? static_cast<int>(acceleration) : 1;
+  int written = LZ4_compress_fast(from, to, from_size, to_size, step);
   if (written > 0 && codec == Codec::Lz4Hc) {
     written = LZ4_compress_HC(from, to, from_size, to_size, kHcLevel);
   }
@@ -81,15 +82,18 @@ size_t Compress(Bytes src, uint8_t* dst, Codec codec) {
 
 }  // namespace
 
-Outcome Pack(Bytes src, Bytes dst, Codec codec) {
+Outcome Pack(Bytes src, Bytes dst, Codec codec, uint32_t acceleration) {
   if (!HasXxhash()) return Outcome::Failed(Code::Missing, kWithoutXxhash);
   if (dst.size < src.size) return Outcome::Failed(Code::Bounds, "dst is shorter than src");
+  if (acceleration < 1 || acceleration > kMaxAcceleration) {
+    return Outcome::Failed(Code::Bounds, "acceleration is out of range");
+  }
   if (Overlap(src, dst)) return Outcome::Failed(Code::Bounds, "src and dst overlap");
   size_t written = 0;
   if (codec != Codec::None) {
 #ifdef VMFERRY_LZ4
     if (src.size > LZ4_MAX_INPUT_SIZE) return Outcome::Failed(Code::Bounds, "src is longer than an LZ4 block");
-    written = Compress(src, dst.data, codec);
+    written = Compress(src, dst.data, codec, acceleration);
 #else
     return Outcome::Failed(Code::Missing, kWithoutLz4);
 #endif
@@ -108,6 +112,12 @@ Outcome Verify(Bytes src, uint64_t checksum) {
   if (!HasXxhash()) return Outcome::Failed(Code::Missing, kWithoutXxhash);
   if (Checksum(src, 0) == checksum) return Outcome::Done();
   return Outcome::Failed(Code::Corrupt, "checksum: the payload is not what was sent");
+}
+
+Outcome Sum(Bytes src) {
+  if (!HasXxhash()) return Outcome::Failed(Code::Missing, kWithoutXxhash);
+  const uint64_t sum = Checksum(src, 0);
+  return Outcome::Done(static_cast<double>(sum >> 32), static_cast<double>(sum & 0xffffffffU));
 }
 
 Outcome Unpack(Bytes src, Bytes dst, Codec codec, size_t raw_bytes, uint64_t checksum) {

@@ -16,8 +16,15 @@ extern const char* const kWithoutXxhash;
 // Needs HasXxhash().
 uint64_t Checksum(Bytes src, uint64_t seed);
 
+// LZ4's own bound: what is above it is taken for it.
+constexpr uint32_t kMaxAcceleration = 65537;
+
 // Values of the outcome: bytes written, codec (None or Lz4), upper and lower half of their XXH3-64.
-Outcome Pack(Bytes src, Bytes dst, Codec codec);
+// `acceleration`, from 1 to kMaxAcceleration, is what Codec::Lz4 trades size for speed by.
+Outcome Pack(Bytes src, Bytes dst, Codec codec, uint32_t acceleration);
+
+// Values of the outcome: upper and lower half of the XXH3-64 of src.
+Outcome Sum(Bytes src);
 
 // Fails unless `checksum` (seed 0) is that of src.
 Outcome Verify(Bytes src, uint64_t checksum);

@@ -39,7 +39,8 @@ export interface NativeTable {
   /** Where `checksum` leaves its result: upper half, lower half. */
   readonly sum: Uint32Array;
   checksum(src: Uint8Array, seed: number): void;
-  pack(src: Uint8Array, dst: Uint8Array, codec: number, settle: Settle): void;
+  checksumAsync(src: Uint8Array, settle: Settle): void;
+  pack(src: Uint8Array, dst: Uint8Array, codec: number, acceleration: number, settle: Settle): void;
   unpack(
     src: Uint8Array,
     dst: Uint8Array,
@@ -53,6 +54,13 @@ export interface NativeTable {
   scanZero(src: Uint8Array, pageBytes: number, out: Uint8Array): number;
   scanZeroAsync(src: Uint8Array, pageBytes: number, out: Uint8Array, settle: Settle): void;
   hash128(src: Uint8Array, pageBytes: number, out: Uint32Array, settle: Settle): void;
+  readRecords(
+    cursor: Float64Array,
+    input: Uint8Array,
+    pages: Uint32Array,
+    kinds: Uint8Array,
+    content: Uint8Array,
+  ): void;
   readonly LocalSocket: new (path: string, listen: boolean, sendBufferBytes: number) => NativeLocalSocket;
   readonly PacketSocket: new (interfaceName: string, receive: boolean) => NativePacketSocket;
 }

@@ -30,7 +30,7 @@ describe('the addon', () => {
         for (let round = 0; round < 50; round++) {
           const src = Buffer.alloc(50_000, 'worker ' + round);
           const dst = Buffer.alloc(50_000);
-          const [bytes, codec, hi, lo] = await job((settle) => table.pack(src, dst, 1, settle));
+          const [bytes, codec, hi, lo] = await job((settle) => table.pack(src, dst, 1, 1, settle));
           const back = Buffer.alloc(50_000);
           await job((settle) => table.unpack(dst.subarray(0, bytes), back, codec, 50_000, hi, lo, settle));
           if (!back.equals(src)) throw new Error('round trip');
@@ -57,7 +57,7 @@ describe('the addon', () => {
   test('survives threads that are terminated with work under way', async () => {
     const body = `
       const src = Buffer.alloc(1 << 20, 'text that takes the slow compressor a while ');
-      for (let i = 0; i < 12; i++) table.pack(src, Buffer.alloc(src.length), 2, () => parentPort.postMessage('late'));
+      for (let i = 0; i < 12; i++) table.pack(src, Buffer.alloc(src.length), 2, 1, () => parentPort.postMessage('late'));
       const socket = new table.PacketSocket('lo', true);
       socket.receive(Buffer.alloc(2000), 50, () => undefined);
       parentPort.postMessage('started');
@@ -73,7 +73,7 @@ describe('the addon', () => {
     const script = `
       const table = require(process.argv[1]);
       process.on('uncaughtException', (error) => { console.log(error.message); });
-      table.pack(Buffer.alloc(1), Buffer.alloc(1), 0, () => { throw new Error('from the callback'); });
+      table.pack(Buffer.alloc(1), Buffer.alloc(1), 0, 1, () => { throw new Error('from the callback'); });
     `;
     const { stdout, status } = spawnSync(process.execPath, ['-e', script, addonPath], { encoding: 'utf8' });
     expect({ stdout, status }).toEqual({ stdout: 'from the callback\n', status: 0 });
@@ -88,9 +88,11 @@ describe('the addon', () => {
     const settle = () => undefined;
     const wrong: [string, unknown[]][] = [
       ['pack', []],
-      ['pack', [bytes, bytes, 3, settle]],
-      ['pack', [bytes, bytes, 1, 'no function']],
-      ['pack', [{ length: 4 }, bytes, 1, settle]],
+      ['pack', [bytes, bytes, 3, 1, settle]],
+      ['pack', [bytes, bytes, 1, 1, 'no function']],
+      ['pack', [bytes, bytes, 1, 0, settle]],
+      ['pack', [bytes, bytes, 1, 65_538, settle]],
+      ['pack', [{ length: 4 }, bytes, 1, 1, settle]],
       ['unpack', [bytes, bytes, 2, 1, 0, 0, settle]],
       ['unpack', [bytes, bytes, 1, -1, 0, 0, settle]],
       ['unpack', [bytes, bytes, 1, 2 ** 60, 0, 0, settle]],
@@ -101,6 +103,8 @@ describe('the addon', () => {
       ['verify', [bytes, 0, 0]],
       ['checksum', [new Float32Array(1), 0]],
       ['checksum', [bytes, '0']],
+      ['checksumAsync', [new Float32Array(1), settle]],
+      ['checksumAsync', [bytes, 'no function']],
       ['scanZero', [bytes, 0, bytes]],
       ['scanZero', [bytes, 3, bytes]],
       ['scanZero', [bytes, 4096, new Uint8Array(1)]],

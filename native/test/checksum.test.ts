@@ -1,4 +1,4 @@
-import { checksum, checksumInto, hash128, verify } from '@vmferry/native/kernels';
+import { checksum, checksumAsync, checksumInto, hash128, verify } from '@vmferry/native/kernels';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { pageBytes, shared } from './arbitraries.ts';
@@ -53,6 +53,16 @@ describe('checksum', () => {
         expect([...out]).toEqual([hi, lo]);
       }),
     );
+  });
+
+  test('is the same on a pool thread', async () => {
+    for (const length of [0, 1, 100, 300_000]) {
+      const bytes = shared(sanityBuffer(length));
+      expect(await checksumAsync(bytes)).toEqual(checksum(bytes));
+    }
+    await expect(checksumAsync('text' as unknown as Uint8Array)).rejects.toMatchObject({
+      code: 'E_NATIVE_BOUNDS',
+    });
   });
 
   test('refuses what is no byte array, no seed and no place for the result', () => {

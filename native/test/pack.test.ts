@@ -1,12 +1,19 @@
 import { randomFillSync } from 'node:crypto';
-import { checksum, type Packed, pack, type UnpackOptions, unpack } from '@vmferry/native/kernels';
+import {
+  checksum,
+  type Packed,
+  type PackOptions,
+  pack,
+  type UnpackOptions,
+  unpack,
+} from '@vmferry/native/kernels';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { memoryLike, shared } from './arbitraries.ts';
 
 const codec = fc.constantFrom('none' as const, 'lz4' as const, 'lz4hc' as const);
 
-async function packed(src: Uint8Array, options: { codec: 'none' | 'lz4' | 'lz4hc' }) {
+async function packed(src: Uint8Array, options: PackOptions) {
   const dst = new Uint8Array(src.length);
   const result = await pack(src, dst, options);
   return { payload: dst.slice(0, result.bytes), result };
@@ -79,6 +86,26 @@ describe('pack and unpack', () => {
     const slow = await packed(src, { codec: 'lz4hc' });
     expect(slow.result.codec).toBe('lz4');
     expect(slow.payload.length).toBeLessThanOrEqual(fast.payload.length);
+  });
+
+  test('trade size for speed by the acceleration, and give back what went in all the same', async () => {
+    const words = Array.from({ length: 30_000 }, (_, i) => `page ${(i * 7919) % 4096} of block ${i % 13}`);
+    const src = Buffer.from(words.join('\n'));
+    const sizes: number[] = [];
+    for (const acceleration of [1, 8, 40, 65_537]) {
+      const { payload, result } = await packed(src, { codec: 'lz4', acceleration });
+      const back = Buffer.alloc(src.length);
+      await unpack(payload, back, optionsOf(result, src.length));
+      expect(back.equals(src)).toBe(true);
+      sizes.push(payload.length);
+    }
+    expect(sizes).toEqual([...sizes].sort((a, b) => a - b));
+    expect(sizes[1]).toBeGreaterThan(sizes[0]!);
+    expect((await packed(src, { codec: 'lz4' })).payload.length).toBe(sizes[0]);
+    for (const acceleration of [0, -1, 1.5, 65_538, Number.NaN]) {
+      const wrong = pack(src, Buffer.alloc(src.length), { codec: 'lz4', acceleration });
+      await expect(wrong).rejects.toMatchObject({ code: 'E_NATIVE_BOUNDS' });
+    }
   });
 
   test('run many at once', async () => {

@@ -64,7 +64,8 @@ export class DestAgent implements Operations {
     let session: DestSession | undefined;
     const link = new Link(socket, {
       name: `stream from ${peer.address}`,
-      receiveLimitBytes: 2 * this.#limits.windowBytes,
+      // A window smaller than a frame lets one through.
+      receiveLimitBytes: 2 * Math.max(this.#limits.windowBytes, this.#limits.maxFrameBytes),
       window: { maxBytes: this.#limits.windowBytes },
       onFrame: (frame: Frame, from: Link) => {
         if (frame.kind === FrameKind.opaque) session?.onOpaque(frame, from);

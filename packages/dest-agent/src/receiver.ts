@@ -9,19 +9,19 @@
  * time.
  */
 import { type Applicable, ApplyOrder } from '@vmferry/engine/carriage/apply-order';
+import { BATCH_PAYLOAD_BYTES } from '@vmferry/engine/carriage/batch-limits';
 import { decodePageList } from '@vmferry/engine/carriage/page-payload';
 import { PayloadError } from '@vmferry/engine/carriage/payload-error';
 import type { DestGuest, DestItem, Lane, PageBatch, RamLayout } from '@vmferry/engine/guest';
 import { blockIndex, bytes, PAGE_BYTES, round } from '@vmferry/engine/units';
 import { BufferPool } from '@vmferry/native/buffer-pool';
 import { unpack, verify } from '@vmferry/native/kernels';
-import { Codec, DEFAULT_FRAME_LIMITS, type Frame, FrameFlag, verifyPayload } from '@vmferry/wire/frame';
+import { Codec, type Frame, FrameFlag, verifyPayload } from '@vmferry/wire/frame';
 import type { Link } from '@vmferry/wire/link';
 import type { FaultTimes } from './fault-times.ts';
 import { Handover } from './handover.ts';
 
-/** Every payload that a link lets in fits. Of a buffer's memory only what was ever written to is really there. */
-const POOL_BUFFER_BYTES = DEFAULT_FRAME_LIMITS.maxRawBytes;
+const POOL_BUFFER_BYTES = BATCH_PAYLOAD_BYTES;
 /** Bulk batches with the guest: two on their way to the hypervisor, two ready behind them. */
 const BULK_AT_GUEST = 4;
 /** More than are ever asked for at once by the vCPUs of most guests; a bound, as a peer might send anything. */

@@ -1,4 +1,3 @@
-import { BATCH_PAGES } from '@vmferry/engine/carriage/batch-size';
 import { encodePageList, maxPageListBytes } from '@vmferry/engine/carriage/page-payload';
 import type { DestGuest, DestItem, PageBatch } from '@vmferry/engine/guest';
 import { PageKind } from '@vmferry/engine/guest';
@@ -9,6 +8,8 @@ import type { Link } from '@vmferry/wire/link';
 import { expect, it, vi } from 'vitest';
 import { FaultTimes } from '../src/fault-times.ts';
 import { Receiver } from '../src/receiver.ts';
+
+const BATCH_PAGES = 256;
 
 const BLOCK_PAGES = 100_000;
 

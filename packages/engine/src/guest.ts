@@ -13,6 +13,7 @@
  * In post-copy the batch after `state-complete` are the pages that the destination still lacks; each of
  * them comes once.
  */
+import type { BatchLimits } from './carriage/batch-limits.ts';
 import type { GuestError } from './errors.ts';
 import type { BlockIndex, Bytes, BytesPerSec, Millis, Pages, Round } from './units.ts';
 
@@ -118,8 +119,11 @@ export interface SourcePlan {
   readonly throttle: boolean;
   /** Post-copy may be started later; both sides must be prepared for it. */
   readonly postcopy: boolean;
-  /** Page batches hold at most this many pages (blocks of huge pages: at least one whole huge page). */
-  readonly batchPages: Pages;
+  /**
+   * What page batches hold at most before post-copy begins, and after (blocks of huge pages: at least one whole
+   * huge page).
+   */
+  readonly batches: { readonly precopy: BatchLimits; readonly postcopy: BatchLimits };
   /** What the guest's driver may keep in buffers, in bytes. */
   readonly bufferBytes: Bytes;
 }

@@ -5,21 +5,24 @@
  *     express batch ──▶ sent at once, past every window
  *     barrier ──▶ after everything before it was sent ──▶ control stream
  */
-import { BATCH_PAYLOAD_BYTES } from '@vmferry/engine/carriage/batch-size';
 import { StreamChoice } from '@vmferry/engine/carriage/stream-choice';
 import type { PageBatch, RamLayout } from '@vmferry/engine/guest';
 import { PAGE_BYTES } from '@vmferry/engine/units';
-import { BufferPool } from '@vmferry/native/buffer-pool';
 import type { PackCodec } from '@vmferry/native/kernels';
 import type { ControlChannel } from '@vmferry/wire/control';
-import { FrameKind, frameAround, HEADER_BYTES } from '@vmferry/wire/frame';
+import { FrameKind, frameAround, type OutgoingFrame } from '@vmferry/wire/frame';
 import type { Link } from '@vmferry/wire/link';
-import { buildPageFrame, type FrameMemory, frameBytes } from './frame-builder.ts';
+import { buildFrameAtOnce, buildPackedFrame, buildPlainFrame, isSmall } from './frame-builder.ts';
+import { FrameRoom } from './frame-room.ts';
 import { Permits } from './permits.ts';
 
-/** Frames that may be packed, or wait packed, ahead of the window: enough to keep the workers busy. */
-const AHEAD = 6;
-const POOL_BUFFER_BYTES = HEADER_BYTES + BATCH_PAYLOAD_BYTES;
+/**
+ * Frames that may be packed, or wait packed, ahead of the window: enough to keep the workers busy. What waits
+ * here when the guest stops counts as downtime.
+ */
+const AHEAD = 3;
+/** Of what the agent may hold, the share of frames on their way. */
+const FRAMES_SHARE = 1 / 4;
 
 export interface CarrierOptions {
   readonly control: ControlChannel;
@@ -37,7 +40,7 @@ export class Carrier {
   readonly #choice: StreamChoice;
   readonly #tails: Promise<void>[];
   readonly #permits = new Permits(AHEAD);
-  readonly #pool: BufferPool;
+  readonly #room: FrameRoom;
   readonly #lastSent: number[];
   #epoch = 0;
   #outstanding = 0;
@@ -49,10 +52,7 @@ export class Carrier {
     this.#choice = new StreamChoice(options.data.length);
     this.#tails = options.data.map(() => Promise.resolve());
     this.#lastSent = [...options.data, options.express].map(() => 0);
-    this.#pool = new BufferPool({
-      bufferBytes: POOL_BUFFER_BYTES,
-      maxBuffers: Math.max(AHEAD + 2, Math.floor(options.bufferBytes / POOL_BUFFER_BYTES)),
-    });
+    this.#room = new FrameRoom(options.bufferBytes * FRAMES_SHARE);
   }
 
   /** Content bytes of bulk pages that were accepted and that the destination's hypervisor has not taken. */
@@ -75,7 +75,7 @@ export class Carrier {
    * called when the destination has it, or never will.
    */
   async bulk(batch: PageBatch, onLanded: () => void = () => {}): Promise<void> {
-    await this.#permits.take();
+    if (!this.#permits.tryTake()) await this.#permits.take();
     let passage = this.#choice.board(batch.block, batch.pages, batch.content.length);
     while (!passage && this.#failure === undefined) {
       await new Promise<void>((resolve) => this.#landed.push(resolve));
@@ -91,33 +91,45 @@ export class Carrier {
     this.#outstanding += batch.content.length;
     const contentBytes = batch.content.length;
     const zeroPages = batch.pages.length - contentBytes / PAGE_BYTES;
-    const frame = this.#memory(frameBytes(batch)).then((memory) =>
-      buildPageFrame({
-        batch,
-        epoch: this.#epoch,
-        codec: this.#options.codec(),
-        memory,
-        onRelease: () => {
-          this.#choice.landed(booked);
-          this.#outstanding -= contentBytes;
-          onLanded();
-          for (const resolve of this.#landed.splice(0)) resolve();
-          this.#options.onDelivered(contentBytes, zeroPages);
-        },
-      }),
-    );
-    frame.catch(() => {});
-    const link = this.#options.data[booked.stream]!;
-    this.#tails[booked.stream] = this.#tails[booked.stream]!.then(async () => {
-      try {
-        await link.send(await frame);
-        this.#lastSent[booked.stream] = link.lastSent;
-      } catch (error) {
-        this.#failure ??= error;
-      } finally {
-        this.#permits.give();
-      }
+    const frame = this.#build(batch, () => {
+      this.#choice.landed(booked);
+      this.#outstanding -= contentBytes;
+      onLanded();
+      for (const resolve of this.#landed.splice(0)) resolve();
+      this.#options.onDelivered(contentBytes, zeroPages);
     });
+    this.#tails[booked.stream] = this.#send(booked.stream, frame, this.#tails[booked.stream]!);
+  }
+
+  async #build(batch: PageBatch, onRelease: () => void): Promise<OutgoingFrame> {
+    if (isSmall(batch)) return buildFrameAtOnce(batch, 'bulk', this.#epoch, onRelease);
+    const codec = this.#options.codec();
+    const request = { batch, epoch: this.#epoch, room: this.#room, onRelease };
+    return codec === 'none'
+      ? await buildPlainFrame(request)
+      : await buildPackedFrame({ ...request, lane: 'bulk', codec });
+  }
+
+  /** Sends the frame when it is built and the stream's frames `before` it are sent. Never rejects. */
+  async #send(stream: number, building: Promise<OutgoingFrame>, before: Promise<void>): Promise<void> {
+    const link = this.#options.data[stream]!;
+    let frame: OutgoingFrame | undefined;
+    let failure: unknown;
+    try {
+      frame = await building;
+    } catch (error) {
+      failure = error;
+    }
+    await before;
+    try {
+      if (!frame) throw failure;
+      await link.send(frame);
+      this.#lastSent[stream] = link.lastSent;
+    } catch (error) {
+      this.#failure ??= error;
+    } finally {
+      this.#permits.give();
+    }
   }
 
   /**
@@ -128,18 +140,16 @@ export class Carrier {
     const { express, onDelivered } = this.#options;
     const contentBytes = batch.content.length;
     const zeroPages = batch.pages.length - contentBytes / PAGE_BYTES;
-    const memory = { bytes: new Uint8Array(frameBytes(batch)), release: () => {} };
-    const frame = await buildPageFrame({
-      batch: { ...batch, lane: 'express', release: batch.release },
-      epoch: this.#epoch,
-      codec,
-      memory,
-      onRelease: () => {
-        onLanded();
-        onDelivered(contentBytes, zeroPages);
-      },
-    });
-    express.sendNow(frame);
+    const onRelease = (): void => {
+      onLanded();
+      onDelivered(contentBytes, zeroPages);
+    };
+    const frame =
+      codec === 'none' || isSmall(batch)
+        ? buildFrameAtOnce(batch, 'express', this.#epoch, onRelease)
+        : await buildPackedFrame({ batch, lane: 'express', epoch: this.#epoch, codec, onRelease });
+    // A barrier may have gone out while it was being packed.
+    express.sendNow({ ...frame, epoch: this.#epoch });
     this.#lastSent[this.#lastSent.length - 1] = express.lastSent;
   }
 
@@ -173,7 +183,7 @@ export class Carrier {
   /** Nothing waits any more, and whoever waits is let go. */
   close(error: unknown): void {
     this.#failure ??= error;
-    this.#pool.close();
+    this.#room.close();
     this.#permits.close();
     for (const resolve of this.#landed.splice(0)) resolve();
   }
@@ -189,10 +199,5 @@ export class Carrier {
       upTo: [...this.#lastSent],
       bytes,
     });
-  }
-
-  async #memory(size: number): Promise<FrameMemory> {
-    if (size > POOL_BUFFER_BYTES) return { bytes: Buffer.allocUnsafeSlow(size), release: () => {} };
-    return await this.#pool.acquire();
   }
 }

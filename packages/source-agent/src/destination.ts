@@ -42,6 +42,8 @@ export class Destination {
   readonly session: string;
   readonly clock = new ClockOffset();
   readonly tls: boolean;
+  /** The largest frame that both sides take. */
+  readonly maxFrameBytes: number;
   #data: readonly Link[] = [];
   #express: Link | undefined;
   readonly #secret: Uint8Array;
@@ -82,6 +84,7 @@ export class Destination {
     this.#secret = welcome.secret;
     this.#options = options;
     this.#limiter = new RateLimiter(options.maxBandwidth);
+    this.maxFrameBytes = Math.min(options.limits.maxFrameBytes, welcome.limits.maxFrameBytes);
     this.tls = options.url.startsWith('wss:');
   }
 

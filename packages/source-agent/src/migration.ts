@@ -14,7 +14,7 @@ import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
-import { BATCH_PAGES } from '@vmferry/engine/carriage/batch-size';
+import { POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
 import { downtimeAcross } from '@vmferry/engine/clock/offset';
 import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
@@ -243,7 +243,10 @@ export class SourceMigration implements RunningMigration {
     return {
       postcopy: this.#postcopyObstacle === undefined,
       throttle: stall === 'throttle' || (stall === undefined && this.#postcopyObstacle !== undefined),
-      batchPages: pages(BATCH_PAGES),
+      batches: {
+        precopy: precopyBatch(this.#destination?.maxFrameBytes ?? this.#limits.maxFrameBytes),
+        postcopy: POSTCOPY_BATCH,
+      },
       bufferBytes: bytes(this.#limits.bufferBytes),
     };
   }

@@ -12,11 +12,15 @@ export class Permits {
     return this.#free;
   }
 
+  /** True if there was no need to wait. */
+  tryTake(): boolean {
+    if (this.#free <= 0 && !this.#closed) return false;
+    this.#free -= 1;
+    return true;
+  }
+
   take(): Promise<void> {
-    if (this.#free > 0 || this.#closed) {
-      this.#free -= 1;
-      return Promise.resolve();
-    }
+    if (this.tryTake()) return Promise.resolve();
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 

@@ -49,6 +49,8 @@ export class PostcopySender {
   readonly #unanswered = new Map<PageRange, number>();
   #faults = 0;
   #pumping = false;
+  /** Express batches that are being made ready. */
+  #expressing = 0;
   #closed = false;
   #timer: NodeJS.Timeout | undefined;
   #roomWaiters: (() => void)[] = [];
@@ -115,7 +117,7 @@ export class PostcopySender {
 
   /** Resolves when nothing waits any more. */
   async flush(): Promise<void> {
-    while (!(this.#backlog.empty && !this.#pumping) && !this.#closed) {
+    while (!(this.#backlog.empty && !this.#pumping && this.#expressing === 0) && !this.#closed) {
       this.#pump();
       await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
     }
@@ -160,9 +162,14 @@ export class PostcopySender {
   }
 
   #express(batch: PageBatch, codec: 'none' | 'lz4' = 'none'): void {
+    this.#expressing += 1;
     this.#options.carrier
       .express(batch, codec, this.#fly(batch))
-      .catch((error: unknown) => this.#options.onFailure(error));
+      .catch((error: unknown) => this.#options.onFailure(error))
+      .finally(() => {
+        this.#expressing -= 1;
+        this.#wakeReaders();
+      });
   }
 
   #pump(): void {

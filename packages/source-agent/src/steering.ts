@@ -16,6 +16,7 @@ import { postcopyNow } from '@vmferry/engine/policy/hybrid';
 import { type BytesPerSec, bytesPerSec, millis } from '@vmferry/engine/units';
 
 const SAMPLE_MS = 200;
+/** Where the one live round may end in post-copy: there is only this one moment to choose it. */
 const FINAL_SAMPLE_MS = 40;
 const ONE_ROUND_WHY =
   'The end of the first round: this QEMU emulates the CPU (TCG before 9.0), and its dirty log misses writes in later rounds.';
@@ -84,10 +85,8 @@ export class Steering {
       return;
     }
     if (this.#options.oneLiveRound) this.#beginOneRound();
-    this.#timer = setInterval(
-      () => void this.#sample(),
-      this.#options.oneLiveRound ? FINAL_SAMPLE_MS : SAMPLE_MS,
-    );
+    const choosing = this.#options.oneLiveRound && this.#strategy !== 'precopy';
+    this.#timer = setInterval(() => void this.#sample(), choosing ? FINAL_SAMPLE_MS : SAMPLE_MS);
   }
 
   /** The guest stops at the end of its first round whatever is decided; only post-copy can come before. */

@@ -1,6 +1,6 @@
 /** The guest's stream on its way: items from the hypervisor, in order, to the carrier. */
 import type { PageBatch, SourceGuest, SourceItem } from '@vmferry/engine/guest';
-import { PageKind } from '@vmferry/engine/guest';
+import { PAGE_BYTES } from '@vmferry/engine/units';
 import type { Carrier } from './carrier.ts';
 import type { PostcopySender } from './postcopy-sender.ts';
 
@@ -51,8 +51,8 @@ export async function transfer(items: AsyncIterable<SourceItem>, options: Transf
   }
 }
 
-function tallyOf({ kinds }: PageBatch): { raw: number; zero: number } {
-  let zero = 0;
-  for (const kind of kinds) if (kind === PageKind.zero) zero += 1;
-  return { raw: kinds.length - zero, zero };
+/** Raw pages are those that have content. */
+function tallyOf({ pages, content }: PageBatch): { raw: number; zero: number } {
+  const raw = content.length / PAGE_BYTES;
+  return { raw, zero: pages.length - raw };
 }

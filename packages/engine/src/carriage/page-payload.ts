@@ -16,7 +16,8 @@ import { PayloadError } from './payload-error.ts';
 const HEAD_BYTES = 4;
 const RUN_BYTES = 8;
 const LENGTH_BITS = 28;
-const LENGTH_MASK = 2 ** LENGTH_BITS - 1;
+const KIND_UNIT = 2 ** LENGTH_BITS;
+const LENGTH_MASK = KIND_UNIT - 1;
 const KINDS = Object.keys(PageKind).length;
 
 /** One huge page of 1 GiB is the largest batch that has to travel whole. */
@@ -53,27 +54,24 @@ export function encodePageList(
   offset: number,
 ): number {
   const { pages, kinds } = batch;
-  if (pages.length !== kinds.length) throw new RangeError('a page batch has one kind for each page');
+  const count = pages.length;
+  if (count !== kinds.length) throw new RangeError('a page batch has one kind for each page');
   const view = new DataView(target.buffer, target.byteOffset, target.byteLength);
   let runs = 0;
   let at = offset + HEAD_BYTES;
   let index = 0;
-  while (index < pages.length) {
+  while (index < count) {
     const first = pages[index]!;
     const kind = kinds[index]!;
-    let length = 1;
-    while (
-      index + length < pages.length &&
-      pages[index + length] === first + length &&
-      kinds[index + length] === kind &&
-      length < LENGTH_MASK
-    ) {
-      length += 1;
-    }
+    const most = Math.min(count, index + LENGTH_MASK);
+    // What has to be added to a page's index to get its number, as long as the run lasts.
+    const shift = first - index;
+    let end = index + 1;
+    while (end < most && pages[end] === end + shift && kinds[end] === kind) end += 1;
     view.setUint32(at, first, true);
-    view.setUint32(at + 4, kind * 2 ** LENGTH_BITS + length, true);
+    view.setUint32(at + 4, kind * KIND_UNIT + (end - index), true);
     at += RUN_BYTES;
-    index += length;
+    index = end;
     runs += 1;
   }
   view.setUint32(offset, runs, true);

@@ -68,12 +68,14 @@ export class StreamChoice {
 }
 
 function areasOf(block: BlockIndex, pages: Uint32Array): number[] {
-  const areas: number[] = [];
+  const areas = new Set<number>();
+  const base = block * AREAS_OF_BLOCK;
   let last = -1;
-  for (const page of pages) {
-    const area = block * AREAS_OF_BLOCK + (page >>> AREA_SHIFT);
-    if (area !== last && !areas.includes(area)) areas.push(area);
+  for (let index = 0; index < pages.length; index += 1) {
+    const area = base + (pages[index]! >>> AREA_SHIFT);
+    if (area === last) continue;
+    areas.add(area);
     last = area;
   }
-  return areas;
+  return [...areas];
 }

@@ -1,19 +1,34 @@
-/** The memory that page batches are gathered in: pooled for the usual size, one by one for huge pages. */
-import { maxPageListBytes } from '@vmferry/engine/carriage/page-payload';
+/**
+ * The memory that page batches are gathered in: pooled for the usual sizes, one by one for huge pages. A batch
+ * that waits in post-copy must not hold on to the room of a large one.
+ */
+import { headroomFor } from '@vmferry/engine/carriage/batch-limits';
 import type { SourcePlan } from '@vmferry/engine/guest';
-import { bytes, PAGE_BYTES } from '@vmferry/engine/units';
+import { type Bytes, bytes, PAGE_BYTES } from '@vmferry/engine/units';
 import type { ContentBuffer } from './stream/batch-builder.ts';
 
-export class BatchBuffers {
-  readonly #pageBytes: number;
-  readonly #headroom: number;
-  readonly #free: Buffer[] = [];
-  readonly #keep: number;
+/** Of what the driver may keep, each size's share of buffers that nobody uses at the moment. */
+const IDLE_SHARE = 1 / 4;
 
-  constructor(plan: SourcePlan) {
-    this.#pageBytes = plan.batchPages * PAGE_BYTES;
-    this.#headroom = roundUp(maxPageListBytes(plan.batchPages));
-    this.#keep = Math.max(4, Math.floor(plan.bufferBytes / this.#pageBytes));
+interface Size {
+  readonly contentBytes: number;
+  readonly headroomBytes: Bytes;
+  readonly free: Buffer[];
+  readonly keep: number;
+}
+
+export class BatchBuffers {
+  /** Smallest first. */
+  readonly #sizes: readonly Size[];
+
+  constructor({ batches, bufferBytes }: Pick<SourcePlan, 'batches' | 'bufferBytes'>) {
+    this.#sizes = [batches.postcopy, batches.precopy]
+      .map(({ rawPages, pages }) => {
+        const contentBytes = rawPages * PAGE_BYTES;
+        const keep = Math.max(4, Math.floor((bufferBytes * IDLE_SHARE) / contentBytes));
+        return { contentBytes, headroomBytes: roundUp(headroomFor(pages)), free: [], keep };
+      })
+      .sort((a, b) => a.contentBytes - b.contentBytes);
   }
 
   /**
@@ -21,29 +36,31 @@ export class BatchBuffers {
    * meanwhile.
    */
   readonly allocate = (wanted: number): ContentBuffer => {
-    if (wanted > this.#pageBytes) {
-      const headroom = roundUp(maxPageListBytes(wanted / PAGE_BYTES));
-      const buffer = Buffer.allocUnsafeSlow(headroom + wanted);
-      return { content: buffer.subarray(headroom), headroomBytes: bytes(headroom), release: () => {} };
+    const size = this.#sizes.find(({ contentBytes }) => contentBytes >= wanted);
+    if (size === undefined) {
+      const headroomBytes = roundUp(headroomFor(wanted / PAGE_BYTES));
+      const buffer = Buffer.allocUnsafeSlow(headroomBytes + wanted);
+      return { content: buffer.subarray(headroomBytes), headroomBytes, release: () => {} };
     }
-    const buffer = this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#headroom + this.#pageBytes);
+    const { contentBytes, headroomBytes, free, keep } = size;
+    const buffer = free.pop() ?? Buffer.allocUnsafeSlow(headroomBytes + contentBytes);
     let released = false;
     return {
-      content: buffer.subarray(this.#headroom),
-      headroomBytes: bytes(this.#headroom),
+      content: buffer.subarray(headroomBytes),
+      headroomBytes,
       release: () => {
         if (released) throw new Error('a page batch was released twice');
         released = true;
-        if (this.#free.length < this.#keep) this.#free.push(buffer);
+        if (free.length < keep) free.push(buffer);
       },
     };
   };
 
   close(): void {
-    this.#free.length = 0;
+    for (const { free } of this.#sizes) free.length = 0;
   }
 }
 
-function roundUp(n: number): number {
-  return Math.ceil(n / 64) * 64;
+function roundUp(n: number): Bytes {
+  return bytes(Math.ceil(n / 64) * 64);
 }

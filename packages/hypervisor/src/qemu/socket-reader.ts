@@ -5,7 +5,9 @@
  */
 import type { LocalSocket } from '@vmferry/native/local-socket';
 
-const BUFFER_BYTES = 256 * 1024;
+const BUFFER_BYTES = 512 * 1024;
+/** Taken at a time in post-copy: pages are handed on when their chunk ends. */
+const EAGER_BYTES = 256 * 1024;
 const BUFFERS = 3;
 const LINGER_MS = 1;
 
@@ -66,8 +68,10 @@ export class SocketReader {
     const buffer = this.#free.pop();
     if (!buffer) return;
     this.#filling = true;
-    const atLeast = this.eager ? 1 : BUFFER_BYTES;
-    this.#socket.receive(buffer, atLeast, this.eager ? 0 : LINGER_MS).then(
+    const coming = this.eager
+      ? this.#socket.receive(buffer.subarray(0, EAGER_BYTES), 1, 0)
+      : this.#socket.receive(buffer, BUFFER_BYTES, LINGER_MS);
+    coming.then(
       (bytes) => this.#take(buffer, bytes),
       // What broke is told by QEMU itself, in better words; here it is the end of the stream.
       () => this.#take(buffer, 0),

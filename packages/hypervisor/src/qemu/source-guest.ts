@@ -168,10 +168,11 @@ export class QemuSourceGuest implements SourceGuest {
     });
     this.#buffers = new BatchBuffers(plan);
     this.#decoder = new StreamDecoder({
-      batchPages: plan.batchPages,
+      batchPages: plan.batches.precopy.rawPages,
+      batchPagesInAll: plan.batches.precopy.pages,
+      postcopyBatch: plan.batches.postcopy,
       allocate: this.#buffers.allocate,
     });
-    this.#decoder.isUrgent = (block, page) => this.#urgent.has(block, page);
     if (plan.postcopy) this.#addresses = await this.#locateMemory();
     this.#subscribe();
     this.#migrating = true;
@@ -339,7 +340,11 @@ export class QemuSourceGuest implements SourceGuest {
 
   #enterPostcopy(): void {
     this.#postcopy = true;
-    if (this.#decoder) this.#decoder.flushAtChunkEnd = true;
+    if (this.#decoder) {
+      this.#decoder.flushAtChunkEnd = true;
+      // Nothing is urgent before: no page is asked for as long as the destination has not got this far.
+      this.#decoder.isUrgent = (block, page) => this.#urgent.has(block, page);
+    }
     if (this.#reader) this.#reader.eager = true;
   }
 

@@ -47,6 +47,56 @@ describe('the stream decoder', () => {
     );
   });
 
+  it('makes the same batches whether each page is asked for its lane or runs are read at once', () => {
+    const limits = fc
+      .tuple(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 0, max: 20 }))
+      .map(([rawPages, more]) => ({ rawPages, pages: rawPages + more }));
+    fc.assert(
+      fc.property(anyStream, cuts, limits, limits, (stream, places, batch, postcopyBatch) => {
+        const shape = (ask: boolean): unknown => {
+          const { rawPages: batchPages, pages: batchPagesInAll } = batch;
+          const decoder = new StreamDecoder({ batchPages, batchPagesInAll, postcopyBatch });
+          if (ask) decoder.isUrgent = () => false;
+          const items = decodeAll(decoder, cut(stream.bytes, places));
+          const shapes = batches(items).map(({ block, pages, kinds }) => [block, [...pages], [...kinds]]);
+          return [shapes, tell(items), decoder.counts];
+        };
+        expect(shape(false)).toEqual(shape(true));
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('fills a batch by its content, and lets pages of zeroes go along', () => {
+    const pages = Array.from({ length: 40 }, (_, page) => raw(0, page, page % 4 === 3 ? 1 : 0));
+    const stream = new ModelStream().header().setup(twoBlocks).part(pages).end();
+    const shapes = (batchPagesInAll: number): number[][] =>
+      batches(decodeAll(new StreamDecoder({ batchPages: 3, batchPagesInAll }), [stream.bytes])).map(
+        ({ pages, content }) => [pages.length, content.length / 4096],
+      );
+    expect(shapes(100)).toEqual([...Array(3).fill([12, 3]), [4, 1]]);
+    expect(shapes(10)).toEqual([
+      [10, 2],
+      [10, 3],
+      [10, 2],
+      [10, 3],
+    ]);
+    expect(() => new StreamDecoder({ batchPages: 3, batchPagesInAll: 2 })).toThrow(RangeError);
+  });
+
+  it('makes smaller batches as soon as post-copy has begun', () => {
+    const pages = Array.from({ length: 20 }, (_, page) => raw(0, page));
+    const stream = new ModelStream().header().advise(4096).setup(twoBlocks).part(pages);
+    stream
+      .packaged(Buffer.from([8]))
+      .part(pages)
+      .end()
+      .eof();
+    const decoder = new StreamDecoder({ batchPages: 20, postcopyBatch: { rawPages: 5, pages: 5 } });
+    const sizes = batches(decodeAll(decoder, [stream.bytes])).map((batch) => batch.pages.length);
+    expect(sizes).toEqual([20, 5, 5, 5, 5]);
+  });
+
   it('makes the same batches of one chunk, of many and of single bytes', () => {
     fc.assert(
       fc.property(precopyStream, cuts, (stream, places) => {

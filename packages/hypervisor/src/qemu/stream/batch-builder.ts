@@ -1,3 +1,4 @@
+import type { BatchLimits } from '@vmferry/engine/carriage/batch-limits';
 import type { Lane, PageBatch } from '@vmferry/engine/guest';
 import { PageKind } from '@vmferry/engine/guest';
 import { type BlockIndex, type Bytes, PAGE_BYTES, type Round } from '@vmferry/engine/units';
@@ -26,10 +27,12 @@ export class BatchBuilder {
   content: Uint8Array = NOTHING;
   contentEnd = 0;
   lastPage = 0;
+  /** Where the page numbers and kinds are gathered; `count` of them are filled. Used again for every batch. */
+  pages = new Uint32Array(0);
+  kinds = new Uint8Array(0);
   #round = 0 as Round;
-  #capacity = 0;
-  #pages = new Uint32Array(0);
-  #kinds = new Uint8Array(0);
+  #maxPages = 0;
+  #maxContent = 0;
   #buffer: ContentBuffer | undefined;
   readonly #allocate: ContentAllocator;
 
@@ -38,23 +41,36 @@ export class BatchBuilder {
   }
 
   get full(): boolean {
-    return this.count === this.#capacity;
+    return this.count === this.#maxPages || this.contentEnd === this.#maxContent;
   }
 
-  open(block: BlockIndex, lane: Lane, round: Round, capacity: number): void {
+  /** Pages that the open batch may hold. */
+  get maxPages(): number {
+    return this.#maxPages;
+  }
+
+  /** Bytes of content that the open batch has room for: none before its first raw page. */
+  get roomForContent(): number {
+    return this.#buffer === undefined ? 0 : this.#maxContent;
+  }
+
+  open(block: BlockIndex, lane: Lane, round: Round, limits: BatchLimits): void {
     this.block = block;
     this.lane = lane;
     this.#round = round;
-    this.#capacity = capacity;
-    this.#pages = new Uint32Array(capacity);
-    this.#kinds = new Uint8Array(capacity);
+    this.#maxPages = limits.pages;
+    this.#maxContent = limits.rawPages * PAGE_BYTES;
+    if (this.pages.length < limits.pages) {
+      this.pages = new Uint32Array(limits.pages);
+      this.kinds = new Uint8Array(limits.pages);
+    }
     this.count = 0;
     this.contentEnd = 0;
   }
 
   addZero(page: number): void {
-    this.#pages[this.count] = page;
-    this.#kinds[this.count] = PageKind.zero;
+    this.pages[this.count] = page;
+    this.kinds[this.count] = PageKind.zero;
     this.lastPage = page;
     this.count++;
   }
@@ -62,8 +78,8 @@ export class BatchBuilder {
   /** Makes room for a raw page and returns where in `content` its bytes belong. */
   addRaw(page: number): number {
     if (this.#buffer === undefined) this.#allocateContent();
-    this.#pages[this.count] = page;
-    this.#kinds[this.count] = PageKind.raw;
+    this.pages[this.count] = page;
+    this.kinds[this.count] = PageKind.raw;
     this.lastPage = page;
     this.count++;
     const at = this.contentEnd;
@@ -71,8 +87,16 @@ export class BatchBuilder {
     return at;
   }
 
+  /** Pages were put into `pages`, `kinds` and `content` from outside, as far as this. */
+  filled(count: number, contentEnd: number): void {
+    if (count === 0) return;
+    this.count = count;
+    this.contentEnd = contentEnd;
+    this.lastPage = this.pages[count - 1]!;
+  }
+
   get lastKind(): number {
-    return this.#kinds[this.count - 1]!;
+    return this.kinds[this.count - 1]!;
   }
 
   /** Hands the batch over, or undefined when it is empty. */
@@ -84,8 +108,8 @@ export class BatchBuilder {
       block: this.block,
       round: this.#round,
       lane: this.lane,
-      pages: this.#pages.subarray(0, this.count),
-      kinds: this.#kinds.subarray(0, this.count),
+      pages: this.pages.slice(0, this.count),
+      kinds: this.kinds.slice(0, this.count),
       content: this.content.subarray(0, this.contentEnd),
       headroomBytes: buffer?.headroomBytes ?? (0 as Bytes),
       release: buffer === undefined ? noop : () => buffer.release(),
@@ -108,7 +132,7 @@ export class BatchBuilder {
   }
 
   #allocateContent(): void {
-    const bytes = this.#capacity * PAGE_BYTES;
+    const bytes = this.#maxContent;
     const buffer = this.#allocate(bytes);
     if (buffer.content.length < bytes) {
       buffer.release();

@@ -10,6 +10,7 @@
  *     EOF ──▶ tail                                                                                    (opaque)
  *     anything that is not understood ──▶ verbatim, to the end of input                               (opaque)
  */
+import type { BatchLimits } from '@vmferry/engine/carriage/batch-limits';
 import type { PageBatch, RamLayout } from '@vmferry/engine/guest';
 import { type Bytes, PAGE_BYTES, type Round } from '@vmferry/engine/units';
 import type { ContentAllocator } from './batch-builder.ts';
@@ -57,8 +58,12 @@ export type StreamEnd =
   | { readonly state: 'truncated'; readonly where: string };
 
 export interface StreamDecoderOptions {
-  /** Pages a batch holds at most (huge-page blocks in post-copy: at least one whole huge page). */
+  /** Raw pages a batch holds at most (huge-page blocks in post-copy: at least one whole huge page). */
   readonly batchPages: number;
+  /** Pages of any kind a batch holds at most. Defaults to `batchPages`. */
+  readonly batchPagesInAll?: number;
+  /** What batches hold at most once post-copy has begun. Defaults to the same. */
+  readonly postcopyBatch?: BatchLimits;
   /** Defaults to fresh memory for every batch. */
   readonly allocate?: ContentAllocator;
   /** Largest device state of post-copy, in bytes. */
@@ -104,6 +109,7 @@ export class StreamDecoder {
   readonly #opaque = new OpaqueBuffer();
   readonly #items: DecodedItem[] = [];
   readonly #pages: PageReader;
+  readonly #postcopyBatch: BatchLimits;
   readonly #maxPackagedBytes: number;
   readonly #opaqueBytes: number;
   readonly #maxBlocks: number;
@@ -133,13 +139,13 @@ export class StreamDecoder {
 
   constructor(options: StreamDecoderOptions) {
     const { batchPages, maxHostPageBytes = 2 ** 30 } = options;
-    if (!Number.isInteger(batchPages) || batchPages < 1)
-      throw new RangeError('batchPages must be at least 1.');
+    const batch = checked({ rawPages: batchPages, pages: options.batchPagesInAll ?? batchPages });
+    this.#postcopyBatch = checked(options.postcopyBatch ?? batch);
     this.#maxPackagedBytes = options.maxPackagedBytes ?? 512 * 2 ** 20;
     this.#opaqueBytes = options.opaqueBytes ?? 256 * 2 ** 10;
     this.#maxBlocks = options.maxBlocks ?? 4096;
     const allocate = options.allocate ?? ((bytes) => ({ content: new Uint8Array(bytes), release: () => {} }));
-    this.#pages = new PageReader(this.#items as PageBatch[], batchPages, maxHostPageBytes, allocate);
+    this.#pages = new PageReader(this.#items as PageBatch[], batch, maxHostPageBytes, allocate);
   }
 
   get round(): Round {
@@ -151,7 +157,10 @@ export class StreamDecoder {
     this.#pages.round = round;
   }
 
-  /** Decides each page's lane; asked once for each host page that stays whole. */
+  /**
+   * Decides each page's lane; asked once for each host page that stays whole. Pages are read much faster as long
+   * as nothing has to be asked.
+   */
   set isUrgent(predicate: UrgentPredicate | undefined) {
     this.#pages.isUrgent = predicate;
   }
@@ -474,6 +483,7 @@ export class StreamDecoder {
   #enterPostcopy(): void {
     this.#inPostcopy = true;
     this.#pages.wholeHostPages = true;
+    this.#pages.limits = this.#postcopyBatch;
   }
 
   #beginPackaged(length: number): void {
@@ -496,4 +506,13 @@ export class StreamDecoder {
     this.#items.push({ type: 'state-complete', pagesFollow: true });
     return this.#to(State.record);
   }
+}
+
+function checked(limits: BatchLimits): BatchLimits {
+  const { rawPages, pages } = limits;
+  const whole = Number.isInteger(rawPages) && Number.isInteger(pages);
+  if (!whole || rawPages < 1 || pages < rawPages) {
+    throw new RangeError('A batch must hold at least 1 raw page, and no fewer pages than raw ones.');
+  }
+  return limits;
 }

@@ -1,3 +1,5 @@
+const TWO_32 = 0x1_0000_0000;
+
 /**
  * A cursor over input that comes in chunks of any size. `take(n)` makes the next `n` bytes readable as one
  * piece: in the chunk itself where they lie whole, in a small buffer where a boundary cuts them. The last
@@ -75,7 +77,7 @@ export class Intake {
 
   /** Exact up to 2^53; above that only good for being refused. */
   u64(offset = 0): number {
-    return this.u32(offset) * 2 ** 32 + this.u32(offset + 4);
+    return this.u32(offset) * TWO_32 + this.u32(offset + 4);
   }
 
   /** A name in the piece taken. Latin-1, so that any bytes come back as they were. */

@@ -1,3 +1,4 @@
+import type { BatchLimits } from '@vmferry/engine/carriage/batch-limits';
 import type { PageBatch } from '@vmferry/engine/guest';
 import { PageKind } from '@vmferry/engine/guest';
 import { type BlockIndex, PAGE_BYTES, type Round } from '@vmferry/engine/units';
@@ -18,6 +19,7 @@ import {
   writeWord,
   ZERO_RECORD_BYTES,
 } from './ram-records.ts';
+import { RecordRun } from './record-run.ts';
 
 /** True when the page answers a fault: its batch takes the express lane. */
 export type UrgentPredicate = (block: BlockIndex, page: number) => boolean;
@@ -31,12 +33,14 @@ export class PageReader {
   isUrgent: UrgentPredicate | undefined;
   /** Post-copy: batches of huge-page blocks hold whole host pages. Takes effect with the next batch. */
   wholeHostPages = false;
+  /** Takes effect with the next batch. */
+  limits: BatchLimits;
   rawPages = 0;
   zeroPages = 0;
 
   readonly #out: PageBatch[];
   readonly #batch: BatchBuilder;
-  readonly #batchPages: number;
+  readonly #run = new RecordRun();
   readonly #maxHostPageBytes: number;
   #blocks: BlockTable | undefined;
   /** The block that records with the same-block flag mean. */
@@ -48,10 +52,10 @@ export class PageReader {
   #last: { block: BlockIndex; page: number; kind: number } | undefined;
   readonly #lastContent = new Uint8Array(PAGE_BYTES);
 
-  constructor(out: PageBatch[], batchPages: number, maxHostPageBytes: number, allocate: ContentAllocator) {
+  constructor(out: PageBatch[], limits: BatchLimits, maxHostPageBytes: number, allocate: ContentAllocator) {
     this.#out = out;
     this.#batch = new BatchBuilder(allocate);
-    this.#batchPages = batchPages;
+    this.limits = limits;
     this.#maxHostPageBytes = maxHostPageBytes;
   }
 
@@ -79,6 +83,11 @@ export class PageReader {
     const end = chunk.length;
     let at = input.pos;
     while (this.#out.length === 0) {
+      if (this.#inOneLane) {
+        at = this.#readFast(chunk, at);
+        if (this.#out.length > 0) break;
+      }
+      // Whatever the fast way leaves: the first pages of a batch, and what it does not understand.
       if (end - at < ZERO_RECORD_BYTES) break;
       const flags = flagsOfWord(chunk, at);
       if (flags === PAGE_SAME_BLOCK) {
@@ -92,6 +101,26 @@ export class PageReader {
     }
     input.pos = at;
     return this.#out.length > 0;
+  }
+
+  /** Do pages of the present block all belong to the open batch, whatever their number? */
+  get #inOneLane(): boolean {
+    const { count, block, lane } = this.#batch;
+    return (
+      count > 0 && block === this.#block && lane === 'bulk' && this.#unit === 1 && this.isUrgent === undefined
+    );
+  }
+
+  /** Reads what it can into the open batch and sends that out when it is full. */
+  #readFast(chunk: Buffer, from: number): number {
+    const batch = this.#batch;
+    const { count, contentEnd } = batch;
+    const at = this.#run.read(chunk, from, this.#blockPages, batch);
+    const raw = (batch.contentEnd - contentEnd) / PAGE_BYTES;
+    this.rawPages += raw;
+    this.zeroPages += batch.count - count - raw;
+    if (batch.full) this.flush();
+    return at;
   }
 
   addRaw(page: number, source: Buffer, from: number): void {
@@ -190,8 +219,14 @@ export class PageReader {
     const unit = hostPage / PAGE_BYTES;
     this.#unit = unit;
     if (page % unit !== 0) this.#refuseStart(page);
-    const capacity = Math.max(unit, Math.floor(this.#batchPages / unit) * unit);
-    this.#batch.open(this.#block, this.#laneOf(page), this.round, capacity);
+    this.#batch.open(this.#block, this.#laneOf(page), this.round, this.#limitsFor(unit));
+  }
+
+  /** Host pages that stay whole have to fit whatever their pages are. */
+  #limitsFor(unit: number): BatchLimits {
+    if (unit === 1) return this.limits;
+    const pages = Math.max(unit, Math.floor(this.limits.rawPages / unit) * unit);
+    return { rawPages: pages, pages };
   }
 
   #laneOf(page: number): 'bulk' | 'express' {

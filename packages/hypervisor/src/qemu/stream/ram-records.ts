@@ -2,6 +2,9 @@
 import { PAGE_BYTES } from '@vmferry/engine/units';
 import { PAGE_BITS, RAM_FLAGS_MASK, RamFlag, RecordType } from './format.ts';
 
+/** Page numbers above the low half of a word: its high half is a page number divided by this. */
+const PAGES_OF_LOW_HALF = 2 ** (32 - PAGE_BITS);
+
 export const SECTION_HEADER_BYTES = 5;
 /** The closing word and the footer. */
 export const SECTION_CLOSE_BYTES = 8 + 5;
@@ -15,7 +18,7 @@ export function writeSectionHeader(out: Buffer, at: number, type: number, sectio
 }
 
 export function writeWord(out: Buffer, at: number, page: number, flags: number): number {
-  const high = (page / 2 ** (32 - PAGE_BITS)) >>> 0;
+  const high = (page / PAGES_OF_LOW_HALF) >>> 0;
   const low = ((page << PAGE_BITS) | flags) >>> 0;
   out[at] = high >>> 24;
   out[at + 1] = high >>> 16;
@@ -58,7 +61,7 @@ export function ramEndSection(sectionId: number): Buffer {
 export function pageOfWord(buf: Uint8Array, at: number): number {
   const high = buf[at]! * 0x1000000 + ((buf[at + 1]! << 16) | (buf[at + 2]! << 8) | buf[at + 3]!);
   const low = (buf[at + 4]! << 12) | (buf[at + 5]! << 4) | (buf[at + 6]! >>> 4);
-  return high * 2 ** (32 - PAGE_BITS) + low;
+  return high * PAGES_OF_LOW_HALF + low;
 }
 
 export function flagsOfWord(buf: Uint8Array, at: number): number {

@@ -1,0 +1,50 @@
+/**
+ * How much one page batch holds. Every batch costs the same in promises, jobs and acknowledgements, so before
+ * post-copy batches are large; they are bounded by content, for a page of zeroes costs next to nothing. In
+ * post-copy a page waits for the batch that it is in, so they are small. All other sizes (buffers, frames) are
+ * made from these.
+ */
+import { PAGE_BYTES } from '../units.ts';
+import { maxPageListBytes } from './page-payload.ts';
+
+export interface BatchLimits {
+  readonly rawPages: number;
+  /** Raw ones included. */
+  readonly pages: number;
+}
+
+/** Content of the largest batch of small pages, in bytes. */
+const BATCH_CONTENT_BYTES = 2 * 1024 * 1024;
+/** Pages in all for each that may be raw. */
+const PAGES_PER_RAW_PAGE = 8;
+/** What a carrier may put before the list. */
+const CARRIER_HEADER_BYTES = 64;
+
+/** As much content as a worker reads ahead in post-copy. */
+export const POSTCOPY_BATCH: BatchLimits = { rawPages: 64, pages: 256 };
+
+/** The largest payload of small pages, list and content, in bytes. */
+export const BATCH_PAYLOAD_BYTES = payloadBytes(limitsOf(BATCH_CONTENT_BYTES / PAGE_BYTES));
+
+/** Before post-copy, for a peer that takes frames of at most so many bytes. */
+export function precopyBatch(maxFrameBytes: number): BatchLimits {
+  let limits = limitsOf(BATCH_CONTENT_BYTES / PAGE_BYTES);
+  while (limits.rawPages > 1 && CARRIER_HEADER_BYTES + payloadBytes(limits) > maxFrameBytes) {
+    limits = limitsOf(limits.rawPages >> 1);
+  }
+  return limits;
+}
+
+/** Room before the content of a batch of so many pages for its list and the carrier's header, in bytes. */
+export function headroomFor(pages: number): number {
+  return CARRIER_HEADER_BYTES + maxPageListBytes(pages);
+}
+
+function limitsOf(rawPages: number): BatchLimits {
+  return { rawPages, pages: rawPages * PAGES_PER_RAW_PAGE };
+}
+
+/** Size of the largest payload with so much in it, in bytes. */
+export function payloadBytes({ rawPages, pages }: BatchLimits): number {
+  return maxPageListBytes(pages) + rawPages * PAGE_BYTES;
+}
