@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "frame_lane.h"
 #include "instance.h"
 #include "kernels.h"
 #include "local_socket.h"
@@ -28,6 +29,7 @@ Napi::Object Initialise(Napi::Env env, Napi::Object table) {
   table.Set("features", features);
 
   ExportKernels(env, table);
+  FrameLane::Export(env, table);
   LocalSocket::Export(env, table);
   PacketSocket::Export(env, table);
   return table;

@@ -34,6 +34,36 @@ export interface NativeLocalSocket {
   close(): void;
 }
 
+/** The numbers are those of `LaneEventKind` in cc/lane_mailbox.h, which says what comes with each. */
+export const LaneEvent = {
+  message: 1,
+  sent: 2,
+  ping: 3,
+  pong: 4,
+  closed: 5,
+  violation: 6,
+  failed: 7,
+  ended: 8,
+} as const;
+
+export type OnLaneEvent = (
+  kind: number,
+  a: number,
+  b: number,
+  c: number,
+  bytes?: Buffer,
+  text?: string,
+) => void;
+
+export interface NativeFrameLane {
+  lend(buffer: Uint8Array): number;
+  recycle(index: number): void;
+  send(bytes: Uint8Array, binary: boolean): boolean;
+  ping(): void;
+  close(payload: Uint8Array): void;
+  terminate(): void;
+}
+
 export interface NativeTable {
   readonly features: { readonly lz4: boolean; readonly xxhash: boolean; readonly libvirt: boolean };
   /** Where `checksum` leaves its result: upper half, lower half. */
@@ -62,6 +92,13 @@ export interface NativeTable {
     content: Uint8Array,
   ): void;
   readonly LocalSocket: new (path: string, listen: boolean, sendBufferBytes: number) => NativeLocalSocket;
+  readonly FrameLane: new (
+    fd: number,
+    server: boolean,
+    maxMessageBytes: number,
+    prefix: Uint8Array,
+    onEvent: OnLaneEvent,
+  ) => NativeFrameLane;
   readonly PacketSocket: new (interfaceName: string, receive: boolean) => NativePacketSocket;
 }
 

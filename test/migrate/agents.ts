@@ -41,7 +41,10 @@ export async function startAgents(
   const log = createLogger({ level: (process.env['VMFERRY_TEST_LOG'] ?? 'fatal') as 'info', role: 'cli' });
   const dest = new DestAgent({ stateDir, insecure: false, log, ...options }, destParts);
   const listener = await Listener.listen('ws://127.0.0.1:0', {
-    handlers: { '/v1/migration': (socket, peer) => dest.acceptMigration(socket, peer) },
+    handlers: {
+      '/v1/migration': (socket, peer) => dest.acceptMigration(socket, peer),
+      '/v1/data': (socket, peer) => dest.acceptMigration(socket, peer),
+    },
   });
   const wire = await Wire.to(listener.url);
   const source = new SourceAgent({ stateDir, insecure: false, log, ...sourceOptions }, sourceParts);

@@ -1,8 +1,14 @@
 /** An agent's listening: operators on one path, on a destination the peers' migrations on the other. */
 import { parseAddress } from '@vmferry/wire/address';
-import { type ConnectionHandler, Listener, type ListenerOptions, type Peer } from '@vmferry/wire/listener';
-import { MIGRATION_PATH, OPERATOR_PATH, type TlsMaterial } from '@vmferry/wire/socket';
-import type { WebSocket } from 'ws';
+import type { FrameSocket } from '@vmferry/wire/frame-socket';
+import {
+  type ConnectionHandler,
+  Listener,
+  type ListenerOptions,
+  type Peer,
+  type StreamHandler,
+} from '@vmferry/wire/listener';
+import { DATA_PATH, MIGRATION_PATH, OPERATOR_PATH, type TlsMaterial } from '@vmferry/wire/socket';
 import { configError } from './config.ts';
 import type { Logger } from './log.ts';
 import type { Operations } from './operations.ts';
@@ -22,7 +28,7 @@ export interface ServeOptions {
   /** The biggest message that is taken; by default the wire's. */
   readonly maxFrameBytes?: number;
   /** A destination's handler of peers. Must attach its listeners before it returns. */
-  readonly acceptMigration?: (socket: WebSocket, peer: Peer) => void;
+  readonly acceptMigration?: (socket: FrameSocket, peer: Peer) => void;
 }
 
 export interface AgentServer {
@@ -60,14 +66,14 @@ function listenerOptions(options: ServeOptions): ListenerOptions {
     log.debug({ peer }, 'an operator connected');
     serveOperations(socket, operations, { log, ...(token === undefined ? {} : { token }) });
   };
-  const onMigration: ConnectionHandler = (socket, peer) => {
+  const onMigration: StreamHandler = (socket, peer) => {
     log.debug({ peer }, 'a peer connected');
     acceptMigration?.(socket, peer);
   };
   return {
     handlers: {
       [OPERATOR_PATH]: onOperator,
-      ...(acceptMigration === undefined ? {} : { [MIGRATION_PATH]: onMigration }),
+      ...(acceptMigration === undefined ? {} : { [MIGRATION_PATH]: onMigration, [DATA_PATH]: onMigration }),
     },
     insecure: options.insecure,
     ...(tls === undefined ? {} : { tls }),

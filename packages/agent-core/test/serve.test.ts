@@ -1,6 +1,6 @@
 import type { MigrationEvent } from '@vmferry/engine/events';
 import { OperatorClient } from '@vmferry/wire/operator-client';
-import { connect, MIGRATION_PATH } from '@vmferry/wire/socket';
+import { connect, DATA_PATH, MIGRATION_PATH } from '@vmferry/wire/socket';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createLogger } from '../src/log.ts';
 import { eventSchema, reportReplySchema } from '../src/operator-api.ts';
@@ -132,11 +132,13 @@ describe('an agent that serves operators', () => {
         socket.close();
       },
     });
-    const socket = await connect(dest.url, { path: MIGRATION_PATH });
-    await new Promise((resolve) => socket.once('close', resolve));
-    expect(accepted).toBe(1);
     const source = await agent();
-    await expect(connect(source.url, { path: MIGRATION_PATH })).rejects.toMatchObject({ code: 'E_CONNECT' });
+    for (const path of [MIGRATION_PATH, DATA_PATH] as const) {
+      const socket = await connect(dest.url, { path });
+      await new Promise((resolve) => socket.once('close', resolve));
+      await expect(connect(source.url, { path })).rejects.toMatchObject({ code: 'E_CONNECT' });
+    }
+    expect(accepted).toBe(2);
   });
 
   it('ends its connections when it closes, and closes twice', async () => {

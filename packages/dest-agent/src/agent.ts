@@ -7,11 +7,12 @@ import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { MigrationError } from '@vmferry/engine/errors';
 import { ControlChannel } from '@vmferry/wire/control';
 import { type Frame, FrameKind } from '@vmferry/wire/frame';
+import type { FrameSocket } from '@vmferry/wire/frame-socket';
 import { negotiate, newSession, PROTOCOL_VERSIONS, tokenAccepted } from '@vmferry/wire/handshake';
 import { Link } from '@vmferry/wire/link';
 import type { Peer } from '@vmferry/wire/listener';
 import type { ControlMessage } from '@vmferry/wire/messages';
-import type { WebSocket } from 'ws';
+import { DATA_PATH, MIGRATION_PATH } from '@vmferry/wire/socket';
 import { type DestGuestFactory, destGuests } from './guests.ts';
 import { DestSession } from './session.ts';
 
@@ -19,6 +20,11 @@ const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Ended migrations that `list` still shows. */
 const KEEP_ENDED = 100;
 const FEATURES = ['lz4', 'express'];
+const dataOnly = {
+  code: 'E_SEQUENCE',
+  message: `only data streams come on ${DATA_PATH}`,
+  remedy: `open other streams on ${MIGRATION_PATH}`,
+};
 
 /** What an agent is put together from; each part has its default. */
 export interface DestAgentParts {
@@ -59,8 +65,8 @@ export class DestAgent implements Operations {
     return this.#sessions.get(id);
   }
 
-  /** Handler of '/v1/migration'. */
-  acceptMigration(socket: WebSocket, peer: Peer): void {
+  /** Handler of '/v1/migration' and '/v1/data'. */
+  acceptMigration(socket: FrameSocket, peer: Peer): void {
     let session: DestSession | undefined;
     const link = new Link(socket, {
       name: `stream from ${peer.address}`,
@@ -80,7 +86,7 @@ export class DestAgent implements Operations {
         session =
           message.type === 'hello'
             ? this.#hello(message, control, peer)
-            : this.#attach(message, control, link);
+            : this.#attach(message, control, link, peer);
       },
       (error: unknown) => {
         this.#options.log.warn({ err: error, peer: peer.address }, 'handshake');
@@ -98,6 +104,10 @@ export class DestAgent implements Operations {
   }
 
   #hello(message: ControlMessage<'hello'>, control: ControlChannel, peer: Peer): DestSession | undefined {
+    if (peer.path === DATA_PATH) {
+      this.#refuse(control, dataOnly);
+      return undefined;
+    }
     const agreed = negotiate(
       { versions: PROTOCOL_VERSIONS, features: FEATURES },
       { versions: message.versions, features: message.features },
@@ -140,7 +150,16 @@ export class DestAgent implements Operations {
     return session;
   }
 
-  #attach(message: ControlMessage<'attach'>, control: ControlChannel, link: Link): DestSession | undefined {
+  #attach(
+    message: ControlMessage<'attach'>,
+    control: ControlChannel,
+    link: Link,
+    peer: Peer,
+  ): DestSession | undefined {
+    if (peer.path === DATA_PATH && message.stream.role !== 'data') {
+      this.#refuse(control, dataOnly);
+      return undefined;
+    }
     const session = this.#sessions.get(message.session);
     if (!session?.attach(link, message)) {
       this.#refuse(control, {

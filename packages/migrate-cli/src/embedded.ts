@@ -1,15 +1,15 @@
 /** The agents that run inside the command, loaded when they are needed. */
 import type { DestAgentOptions, SourceAgentOptions } from '@vmferry/agent-core/config';
 import type { Operations } from '@vmferry/agent-core/operations';
+import type { FrameSocket } from '@vmferry/wire/frame-socket';
 import type { Peer } from '@vmferry/wire/listener';
-import type { WebSocket } from 'ws';
 
 export interface EmbeddedSource extends Operations {
   close(): Promise<void>;
 }
 
 export interface EmbeddedDest extends EmbeddedSource {
-  acceptMigration(socket: WebSocket, peer: Peer): void;
+  acceptMigration(socket: FrameSocket, peer: Peer): void;
 }
 
 export interface AgentFactory {

@@ -9,11 +9,13 @@ import type { GuestDescription } from '@vmferry/engine/guest';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { millis } from '@vmferry/engine/units';
 import { ControlChannel } from '@vmferry/wire/control';
+import { HEADER_BYTES } from '@vmferry/wire/frame';
 import { PROTOCOL_VERSIONS } from '@vmferry/wire/handshake';
 import { Link } from '@vmferry/wire/link';
 import type { ControlMessage } from '@vmferry/wire/messages';
+import { MAX_PACKED_BYTES } from '@vmferry/wire/packed';
 import { RateLimiter } from '@vmferry/wire/rate-limiter';
-import { connect, MIGRATION_PATH, type TlsMaterial } from '@vmferry/wire/socket';
+import { connect, connectData, MIGRATION_PATH, type TlsMaterial } from '@vmferry/wire/socket';
 
 const ANSWER_TIMEOUT_MS = 10_000;
 /** A destination may have to start a hypervisor first. */
@@ -21,6 +23,8 @@ const OPEN_TIMEOUT_MS = 60_000;
 const CLOCK_SAMPLES = 8;
 /** Several frames must fit, or the destination's workers wait for the next one. */
 const LEAST_WINDOW_BYTES = 2 * 1024 * 1024;
+/** A destination answers data with acknowledgements and control messages only. */
+const ANSWER_BYTES = HEADER_BYTES + MAX_PACKED_BYTES;
 const FEATURES = ['lz4', 'express'];
 
 export interface DestinationOptions {
@@ -52,7 +56,7 @@ export class Destination {
 
   /** Rejects with `WireError` or `PeerError`. */
   static async connect(options: DestinationOptions): Promise<Destination> {
-    const control = new ControlChannel(await openLink(options, 'control'));
+    const control = new ControlChannel(await openLink(options, 'control', false));
     try {
       const welcome = await control.request(
         {
@@ -141,7 +145,8 @@ export class Destination {
   }
 
   async #attachOne(stream: { role: 'data' | 'express'; index: number }): Promise<Link> {
-    const link = await openLink(this.#options, `${stream.role} ${stream.index}`, this.#limiter);
+    const name = `${stream.role} ${stream.index}`;
+    const link = await openLink(this.#options, name, stream.role === 'data', this.#limiter);
     const channel = new ControlChannel(link);
     await channel.request(
       { type: 'attach', session: this.session, secret: this.#secret, stream, received: 0 },
@@ -175,12 +180,17 @@ export class Destination {
   }
 }
 
-async function openLink(options: DestinationOptions, name: string, rateLimiter?: RateLimiter): Promise<Link> {
-  const socket = await connect(options.url, {
-    path: MIGRATION_PATH,
-    insecure: options.insecure,
-    ...(options.tls ? { tls: options.tls } : {}),
-  });
+/** @param bulk whether what goes there is much: data streams have a path of their own, and lanes */
+async function openLink(
+  options: DestinationOptions,
+  name: string,
+  bulk: boolean,
+  rateLimiter?: RateLimiter,
+): Promise<Link> {
+  const how = { insecure: options.insecure, ...(options.tls ? { tls: options.tls } : {}) };
+  const socket = bulk
+    ? await connectData(options.url, { ...how, maxMessageBytes: ANSWER_BYTES })
+    : await connect(options.url, { ...how, path: MIGRATION_PATH });
   return new Link(socket, {
     name,
     window: {

@@ -27,24 +27,9 @@ import {
   type OutgoingFrame,
   verifyPayload,
 } from './frame.ts';
+import type { FrameSocket } from './frame-socket.ts';
 import type { RateLimiter } from './rate-limiter.ts';
 import { InFlightWindow, type SendStamp, type WindowOptions } from './window.ts';
-
-/** What a link needs of its transport: the part of a `ws` WebSocket that it uses. */
-export interface FrameSocket {
-  send(
-    data: Uint8Array,
-    options: { binary: boolean; compress: boolean },
-    done: (error?: Error) => void,
-  ): void;
-  ping(): void;
-  close(code?: number, reason?: string): void;
-  terminate(): void;
-  on(event: 'message', listener: (data: Buffer | ArrayBuffer | Buffer[], isBinary: boolean) => void): unknown;
-  on(event: 'ping' | 'pong', listener: (data: Buffer) => void): unknown;
-  on(event: 'error', listener: (error: Error) => void): unknown;
-  on(event: 'close', listener: (code: number, reason: Buffer) => void): unknown;
-}
 
 export interface Heartbeat {
   readonly intervalMs: number;
@@ -67,7 +52,8 @@ export interface LinkOptions {
   readonly clock?: Clock;
   /**
    * Every numbered frame in order, and control frames of the handshake, unless a control channel takes the
-   * control frames. `consumed` is due for each. Payloads of all but bulk page frames are verified.
+   * control frames. `consumed` is due for each, and the payload of a page frame is good until then: a socket
+   * that lends its messages gets them back. Payloads of all but bulk page frames are verified.
    */
   readonly onFrame: (frame: Frame, link: Link) => void;
 }
@@ -77,6 +63,8 @@ const DEFAULT_CLOSE_TIMEOUT_MS = 2000;
 const DEFAULT_RECEIVE_LIMIT_BYTES = 32 * 1024 * 1024;
 /** More than this in flight means that somebody sends past the window without an end. */
 const SEND_NOW_LIMIT_BYTES = 64 * 1024 * 1024;
+/** Up to here a copy costs less than holding on to a lent message. */
+const COPY_BYTES = 16 * 1024;
 const ACK_BYTES = 256 * 1024;
 /** WebSocket close codes (RFC 6455, section 7.4.1). */
 const CLOSE_NORMAL = 1000;
@@ -152,6 +140,8 @@ export class Link {
   readonly #consumedBeyond = new Map<number, number>();
   #acknowledged = 0;
   #unacknowledgedBytes = 0;
+  /** The socket's messages that frames which are not consumed lie in, by their sequence. */
+  readonly #borrowed = new Map<number, Uint8Array>();
   #ackScheduled = false;
   #ackBeingWritten = false;
 
@@ -276,6 +266,7 @@ export class Link {
     ) {
       throw new WireError('E_SEQUENCE', `frame ${sequence} of ${this.name} was consumed twice or never came`);
     }
+    this.#giveBack(sequence);
     this.#unconsumedBytes -= frameBytes;
     this.#consumedBeyond.set(sequence, frameBytes);
     for (;;) {
@@ -424,15 +415,40 @@ export class Link {
 
   #onMessage(data: Buffer | ArrayBuffer | Buffer[], isBinary: boolean): void {
     this.#hear();
-    if (this.#state !== 'open') return;
+    if (this.#state !== 'open') {
+      if (data instanceof Uint8Array) this.#socket.recycle?.(data);
+      return;
+    }
     try {
       if (!isBinary || !(data instanceof Uint8Array)) {
         throw new WireError('E_FRAME', `a text message came on ${this.name}, where frames are expected`);
       }
-      this.#onReceived(decodeFrame(data, this.#limits));
+      this.#onReceived(this.#borrow(decodeFrame(data, this.#limits), data));
     } catch (error) {
       this.drop(asWireError(error, 'E_CLOSED', `a frame of ${this.name} could not be handled`));
     }
+  }
+
+  /**
+   * Where messages are lent, only pages stay in theirs until they are consumed. Others are few, and what is
+   * made of them may keep views into them; and little ones would take the place of big ones.
+   */
+  #borrow(frame: Frame, message: Uint8Array): Frame {
+    if (this.#socket.recycle === undefined) return frame;
+    if (frame.kind === FrameKind.pages && frame.frameBytes > COPY_BYTES) {
+      this.#borrowed.set(frame.sequence, message);
+      return frame;
+    }
+    const copied = { ...frame, payload: Buffer.from(frame.payload) };
+    this.#socket.recycle(message);
+    return copied;
+  }
+
+  #giveBack(sequence: number): void {
+    const message = this.#borrowed.get(sequence);
+    if (message === undefined) return;
+    this.#borrowed.delete(sequence);
+    this.#socket.recycle?.(message);
   }
 
   #onReceived(frame: Frame): void {
@@ -514,8 +530,9 @@ export class Link {
     const due = this.clock.now() + intervalMs;
     this.#stopHeartbeat = this.clock.after(intervalMs, () => {
       const now = this.clock.now();
-      // When this process itself stood still, what the peer sent meanwhile has yet to be read.
-      if (now - due > intervalMs) this.#heardAt = Math.max(this.#heardAt, now - timeoutMs + intervalMs);
+      // When nothing was read here, what the peer sent meanwhile has yet to be.
+      if (this.#socket.stalled === true) this.#heardAt = now;
+      else if (now - due > intervalMs) this.#heardAt = Math.max(this.#heardAt, now - timeoutMs + intervalMs);
       const silentMs = now - this.#heardAt;
       if (silentMs >= timeoutMs) {
         this.drop(

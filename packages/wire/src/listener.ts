@@ -8,15 +8,21 @@ import { type WebSocket, WebSocketServer } from 'ws';
 import { type AgentAddress, formatAddress, parseAddress, refuseInsecure } from './address.ts';
 import { WireError } from './errors.ts';
 import { DEFAULT_FRAME_LIMITS } from './frame.ts';
+import type { FrameSocket } from './frame-socket.ts';
+import { LaneSocket } from './lane-socket.ts';
 import {
   type AgentPath,
+  DATA_PATH,
   DEFAULT_HANDSHAKE_TIMEOUT_MS,
   secureContext,
   type TlsMaterial,
   tlsMaterialError,
 } from './socket.ts';
+import { takeOver } from './takeover.ts';
 
 export interface Peer {
+  /** What it asked for. */
+  readonly path: AgentPath;
   /** Its address, "unix" on a Unix socket. */
   readonly address: string;
   readonly tls: boolean;
@@ -26,9 +32,13 @@ export interface Peer {
 
 /** Must attach its listeners (make its link) before it returns: what arrives without any is lost. */
 export type ConnectionHandler = (socket: WebSocket, peer: Peer) => void;
+/** As `ConnectionHandler`. Connections of `DATA_PATH` are on lanes where that can be. */
+export type StreamHandler = (socket: FrameSocket, peer: Peer) => void;
 
 export interface ListenerOptions {
-  readonly handlers: Partial<Record<AgentPath, ConnectionHandler>>;
+  readonly handlers: Partial<
+    Record<Exclude<AgentPath, typeof DATA_PATH>, ConnectionHandler> & Record<typeof DATA_PATH, StreamHandler>
+  >;
   /** Needed for wss://: `cert` and `key`; with `ca`, every peer must have a certificate that it signed. */
   readonly tls?: TlsMaterial;
   /** Allows ws:// on addresses that other hosts reach. */
@@ -51,12 +61,12 @@ export class Listener {
   /** With the port that was really taken. */
   readonly url: string;
   readonly #server: http.Server;
-  readonly #sockets: WebSocketServer;
+  readonly #connections: Connections;
 
-  private constructor(url: string, server: http.Server, sockets: WebSocketServer) {
+  private constructor(url: string, server: http.Server, connections: Connections) {
     this.url = url;
     this.#server = server;
-    this.#sockets = sockets;
+    this.#connections = connections;
   }
 
   /**
@@ -67,34 +77,80 @@ export class Listener {
     const address = parseAddress(url);
     refuseInsecure(address, options.insecure ?? false, 'listen on');
     const server = makeServer(address, options);
-    server.maxConnections = options.maxConnections ?? DEFAULT_MAX_CONNECTIONS;
+    const connections = new Connections(server, options.maxConnections ?? DEFAULT_MAX_CONNECTIONS);
     const sockets = new WebSocketServer({
       noServer: true,
-      clientTracking: true,
+      clientTracking: false,
       perMessageDeflate: false,
       maxPayload: options.maxMessageBytes ?? DEFAULT_FRAME_LIMITS.maxFrameBytes,
     });
-    server.on('upgrade', (request, socket, head) => upgrade(sockets, options, request, socket, head));
+    server.on('upgrade', (request, socket, head) =>
+      upgrade({ sockets, connections, options }, request, socket, head),
+    );
     await start(server, address);
     const bound = server.address();
     const actual =
       address.kind === 'tcp' && typeof bound === 'object' && bound !== null
         ? { ...address, port: bound.port }
         : address;
-    return new Listener(formatAddress(actual), server, sockets);
+    return new Listener(formatAddress(actual), server, connections);
   }
 
   /** Takes no more connections and ends those that there are. */
   async close(): Promise<void> {
     const stopped = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    for (const socket of this.#sockets.clients) socket.close(CLOSE_GOING_AWAY, 'the agent is shutting down');
+    this.#connections.close();
     this.#server.closeIdleConnections();
     const timer = setTimeout(() => {
-      for (const socket of this.#sockets.clients) socket.terminate();
+      this.#connections.terminate();
       this.#server.closeAllConnections();
     }, CLOSE_TIMEOUT_MS);
-    await stopped;
+    await Promise.all([stopped, this.#connections.ended()]);
     clearTimeout(timer);
+  }
+}
+
+/** The open WebSockets. The server knows nothing of those on lanes, and would let too many in. */
+class Connections {
+  readonly #server: http.Server;
+  readonly #max: number;
+  readonly #open = new Set<FrameSocket>();
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(server: http.Server, max: number) {
+    this.#server = server;
+    this.#max = max;
+    this.#leaveRoom();
+  }
+
+  add(socket: FrameSocket): void {
+    this.#open.add(socket);
+    this.#leaveRoom();
+    socket.on('close', () => {
+      this.#open.delete(socket);
+      this.#leaveRoom();
+      if (this.#open.size === 0) for (const resolve of this.#waiting.splice(0)) resolve();
+    });
+  }
+
+  close(): void {
+    for (const socket of this.#open) socket.close(CLOSE_GOING_AWAY, 'the agent is shutting down');
+  }
+
+  terminate(): void {
+    for (const socket of this.#open) socket.terminate();
+  }
+
+  /** Resolves when there are none. */
+  ended(): Promise<void> {
+    if (this.#open.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  #leaveRoom(): void {
+    const lanes = [...this.#open].filter((socket) => socket instanceof LaneSocket).length;
+    // Zero would be no limit at all.
+    this.#server.maxConnections = this.#max - lanes || -1;
   }
 }
 
@@ -165,39 +221,55 @@ function start(server: http.Server, address: AgentAddress): Promise<void> {
   });
 }
 
+interface Upgrading {
+  readonly sockets: WebSocketServer;
+  readonly connections: Connections;
+  readonly options: ListenerOptions;
+}
+
 function upgrade(
-  sockets: WebSocketServer,
-  options: ListenerOptions,
+  { sockets, connections, options }: Upgrading,
   request: IncomingMessage,
   socket: Duplex,
   head: Buffer,
 ): void {
-  const path = request.url ?? '';
-  const handler = Object.hasOwn(options.handlers, path) ? options.handlers[path as AgentPath] : undefined;
+  const asked = request.url ?? '';
+  const path = Object.hasOwn(options.handlers, asked) ? (asked as AgentPath) : undefined;
   // Agents send no Origin. A browser does, and a web page that finds an agent on this host must get nowhere.
   const status =
-    request.headers.origin !== undefined
-      ? '403 Forbidden'
-      : handler === undefined
-        ? '404 Not Found'
-        : undefined;
-  if (handler === undefined || status !== undefined) {
+    request.headers.origin !== undefined ? '403 Forbidden' : path === undefined ? '404 Not Found' : undefined;
+  if (path === undefined || status !== undefined) {
     // A peer that is gone by now has nothing to be told.
     socket.on('error', () => {});
     socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
     const address = request.socket.remoteAddress ?? 'unix';
     options.onRefused?.(
-      new WireError('E_CONNECT', `a request for ${path.slice(0, 200)}: ${status}`),
+      new WireError('E_CONNECT', `a request for ${asked.slice(0, 200)}: ${status}`),
       address,
     );
     return;
   }
-  sockets.handleUpgrade(request, socket, head, (accepted) => handler(accepted, peerOf(request.socket)));
+  sockets.handleUpgrade(request, socket, head, (accepted) => {
+    // Before the connection leaves the socket that knows the peer.
+    const peer = peerOf(request.socket, path);
+    if (path === DATA_PATH) {
+      const stream = takeOver(
+        accepted,
+        'server',
+        options.maxMessageBytes ?? DEFAULT_FRAME_LIMITS.maxFrameBytes,
+      );
+      connections.add(stream);
+      options.handlers[path]?.(stream, peer);
+    } else {
+      connections.add(accepted);
+      options.handlers[path]?.(accepted, peer);
+    }
+  });
 }
 
-function peerOf(socket: Socket | TLSSocket): Peer {
-  const address = socket.remoteAddress ?? 'unix';
-  if (!('getPeerCertificate' in socket)) return { address, tls: false };
+function peerOf(socket: Socket | TLSSocket, path: AgentPath): Peer {
+  const peer = { path, address: socket.remoteAddress ?? 'unix' };
+  if (!('getPeerCertificate' in socket)) return { ...peer, tls: false };
   const name = socket.authorized ? socket.getPeerCertificate().subject?.CN : undefined;
-  return name === undefined ? { address, tls: true } : { address, tls: true, certificateName: String(name) };
+  return name === undefined ? { ...peer, tls: true } : { ...peer, tls: true, certificateName: String(name) };
 }

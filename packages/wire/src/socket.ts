@@ -4,10 +4,14 @@ import { WebSocket } from 'ws';
 import { formatAddress, parseAddress, refuseInsecure } from './address.ts';
 import { WireError } from './errors.ts';
 import { DEFAULT_FRAME_LIMITS } from './frame.ts';
+import type { FrameSocket } from './frame-socket.ts';
+import { takeOver } from './takeover.ts';
 
 export const MIGRATION_PATH = '/v1/migration';
+/** For the data streams of a migration: whatever comes here is bulk. */
+export const DATA_PATH = '/v1/data';
 export const OPERATOR_PATH = '/v1/operator';
-export type AgentPath = typeof MIGRATION_PATH | typeof OPERATOR_PATH;
+export type AgentPath = typeof MIGRATION_PATH | typeof DATA_PATH | typeof OPERATOR_PATH;
 
 /** Contents of PEM files. */
 export interface TlsMaterial {
@@ -54,6 +58,17 @@ export function secureContext(tls: TlsMaterial): SecureContextOptions {
  * awaits it speaks first: an agent says nothing before it is spoken to.
  */
 export function connect(url: string, options: ConnectOptions): Promise<WebSocket> {
+  return open(url, options, (socket) => socket);
+}
+
+/** Opens a stream for bulk data, on a lane where the connection allows it. As `connect` otherwise. */
+export function connectData(url: string, options: Omit<ConnectOptions, 'path'>): Promise<FrameSocket> {
+  const maxMessageBytes = options.maxMessageBytes ?? DEFAULT_FRAME_LIMITS.maxFrameBytes;
+  return open(url, { ...options, path: DATA_PATH }, (socket) => takeOver(socket, 'client', maxMessageBytes));
+}
+
+/** @param opened called before anything of the connection was read */
+function open<T>(url: string, options: ConnectOptions, opened: (socket: WebSocket) => T): Promise<T> {
   return new Promise((resolve, reject) => {
     const address = parseAddress(url);
     refuseInsecure(address, options.insecure ?? false, 'connect to');
@@ -63,7 +78,7 @@ export function connect(url: string, options: ConnectOptions): Promise<WebSocket
     socket.once('error', onError);
     socket.once('open', () => {
       socket.off('error', onError);
-      resolve(socket);
+      resolve(opened(socket));
     });
   });
 }

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import fc from 'fast-check';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import {
   Codec,
@@ -16,6 +16,7 @@ import {
 } from '../src/frame.ts';
 import { Link, type LinkOptions } from '../src/link.ts';
 import { RateLimiter } from '../src/rate-limiter.ts';
+import { connectData } from '../src/socket.ts';
 import {
   Inbox,
   linkPair,
@@ -23,6 +24,8 @@ import {
   pagesFrame,
   rawServer,
   socketPair,
+  type Transport,
+  transports,
   wireErrorFrom,
   wireErrorOf,
 } from './support.ts';
@@ -32,14 +35,31 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0)) await cleanup();
 });
 
+/** What the links of the present test go over. */
+let transport: Transport = 'ws';
+const over = (chosen: Transport) =>
+  beforeEach(() => {
+    transport = chosen;
+    return () => {
+      transport = 'ws';
+    };
+  });
+
 async function pair(near: Partial<LinkOptions> = {}, far: Partial<LinkOptions> = {}) {
-  const links = await linkPair(near, far);
+  const links = await linkPair(near, far, transport);
   cleanups.push(links.close);
   return links;
 }
 
 /** A link and the bare socket of its peer. */
 async function linkToRaw(options: Partial<LinkOptions> = {}) {
+  if (transport === 'lane') {
+    const server = await rawServer();
+    cleanups.push(server.close);
+    const socket = await connectData(server.url, {});
+    const link = new Link(socket, { name: 'near', onFrame: () => {}, ...options });
+    return { link, raw: await server.next };
+  }
   const sockets = await socketPair();
   cleanups.push(sockets.close);
   const link = new Link(sockets.client, { name: 'near', onFrame: () => {}, ...options });
@@ -60,7 +80,9 @@ function rawFrame(sequence: number, acknowledgement = 0, payload = Buffer.from('
   return message;
 }
 
-describe('a link', () => {
+describe.each(transports)('a link, over %s', (chosen) => {
+  over(chosen);
+
   test('delivers frames in the order of the calls, numbered from 1, with their fields', async () => {
     const inbox = new Inbox();
     const { near } = await pair({}, { onFrame: inbox.onFrame });
@@ -105,7 +127,7 @@ describe('a link', () => {
     await fc.assert(
       fc.asyncProperty(orders, async (order) => {
         const inbox = new Inbox();
-        const { near, far, close } = await linkPair({}, { onFrame: inbox.onFrame });
+        const { near, far, close } = await linkPair({}, { onFrame: inbox.onFrame }, transport);
         const released: number[] = [];
         for (let i = 1; i <= 6; i++) near.sendNow(pagesFrame(10, { release: () => released.push(i) }));
         await inbox.has(6);
@@ -141,7 +163,8 @@ describe('a link', () => {
     for (let sequence = 1; sequence <= 1000; sequence++) raw.send(rawFrame(sequence));
     await all;
     expect(acks.every(({ kind }) => kind === FrameKind.ack)).toBe(true);
-    expect(acks.length).toBeLessThan(200);
+    // A lane hands over no more at once than it has buffers.
+    expect(acks.length).toBeLessThan(chosen === 'ws' ? 200 : 500);
     expect(link.lastReceived).toBe(1000);
   });
 
@@ -269,7 +292,9 @@ describe('a link', () => {
   });
 });
 
-describe('a link drops a peer', () => {
+describe.each(transports)('a link drops a peer, over %s', (chosen) => {
+  over(chosen);
+
   const violations: [string, string, (raw: WebSocket) => void][] = [
     ['that leaves a number out', 'E_SEQUENCE', (raw) => raw.send(rawFrame(2))],
     [
@@ -356,7 +381,9 @@ describe('a link drops a peer', () => {
   });
 });
 
-describe('page frames', () => {
+describe.each(transports)('page frames, over %s', (chosen) => {
+  over(chosen);
+
   const corrupt = (flags: number) => pagesFrame(100, { flags, payloadHash: { hi: 1, lo: 2 } });
 
   test('of the bulk lane are left to whoever unpacks them', async () => {
@@ -374,7 +401,9 @@ describe('page frames', () => {
   });
 });
 
-describe('consuming', () => {
+describe.each(transports)('consuming, over %s', (chosen) => {
+  over(chosen);
+
   test('a frame twice, or one that never came, is refused', async () => {
     const inbox = new Inbox();
     const { near, far } = await pair({}, { onFrame: inbox.onFrame });
@@ -442,7 +471,9 @@ describe('the heartbeat', () => {
   });
 });
 
-describe('frames of the handshake', () => {
+describe.each(transports)('frames of the handshake, over %s', (chosen) => {
+  over(chosen);
+
   test('have no number and are not acknowledged', async () => {
     const inbox = new Inbox();
     const { near } = await pair({}, { onFrame: inbox.onFrame });

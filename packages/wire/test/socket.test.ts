@@ -9,9 +9,17 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import type { WireError } from '../src/errors.ts';
 import { DEFAULT_FRAME_LIMITS, HEADER_BYTES } from '../src/frame.ts';
+import type { FrameSocket } from '../src/frame-socket.ts';
 import { Link } from '../src/link.ts';
 import { Listener, type ListenerOptions, type Peer } from '../src/listener.ts';
-import { connect, MIGRATION_PATH, OPERATOR_PATH, type TlsMaterial } from '../src/socket.ts';
+import {
+  connect,
+  connectData,
+  DATA_PATH,
+  MIGRATION_PATH,
+  OPERATOR_PATH,
+  type TlsMaterial,
+} from '../src/socket.ts';
 import { deferred, Inbox, pagesFrame, wireErrorFrom } from './support.ts';
 
 const cleanups: (() => unknown)[] = [];
@@ -322,13 +330,34 @@ describe('TLS', () => {
     const link = new Link(await reach(url, material('source', 'ca')), { name: 'near', onFrame: () => {} });
     await link.send(pagesFrame(300_000));
     await inbox.has(1);
-    expect(peers).toEqual([{ address: '127.0.0.1', tls: true, certificateName: 'source' }]);
+    expect(peers).toEqual([
+      { path: MIGRATION_PATH, address: '127.0.0.1', tls: true, certificateName: 'source' },
+    ]);
+  });
+
+  test('keeps data streams where they are encrypted', async () => {
+    const inbox = new Inbox();
+    const streams: FrameSocket[] = [];
+    const { url } = await listen('wss://127.0.0.1:0', {
+      tls: material('dest'),
+      handlers: {
+        [DATA_PATH]: (socket) => {
+          streams.push(socket);
+          new Link(socket, { name: 'far', onFrame: inbox.onFrame });
+        },
+      },
+    });
+    const socket = await connectData(url, { tls: { ca: read('ca.pem') } });
+    cleanups.push(() => socket.terminate());
+    void new Link(socket, { name: 'near', onFrame: () => {} }).send(pagesFrame(300_000));
+    await inbox.has(1);
+    expect([socket, streams[0]]).toEqual([expect.any(WebSocket), expect.any(WebSocket)]);
   });
 
   test('without a CA on the agent lets everybody in who trusts the agent', async () => {
     const { url, guests } = await listen('wss://127.0.0.1:0', { tls: material('dest') });
     await reach(url, { ca: read('ca.pem') });
-    expect(guests[0]?.peer).toEqual({ address: '127.0.0.1', tls: true });
+    expect(guests[0]?.peer).toEqual({ path: MIGRATION_PATH, address: '127.0.0.1', tls: true });
   });
 
   test('refuses an agent whose certificate comes from another CA', async () => {

@@ -3,9 +3,10 @@ import { type WebSocket, WebSocketServer } from 'ws';
 import type { Clock } from '../src/clock.ts';
 import { WireError } from '../src/errors.ts';
 import { Codec, type Frame, FrameKind, HEADER_BYTES, hashPayload, type OutgoingFrame } from '../src/frame.ts';
+import type { FrameSocket } from '../src/frame-socket.ts';
 import { Link, type LinkOptions } from '../src/link.ts';
 import { Listener } from '../src/listener.ts';
-import { connect, MIGRATION_PATH } from '../src/socket.ts';
+import { connect, connectData, DATA_PATH, MIGRATION_PATH } from '../src/socket.ts';
 
 /** A clock that stands still until it is advanced. */
 export class ManualClock implements Clock {
@@ -87,6 +88,22 @@ export async function socketPair(): Promise<SocketPair> {
   return { client, server: await accepted.promise, close: () => listener.close() };
 }
 
+/** What carries a link's messages. */
+export const transports = ['ws', 'lane'] as const;
+export type Transport = (typeof transports)[number];
+
+/** Two ends of one connection over loopback, both on lanes. */
+export async function lanePair(): Promise<{
+  readonly client: FrameSocket;
+  readonly server: FrameSocket;
+  close(): Promise<void>;
+}> {
+  const accepted = deferred<FrameSocket>();
+  const listener = await Listener.listen('ws://127.0.0.1:0', { handlers: { [DATA_PATH]: accepted.resolve } });
+  const client = await connectData(listener.url, {});
+  return { client, server: await accepted.promise, close: () => listener.close() };
+}
+
 export interface LinkPair {
   readonly near: Link;
   readonly far: Link;
@@ -96,8 +113,9 @@ export interface LinkPair {
 export async function linkPair(
   near: Partial<LinkOptions> = {},
   far: Partial<LinkOptions> = {},
+  transport: Transport = 'ws',
 ): Promise<LinkPair> {
-  const sockets = await socketPair();
+  const sockets = await (transport === 'ws' ? socketPair() : lanePair());
   const consume: LinkOptions['onFrame'] = (frame, link) => link.consumed(frame);
   return {
     near: new Link(sockets.client, { name: 'near', onFrame: consume, ...near }),
