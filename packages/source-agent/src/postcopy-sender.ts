@@ -11,7 +11,7 @@
  */
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { Backlog } from '@vmferry/engine/postcopy/backlog';
-import { pages } from '@vmferry/engine/units';
+import { Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import type { Carrier } from './carrier.ts';
 
 const LEAST_IN_FLIGHT = 64 * 1024;
@@ -26,11 +26,6 @@ const READ_AHEAD = 4 * 1024 * 1024;
 const QUIET_MS = 4;
 /** An answer that stays out this long (the page was on its way already) no longer holds up the bulk. */
 const ANSWER_MS = 50;
-/**
- * A fault brings the pages of its neighbourhood along, aligned to as many. A guest wants a third of them
- * within moments, and each saves a fault, which costs more than the link's time for all of them.
- */
-const NEIGHBOURHOOD = 32;
 
 export interface PostcopySenderOptions {
   readonly guest: SourceGuest;
@@ -43,6 +38,7 @@ export interface PostcopySenderOptions {
 export class PostcopySender {
   readonly #options: PostcopySenderOptions;
   readonly #backlog = new Backlog();
+  readonly #prepaging = new Prepaging();
   readonly #flying = new Set<Pick<PageBatch, 'block' | 'pages'>>();
   #lastFaultAt = Number.NEGATIVE_INFINITY;
   /** Faults asked of the hypervisor and not answered yet, and since when. */
@@ -91,11 +87,7 @@ export class PostcopySender {
 
   /** What the guest is likely to want next. */
   #sendAlong({ block, first }: PageRange): void {
-    const around: PageRange = {
-      block,
-      first: pages(first - (first % NEIGHBOURHOOD)),
-      count: pages(NEIGHBOURHOOD),
-    };
+    const around = this.#prepaging.around(block, first);
     for (const batch of this.#backlog.take(around)) this.#express(batch, 'lz4');
     const taken = this.#options.guest.takePages(around);
     if (taken !== undefined && taken !== 'sent') this.#express(taken, 'lz4');
