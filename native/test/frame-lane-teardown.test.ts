@@ -63,7 +63,8 @@ test('threads that are terminated take their lanes with them', async () => {
     await once(each, 'message');
     expect(await each.terminate()).toBe(1);
   }
-  expect(threads()).toBe(before);
+  // Lanes left behind would be more than a hundred; Node itself may have started a few.
+  expect(threads()).toBeLessThan(before + 20);
 });
 
 test('a process that exits does not wait for its lanes', () => {

@@ -126,10 +126,11 @@ describe('two lanes', () => {
         }),
       );
     }
-    // A descriptor of a socket that was let go closes in a turn of its own.
+    // A descriptor of a socket that was let go closes in a turn of its own. Others in this process come and go
+    // with a few; the lanes would have left thousands.
     await new Promise((resolve) => setImmediate(resolve));
-    expect(threads()).toBe(before.threads);
-    expect(descriptors()).toBeLessThanOrEqual(before.descriptors);
+    expect(threads()).toBeLessThan(before.threads + 20);
+    expect(descriptors()).toBeLessThan(before.descriptors + 20);
   });
 });
 
