@@ -21,8 +21,8 @@ const LEAST_IN_FLIGHT = 64 * 1024;
  */
 const MOST_IN_FLIGHT = 2 * 1024 * 1024;
 /** What is read from the hypervisor ahead of the link while no fault waits. */
-const READ_AHEAD = 4 * 1024 * 1024;
-/** The budget doubles after each such time without a fault. */
+const READ_AHEAD = 1024 * 1024;
+/** None for such a time after a fault, then the budget doubles after each without one. */
 const QUIET_MS = 4;
 /** An answer that stays out this long (the page was on its way already) no longer holds up the bulk. */
 const ANSWER_MS = 50;
@@ -150,6 +150,7 @@ export class PostcopySender {
 
   get #budget(): number {
     const quietMs = performance.now() - this.#lastFaultAt;
+    if (quietMs < QUIET_MS) return 0;
     return Math.min(MOST_IN_FLIGHT, LEAST_IN_FLIGHT * 2 ** Math.min(16, quietMs / QUIET_MS));
   }
 

@@ -8,7 +8,8 @@
 import type { PageRange } from '../guest.ts';
 import { type BlockIndex, pages } from '../units.ts';
 
-const LEAST = 32;
+/** A quarter of a mebibyte: 32 gave more faults, 128 made each wait longer. */
+const LEAST = 64;
 /** A mebibyte: as much as the link carries in the time of a few faults. */
 const MOST = 256;
 /** Walks that are followed at a time, one for each of a few busy threads. */

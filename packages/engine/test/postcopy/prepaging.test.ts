@@ -9,8 +9,8 @@ const around = (prepaging: Prepaging, page: number, block = 0): [number, number]
 
 test('a fault out of the blue brings its aligned neighbourhood', () => {
   const prepaging = new Prepaging();
-  expect(around(prepaging, 1000)).toEqual([992, 32]);
-  expect(around(prepaging, 50_000)).toEqual([49_984, 32]);
+  expect(around(prepaging, 1000)).toEqual([960, 64]);
+  expect(around(prepaging, 50_000)).toEqual([49_984, 64]);
 });
 
 test('a walk through memory is met with more each time, up to a mebibyte', () => {
@@ -23,7 +23,7 @@ test('a walk through memory is met with more each time, up to a mebibyte', () =>
     counts.push(count);
     at = first + count;
   }
-  expect(counts).toEqual([32, 64, 128, 256, 256, 256]);
+  expect(counts).toEqual([64, 128, 256, 256, 256, 256]);
 });
 
 test('several walks are told apart, by block and by place', () => {
@@ -31,8 +31,8 @@ test('several walks are told apart, by block and by place', () => {
   around(prepaging, 0);
   around(prepaging, 3200);
   around(prepaging, 0, 1);
-  expect(around(prepaging, 3232)).toEqual([3232, 64]);
-  expect(around(prepaging, 32)).toEqual([32, 64]);
-  expect(around(prepaging, 33, 1)).toEqual([33, 64]);
-  expect(around(prepaging, 3200 - 32)).toEqual([3168, 32]);
+  expect(around(prepaging, 3264)).toEqual([3264, 128]);
+  expect(around(prepaging, 64)).toEqual([64, 128]);
+  expect(around(prepaging, 65, 1)).toEqual([65, 128]);
+  expect(around(prepaging, 3199)).toEqual([3136, 64]);
 });
