@@ -1,6 +1,6 @@
 // All there is to run before a commit, in the order in which it fails fastest. Ends with "N passed, N failed"
 // over both halves of the tests. In CI (CI set, as .ci/run does) a skipped test is a failure.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { relative } from 'node:path';
 
@@ -12,6 +12,29 @@ function run(command, ...args) {
   const { status, error } = spawnSync(command, args, { stdio: 'inherit' });
   if (error) throw error;
   return status ?? 1;
+}
+
+/**
+ * As `run`; what has not ended by then is ended with all its processes, and that is a failure. A test's own time
+ * limit does not help where its process no longer gets to its timers.
+ */
+function runWithin(minutes, command, ...args) {
+  const child = spawn(command, args, { stdio: 'inherit', detached: true });
+  // It leads a process group of its own, which a signal from the terminal does not reach.
+  const end = (signal) => process.kill(-child.pid, signal);
+  const pass = () => end('SIGTERM');
+  process.once('SIGINT', pass).once('SIGTERM', pass);
+  const timer = setTimeout(() => {
+    console.log(`make test: ${command} ${args.join(' ')} did not end within ${minutes} minutes`);
+    end('SIGKILL');
+  }, minutes * 60_000);
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', (status) => resolve(status ?? 1));
+  }).finally(() => {
+    clearTimeout(timer);
+    process.off('SIGINT', pass).off('SIGTERM', pass);
+  });
 }
 
 for (const [name, ...command] of [
@@ -29,12 +52,17 @@ rmSync(RESULTS, { recursive: true, force: true });
 mkdirSync(RESULTS, { recursive: true });
 let passed = 0;
 let failed = 0;
-for (const project of ['unit', 'e2e']) {
+for (const { project, reporter, minutes } of [
+  { project: 'unit', reporter: 'default', minutes: 15 },
+  // Says each test as it ends, so that the one that hangs is the one after the last line.
+  { project: 'e2e', reporter: 'verbose', minutes: 40 },
+]) {
   console.log(`== ${project}`);
   const file = `${RESULTS}/${project}.json`;
-  const status = run(
+  const status = await runWithin(
+    minutes,
     ...[`${BIN}/vitest`, 'run', '--project', project, '--retry', '0'],
-    ...['--reporter', 'default', '--reporter', 'json', `--outputFile.json=${file}`],
+    ...['--reporter', reporter, '--reporter', 'json', `--outputFile.json=${file}`],
   );
   const counts = count(file);
   passed += counts.passed;

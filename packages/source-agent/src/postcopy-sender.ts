@@ -29,7 +29,7 @@ const ANSWER_MS = 50;
 
 export interface PostcopySenderOptions {
   readonly guest: SourceGuest;
-  readonly carrier: Carrier;
+  readonly carrier: Pick<Carrier, 'express' | 'bulk' | 'bulkOutstanding'>;
   /** The most content bytes that may wait. */
   readonly backlogBytes: number;
   readonly onFailure: (error: unknown) => void;
@@ -109,8 +109,10 @@ export class PostcopySender {
 
   /** Resolves when nothing waits any more. */
   async flush(): Promise<void> {
-    while (!(this.#backlog.empty && !this.#pumping && this.#expressing === 0) && !this.#closed) {
-      this.#pump();
+    while (!this.#closed) {
+      // Only then: a pump with nothing to do ends at once, and waking up from it would be waiting without end.
+      if (!this.#backlog.empty) this.#pump();
+      else if (!this.#pumping && this.#expressing === 0) return;
       await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
     }
   }
@@ -158,7 +160,7 @@ export class PostcopySender {
     this.#expressing += 1;
     this.#options.carrier
       .express(batch, codec, this.#fly(batch))
-      .catch((error: unknown) => this.#options.onFailure(error))
+      .catch((error: unknown) => this.#fail(error))
       .finally(() => {
         this.#expressing -= 1;
         this.#wakeReaders();
@@ -169,7 +171,7 @@ export class PostcopySender {
     if (this.#pumping || this.#closed) return;
     this.#pumping = true;
     this.#drain()
-      .catch((error: unknown) => this.#options.onFailure(error))
+      .catch((error: unknown) => this.#fail(error))
       .finally(() => {
         this.#pumping = false;
         this.#wakeReaders();
@@ -203,6 +205,12 @@ export class PostcopySender {
         return true;
     }
     return false;
+  }
+
+  /** Without the link nothing can be sent, and what waits must not be tried again and again. */
+  #fail(error: unknown): void {
+    this.close();
+    this.#options.onFailure(error);
   }
 
   /** Until there may be room: soon, or when a delivery is reported. */

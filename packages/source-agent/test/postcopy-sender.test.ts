@@ -1,0 +1,205 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
+import { blockIndex, bytes, PAGE_BYTES, pages, round } from '@vmferry/engine/units';
+import { describe, expect, test } from 'vitest';
+import { PostcopySender } from '../src/postcopy-sender.ts';
+
+function batchOf(first: number, count: number, lane: 'bulk' | 'express' = 'bulk'): PageBatch {
+  return {
+    type: 'pages',
+    block: blockIndex(0),
+    round: round(1),
+    lane,
+    pages: Uint32Array.from({ length: count }, (_, index) => first + index),
+    kinds: new Uint8Array(count),
+    content: new Uint8Array(count * PAGE_BYTES),
+    headroomBytes: bytes(0),
+    release: () => {},
+  };
+}
+
+const faultOn = (page: number): PageRange => ({
+  block: blockIndex(0),
+  first: pages(page),
+  count: pages(1),
+});
+
+interface Sent {
+  readonly lane: 'bulk' | 'express';
+  readonly pages: readonly number[];
+}
+
+/** `readable`: pages that the driver can read from the stopped guest, until they are taken. */
+function rig({ readable = [] as readonly number[], backlogBytes = 64 * 2 ** 20 } = {}) {
+  const left = new Set(readable);
+  const asked: number[] = [];
+  const sent: Sent[] = [];
+  const failures: unknown[] = [];
+  /** Express batches that are made ready, each until it is called. */
+  const readying: ((error?: Error) => void)[] = [];
+  const landing: (() => void)[] = [];
+  const state = { holdExpress: false, bulkFails: undefined as Error | undefined };
+  const carrier = {
+    bulkOutstanding: 0,
+    async express(batch: PageBatch, _codec: 'none' | 'lz4', onLanded: () => void): Promise<void> {
+      if (state.holdExpress) {
+        await new Promise<void>((resolve, reject) =>
+          readying.push((error) => (error ? reject(error) : resolve())),
+        );
+      }
+      sent.push({ lane: 'express', pages: [...batch.pages] });
+      landing.push(onLanded);
+    },
+    bulk(batch: PageBatch, onLanded: () => void = () => {}): Promise<void> {
+      if (state.bulkFails) return Promise.reject(state.bulkFails);
+      sent.push({ lane: 'bulk', pages: [...batch.pages] });
+      carrier.bulkOutstanding += batch.content.length;
+      landing.push(() => {
+        carrier.bulkOutstanding -= batch.content.length;
+        onLanded();
+      });
+      return Promise.resolve();
+    },
+  };
+  const guest: Pick<SourceGuest, 'requestPages' | 'takePages'> = {
+    requestPages: (ranges) => void asked.push(...ranges.map(({ first }) => first)),
+    takePages({ first, count }) {
+      if (readable.length === 0) return undefined;
+      const taken: number[] = [];
+      for (let page: number = first; page < first + count; page++) if (left.delete(page)) taken.push(page);
+      if (taken.length === 0) return 'sent';
+      return { ...batchOf(0, 0, 'express'), pages: Uint32Array.from(taken) };
+    },
+  };
+  const sender = new PostcopySender({
+    guest: guest as SourceGuest,
+    carrier,
+    backlogBytes,
+    onFailure: (error) => failures.push(error),
+  });
+  const land = (): void => {
+    for (const landed of landing.splice(0)) landed();
+    sender.delivered();
+  };
+  return { sender, carrier, state, sent, asked, failures, readying, land };
+}
+
+/** Whether it settles while the event loop goes round a few times. */
+async function settles(promise: Promise<unknown>): Promise<boolean> {
+  let settled = false;
+  void promise.finally(() => {
+    settled = true;
+  });
+  for (let turn = 0; turn < 20 && !settled; turn++) await nextTurn();
+  return settled;
+}
+
+describe('a fault', () => {
+  test('that waits in the backlog goes out express, with what is near it', async () => {
+    const { sender, sent, asked, carrier } = rig();
+    carrier.bulkOutstanding = 2 ** 30;
+    void sender.add(batchOf(0, 256));
+    sender.fault([faultOn(130)]);
+    await nextTurn();
+    expect(sent.every(({ lane }) => lane === 'express')).toBe(true);
+    expect(sent[0]!.pages).toContain(130);
+    expect(sent.flatMap((each) => each.pages)).toEqual(expect.arrayContaining([128, 129, 131, 191]));
+    expect(asked).toEqual([]);
+    sender.close();
+  });
+
+  test('on a page that the stopped guest can be read for asks nobody', async () => {
+    const { sender, sent, asked } = rig({ readable: [5, 6, 70] });
+    sender.fault([faultOn(5)]);
+    await nextTurn();
+    expect(sent.map((each) => each.pages)).toEqual([[5], [6]]);
+    expect(asked).toEqual([]);
+    sender.close();
+  });
+
+  test('on anything else is asked of the hypervisor, whose answer goes out express', async () => {
+    const { sender, sent, asked } = rig();
+    sender.fault([faultOn(7)]);
+    expect(asked).toEqual([7]);
+    await sender.add(batchOf(7, 1, 'express'));
+    expect(sent).toEqual([{ lane: 'express', pages: [7] }]);
+    sender.close();
+  });
+
+  test('on a page that is on its way is not asked for again', async () => {
+    const { sender, asked, land } = rig();
+    await sender.add(batchOf(0, 8));
+    await sender.flush();
+    sender.fault([faultOn(3)]);
+    expect(asked).toEqual([]);
+    land();
+    sender.fault([faultOn(3)]);
+    expect(asked).toEqual([3]);
+    sender.close();
+  });
+});
+
+describe('the end', () => {
+  test('waits for express batches that are made ready, and lets the event loop go on', async () => {
+    const { sender, state, readying, sent } = rig();
+    state.holdExpress = true;
+    await sender.add(batchOf(9, 1, 'express'));
+    const flushed = sender.flush();
+    expect(await settles(flushed)).toBe(false);
+    readying[0]!();
+    expect(await settles(flushed)).toBe(true);
+    expect(sent).toEqual([{ lane: 'express', pages: [9] }]);
+  });
+
+  test('waits for bulk that has no room yet', async () => {
+    const { sender, carrier, sent } = rig();
+    carrier.bulkOutstanding = 2 ** 30;
+    await sender.add(batchOf(0, 8));
+    const flushed = sender.flush();
+    expect(await settles(flushed)).toBe(false);
+    carrier.bulkOutstanding = 0;
+    sender.delivered();
+    await flushed;
+    expect(sent).toEqual([{ lane: 'bulk', pages: [0, 1, 2, 3, 4, 5, 6, 7] }]);
+  });
+
+  test('comes at once when nothing waits, and when the sender is closed', async () => {
+    const idle = rig();
+    expect(await settles(idle.sender.flush())).toBe(true);
+    const { sender, carrier } = rig();
+    carrier.bulkOutstanding = 2 ** 30;
+    await sender.add(batchOf(0, 8));
+    const flushed = sender.flush();
+    sender.close();
+    expect(await settles(flushed)).toBe(true);
+  });
+
+  test('of the link is told once, and nothing is tried again', async () => {
+    const { sender, state, failures } = rig();
+    state.bulkFails = new Error('the link is gone');
+    void sender.add(batchOf(0, 8));
+    void sender.add(batchOf(8, 8));
+    expect(await settles(sender.flush())).toBe(true);
+    expect(failures).toEqual([state.bulkFails]);
+  });
+
+  test('of an express batch is told too', async () => {
+    const { sender, state, failures, readying } = rig();
+    state.holdExpress = true;
+    await sender.add(batchOf(9, 1, 'express'));
+    const error = new Error('the link is gone');
+    readying[0]!(error);
+    await sender.flush();
+    expect(failures).toEqual([error]);
+  });
+});
+
+test('a reader waits while the backlog is full, unless a fault waits for what it would read', async () => {
+  const { sender, carrier } = rig({ backlogBytes: 4 * 2 ** 20 });
+  carrier.bulkOutstanding = 2 ** 30;
+  const full = sender.add(batchOf(0, 256));
+  expect(await settles(full)).toBe(false);
+  sender.fault([faultOn(4000)]);
+  expect(await settles(full)).toBe(true);
+  sender.close();
+});
