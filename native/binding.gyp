@@ -16,6 +16,7 @@
         "cc/frame_lane.cc",
         "cc/interleave.cc",
         "cc/job.cc",
+        "cc/job_thread.cc",
         "cc/kernels.cc",
         "cc/lane_mailbox.cc",
         "cc/lane_reader.cc",
@@ -25,7 +26,8 @@
         "cc/packet_socket.cc",
         "cc/page_codec.cc",
         "cc/page_scan.cc",
-        "cc/ram_records.cc"
+        "cc/ram_records.cc",
+        "cc/settle.cc"
       ],
       "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["NAPI_VERSION=8", "NAPI_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],

@@ -1,11 +1,10 @@
 #include "job.h"
 
-#include <array>
 #include <cerrno>
-#include <new>
 #include <utility>
 
 #include "arguments.h"
+#include "settle.h"
 
 namespace vmferry {
 
@@ -38,40 +37,19 @@ class Job {
  private:
   static void Execute(napi_env, void* data) {
     auto& job = *static_cast<Job*>(data);
-    try {
-      job.outcome_ = job.task_();
-    } catch (const std::bad_alloc&) {
-      job.outcome_ = Outcome::Failed(Code::System, "out of memory", ENOMEM);
-    } catch (...) {
-      job.outcome_ = Outcome::Failed(Code::System, "unexpected exception in native code", EFAULT);
-    }
+    job.outcome_ = Attempt(job.task_);
   }
 
-  // Plain N-API, because an environment that is going down refuses calls and must not be thrown at. What
-  // settle() throws stays pending, and Node reports it as an uncaught exception.
   static void Complete(napi_env env, napi_status status, void* data) {
     auto& job = *static_cast<Job*>(data);
     const Outcome outcome =
         status == napi_ok ? job.outcome_ : Outcome::Failed(Code::Closed, "the environment is going down");
-    napi_value settle = job.settle_.Value();
-    // Idle before the call: what settles may start the next task.
+    const napi_value settle = job.settle_.Value();
+    // Idle before the call: what settles may start the next task. What settle() throws stays pending, and Node
+    // reports it as an uncaught exception.
     job.Release();
     job.pool_.idle_.push_back(&job);
-
-    std::array<napi_value, 7> arguments{};
-    napi_value undefined = nullptr;
-    bool ok = napi_get_undefined(env, &undefined) == napi_ok;
-    ok = ok && napi_create_uint32(env, static_cast<uint32_t>(outcome.code), &arguments[0]) == napi_ok;
-    for (size_t i = 0; i < outcome.values.size(); i++) {
-      ok = ok && napi_create_double(env, outcome.values[i], &arguments[1 + i]) == napi_ok;
-    }
-    if (outcome.code == Code::Ok) {
-      if (ok) napi_call_function(env, undefined, settle, 5, arguments.data(), nullptr);
-      return;
-    }
-    ok = ok && napi_create_string_utf8(env, outcome.message, NAPI_AUTO_LENGTH, &arguments[5]) == napi_ok;
-    ok = ok && napi_create_int32(env, outcome.system_errno, &arguments[6]) == napi_ok;
-    if (ok) napi_call_function(env, undefined, settle, arguments.size(), arguments.data(), nullptr);
+    Settle(env, settle, outcome);
   }
 
   void Release() {

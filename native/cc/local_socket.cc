@@ -14,7 +14,6 @@
 #include <utility>
 
 #include "arguments.h"
-#include "instance.h"
 #include "interleave.h"
 
 namespace vmferry {
@@ -81,34 +80,15 @@ Outcome SendAll(const LocalChannel& channel, Source& source) {
       continue;
     }
     if (errno == EINTR) continue;
-    if (errno != EAGAIN) return Outcome::Failed(Code::System, "send failed", errno);
-    const Wait wait = WaitFor(channel, POLLOUT, -1);
+    const int why = errno;
+    // Closing shuts the socket down, and then sends fail too.
+    const Wait wait = WaitFor(channel, POLLOUT, why == EAGAIN ? -1 : 0);
+    if (wait != Wait::Closed && why != EAGAIN) return Outcome::Failed(Code::System, "send failed", why);
     if (wait == Wait::Failed) return Outcome::Failed(Code::System, "poll failed", errno);
     if (wait == Wait::Closed) return Outcome::Failed(Code::Closed, kClosed);
   }
   return Outcome::Done();
 }
-
-// Holds its place in the order of sends for as long as it lives.
-class SendTurn {
- public:
-  SendTurn(LocalChannel& channel, uint64_t ticket) : channel_(channel) {
-    std::unique_lock<std::mutex> lock(channel_.mutex);
-    channel_.turn.wait(lock, [&] { return channel_.serving == ticket; });
-  }
-  ~SendTurn() {
-    {
-      const std::lock_guard<std::mutex> lock(channel_.mutex);
-      channel_.serving++;
-    }
-    channel_.turn.notify_all();
-  }
-  SendTurn(const SendTurn&) = delete;
-  SendTurn& operator=(const SendTurn&) = delete;
-
- private:
-  LocalChannel& channel_;
-};
 
 int NewWake(Napi::Env env) {
   const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -117,6 +97,12 @@ int NewWake(Napi::Env env) {
 }
 
 }  // namespace
+
+void LocalChannel::Interrupt() const {
+  // Cannot fail: the counter of an eventfd takes far more than one.
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(wake.fd(), &one, sizeof one);
+}
 
 void LocalSocket::Export(Napi::Env env, Napi::Object table) {
   table.Set("LocalSocket",
@@ -168,8 +154,7 @@ void LocalSocket::Accept(const Napi::CallbackInfo& info) {
   const Napi::Function settle = FunctionOf(info[0], "settle must be a function");
   if (!channel_) Throw(env, Code::Closed, kClosed);
   accepted_ = std::make_shared<std::shared_ptr<LocalChannel>>();
-  Instance::Of(env).jobs.Run(info[0], info[0], settle,
-                             [channel = channel_, accepted = accepted_] {
+  ThreadOf(env, receiving_).Run({info.This()}, settle, [channel = channel_, accepted = accepted_] {
     for (;;) {
       const int fd = accept4(channel->socket.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
       if (fd >= 0) {
@@ -190,6 +175,9 @@ void LocalSocket::Adopt(const Napi::CallbackInfo& info) {
   if (!channel_ || !accepted_ || !*accepted_) Throw(info.Env(), Code::Closed, kClosed);
   channel_ = std::move(*accepted_);
   accepted_.reset();
+  // That thread knows the listener.
+  if (receiving_) receiving_->End();
+  receiving_.reset();
 }
 
 void LocalSocket::Receive(const Napi::CallbackInfo& info) {
@@ -201,8 +189,8 @@ void LocalSocket::Receive(const Napi::CallbackInfo& info) {
   if (linger_ms > kMaxLingerMs) Throw(info.Env(), Code::Bounds, "lingerMs is at most 1000");
   const Napi::Function settle = FunctionOf(info[3], "settle must be a function");
   if (!channel_) Throw(info.Env(), Code::Closed, kClosed);
-  Instance::Of(info.Env())
-      .jobs.Run(info[0], info[0], settle, [channel = channel_, buffer, at_least, linger_ms] {
+  ThreadOf(info.Env(), receiving_)
+      .Run({info.This(), info[0]}, settle, [channel = channel_, buffer, at_least, linger_ms] {
         return ReceiveBytes(*channel, buffer, static_cast<size_t>(at_least), static_cast<int>(linger_ms));
       });
 }
@@ -211,7 +199,7 @@ void LocalSocket::Send(const Napi::CallbackInfo& info) {
   const Bytes bytes = BytesOf(info[0], "bytes must be a Uint8Array");
   const Napi::Function settle = FunctionOf(info[1], "settle must be a function");
   if (!channel_) Throw(info.Env(), Code::Closed, kClosed);
-  RunSend(info[0], info[0], settle, Whole(bytes));
+  RunSend(info, {info.This(), info[0]}, settle, Whole(bytes));
 }
 
 void LocalSocket::SendInterleaved(const Napi::CallbackInfo& info) {
@@ -222,32 +210,28 @@ void LocalSocket::SendInterleaved(const Napi::CallbackInfo& info) {
   Interleave interleave(first, second, lengths);
   if (!interleave.Fits()) Throw(info.Env(), Code::Bounds, "lengths must add up to those of first and second");
   if (!channel_) Throw(info.Env(), Code::Closed, kClosed);
-  RunSend(info[0], info[1], settle, std::move(interleave));
+  RunSend(info, {info.This(), info[0], info[1]}, settle, std::move(interleave));
 }
 
 template <typename Source>
-void LocalSocket::RunSend(const Napi::Value& first, const Napi::Value& second, const Napi::Function& settle,
-                          Source source) {
-  // Tickets are drawn on the event loop only; libuv's pool starts jobs in the order in which they were queued.
-  const uint64_t ticket = channel_->tickets;
-  Instance::Of(first.Env())
-      .jobs.Run(first, second, settle, [channel = channel_, ticket, source = std::move(source)]() mutable {
-        const SendTurn turn(*channel, ticket);
-        return SendAll(*channel, source);
-      });
-  // Drawn once the job is queued: nobody would ever serve the ticket of one that is not.
-  channel_->tickets++;
+void LocalSocket::RunSend(const Napi::CallbackInfo& info, std::initializer_list<Napi::Value> keep,
+                          const Napi::Function& settle, Source source) {
+  ThreadOf(info.Env(), sending_).Run(keep, settle, [channel = channel_, source = std::move(source)]() mutable {
+    return SendAll(*channel, source);
+  });
+}
+
+JobThread& LocalSocket::ThreadOf(Napi::Env env, std::shared_ptr<JobThread>& slot) {
+  if (!slot) slot = JobThread::Start(env, [channel = channel_] { channel->Interrupt(); });
+  return *slot;
 }
 
 Napi::Value LocalSocket::TrySend(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const Bytes bytes = BytesOf(info[0], "bytes must be a Uint8Array");
   if (!channel_) Throw(env, Code::Closed, kClosed);
-  {
-    // Sends that wait on threads go first.
-    const std::lock_guard<std::mutex> lock(channel_->mutex);
-    if (channel_->serving != channel_->tickets) return Napi::Number::New(env, 0);
-  }
+  // Sends that wait on the thread go first.
+  if (sending_ && !sending_->Idle()) return Napi::Number::New(env, 0);
   size_t done = 0;
   while (done < bytes.size) {
     const ssize_t sent = send(channel_->socket.fd(), bytes.data + done, bytes.size - done, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -274,9 +258,11 @@ void LocalSocket::Close(const Napi::CallbackInfo&) { Shut(); }
 
 void LocalSocket::Shut() {
   if (!channel_) return;
-  // Cannot fail: the counter of an eventfd takes far more than one.
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(channel_->wake.fd(), &one, sizeof one);
+  channel_->Interrupt();
+  for (auto* thread : {&receiving_, &sending_}) {
+    if (*thread) (*thread)->End();
+    thread->reset();
+  }
   shutdown(channel_->socket.fd(), SHUT_RDWR);
   channel_.reset();
   accepted_.reset();

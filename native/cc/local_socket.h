@@ -1,28 +1,23 @@
-// A UNIX stream socket whose reads and writes, copies included, happen on pool threads. See unix(7).
+// A UNIX stream socket whose reads and writes, copies included, happen on two threads of its own. See unix(7).
 #pragma once
 
 #include <napi.h>
 
-#include <condition_variable>
-#include <cstdint>
 #include <memory>
-#include <mutex>
 
 #include "descriptor.h"
+#include "job_thread.h"
 #include "outcome.h"
 
 namespace vmferry {
 
-// A wait on a pool thread shares the descriptors, so that closing does not pull them from under it.
+// A wait on a thread shares the descriptors, so that closing does not pull them from under it.
 struct LocalChannel {
   LocalChannel(int socket_fd, int wake_fd) : socket(socket_fd), wake(wake_fd) {}
+  // Ends every wait, now and later.
+  void Interrupt() const;
   Descriptor socket;
   Descriptor wake;
-  // Sends go out in the order of the calls, so that the next one can wait on a thread already.
-  std::mutex mutex;
-  std::condition_variable turn;
-  uint64_t tickets = 0;
-  uint64_t serving = 0;
 };
 
 // new LocalSocket(path, listen, sendBufferBytes): connected to a listener at `path`, or a listener there itself
@@ -49,13 +44,19 @@ class LocalSocket : public Napi::ObjectWrap<LocalSocket> {
   Napi::Value PeerPid(const Napi::CallbackInfo& info);
   // close(), any number of times
   void Close(const Napi::CallbackInfo& info);
-  // Sends all of `source` on a pool thread, when its turn has come.
+  // Sends all of `source` after the sends before it.
   template <typename Source>
-  void RunSend(const Napi::Value& first, const Napi::Value& second, const Napi::Function& settle, Source source);
+  void RunSend(const Napi::CallbackInfo& info, std::initializer_list<Napi::Value> keep, const Napi::Function& settle,
+               Source source);
+  // The thread of `slot`, which starts when it is first asked for.
+  JobThread& ThreadOf(Napi::Env env, std::shared_ptr<JobThread>& slot);
   void Shut();
 
   std::shared_ptr<LocalChannel> channel_;
   std::shared_ptr<std::shared_ptr<LocalChannel>> accepted_;
+  // receive() and accept(); send(), whose order is that of the calls.
+  std::shared_ptr<JobThread> receiving_;
+  std::shared_ptr<JobThread> sending_;
 };
 
 }  // namespace vmferry

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <stdexcept>
 
 namespace vmferry {
@@ -32,6 +34,18 @@ struct Outcome {
     return outcome;
   }
 };
+
+// Runs what may run out of memory: nothing may leave a thread's entry as an exception.
+template <typename Task>
+Outcome Attempt(Task& task) {
+  try {
+    return task();
+  } catch (const std::bad_alloc&) {
+    return Outcome::Failed(Code::System, "out of memory", ENOMEM);
+  } catch (...) {
+    return Outcome::Failed(Code::System, "unexpected exception in native code", EFAULT);
+  }
+}
 
 struct Bytes {
   uint8_t* data = nullptr;

@@ -1,7 +1,7 @@
 // Builds the addon with the address and undefined-behaviour sanitizers, beside the ordinary build, and runs the
 // package's tests on it. Any finding ends the process that made it, and so fails the tests.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, realpathSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -11,7 +11,10 @@ mkdirSync(build, { recursive: true });
 for (const part of ['binding.gyp', 'package.json', 'cc']) {
   cpSync(join(native, part), join(build, part), { recursive: true });
 }
-execFileSync('node-gyp', ['rebuild', '-j', 'max', '--silent'], {
+// Node's own headers where they came with it, as scripts/build does.
+const node = dirname(dirname(realpathSync(process.execPath)));
+const headers = existsSync(join(node, 'include/node/node_api.h')) ? [`--nodedir=${node}`] : [];
+execFileSync(join(native, 'node_modules/.bin/node-gyp'), ['rebuild', '-j', 'max', '--silent', ...headers], {
   cwd: build,
   env: { ...process.env, SANITIZE: '1' },
   stdio: 'inherit',

@@ -1,6 +1,6 @@
 /**
- * A UNIX stream socket for much traffic: system calls and copies happen on libuv's pool, into and out of the
- * caller's own buffers. Each operation that waits holds one of the pool's threads.
+ * A UNIX stream socket for much traffic: system calls and copies happen on threads of its own, one for each
+ * direction, into and out of the caller's own buffers.
  */
 import { addon, type NativeLocalSocket, type Settle } from './addon.ts';
 import { boundsError, NativeError, nativeFailure, nativeThrown } from './errors.ts';
@@ -45,7 +45,7 @@ export class LocalSocket {
     return this.#run((settle) => this.#socket.receive(buffer, atLeast, lingerMs, settle));
   }
 
-  /** Resolves when the kernel has all of it. Calls go out in their order; two at a time are worth it. */
+  /** Resolves when the kernel has all of it. Calls go out in their order; two under way are worth it. */
   async send(bytes: Uint8Array): Promise<void> {
     await this.#run((settle) => this.#socket.send(bytes, settle));
   }

@@ -1,10 +1,18 @@
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import { LocalListener, LocalSocket } from '@vmferry/native/local-socket';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+
+const addonPath =
+  process.env['VMFERRY_NATIVE_ADDON'] ??
+  fileURLToPath(new URL('../build/Release/vmferry.node', import.meta.url));
 
 let folder: string;
 beforeEach(() => {
@@ -110,6 +118,57 @@ test('closing ends what waits: a receive with nothing, an accept with no connect
   const accept = listener.accept();
   listener.close();
   expect(await accept).toBeUndefined();
+});
+
+test('closing ends a send that waits, and those behind it', async () => {
+  const { native, peer } = await pair();
+  peer.pause();
+  const sends = [native.send(Buffer.alloc(8_000_000)), native.send(Buffer.alloc(10))];
+  const ended = Promise.allSettled(sends);
+  native.close();
+  for (const end of await ended) expect(end).toMatchObject({ reason: { code: 'E_NATIVE_CLOSED' } });
+  peer.destroy();
+});
+
+test('however many sockets wait, files and other work go on', async () => {
+  const listeners = Array.from({ length: 12 }, (_, i) => new LocalListener(join(folder, `s${i}`)));
+  const accepts = listeners.map((listener) => listener.accept());
+  const peers = listeners.map((_, i) => connect(join(folder, `s${i}`)));
+  const sockets = (await Promise.all(accepts)).map((socket) => socket!);
+  const receives = sockets.map((socket) => socket.receive(Buffer.alloc(10), 1, 0));
+  peers.forEach((peer) => {
+    peer.pause();
+  });
+  const sends = Promise.allSettled(sockets.map((socket) => socket.send(Buffer.alloc(8_000_000))));
+  await writeFile(join(folder, 'file'), 'text');
+  expect(await readFile(join(folder, 'file'), 'utf8')).toBe('text');
+  for (const socket of sockets) socket.close();
+  expect(await Promise.all(receives)).toEqual(sockets.map(() => 0));
+  await sends;
+  for (const peer of peers) peer.destroy();
+});
+
+test('a thread of Node that ends does not wait for its sockets', async () => {
+  const path = join(folder, 'silent');
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  for (let round = 0; round < 10; round++) {
+    const worker = new Worker(
+      `const { parentPort, workerData } = require('node:worker_threads');
+       const { LocalSocket } = require(workerData.addon);
+       const socket = new LocalSocket(workerData.path, false, 65536);
+       socket.receive(new Uint8Array(10), 1, 0, () => parentPort.postMessage('came'));
+       socket.send(new Uint8Array(8_000_000), () => parentPort.postMessage('sent'));
+       parentPort.postMessage('waits');`,
+      { eval: true, workerData: { addon: addonPath, path } },
+    );
+    const messages: unknown[] = [];
+    worker.on('message', (message) => messages.push(message));
+    await once(worker, 'message');
+    await worker.terminate();
+    expect(messages).toEqual(['waits']);
+  }
+  server.close();
 });
 
 test('a reader that is gone is an error of the send, not a signal', async () => {
