@@ -17,6 +17,7 @@ import type {
   Lane,
   PageBatch,
   PageRange,
+  RamBlock,
   RamLayout,
   SourceGuest,
   SourceItem,
@@ -38,7 +39,6 @@ import { sourceBlockers } from './inspect/blockers.ts';
 import { MigrationSettings, sourceSettings } from './inspect/capabilities.ts';
 import { describeGuest } from './inspect/guest.ts';
 import { locateBlocks } from './inspect/memory-map.ts';
-import { readRamBlocks } from './inspect/ram-blocks.ts';
 import { listenForQemu, type MigrationListener } from './migration-socket.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, QmpError } from './qmp/errors.ts';
@@ -84,6 +84,8 @@ export class QemuSourceGuest implements SourceGuest {
   #layout: RamLayout = { blocks: [] };
   readonly #replies = new ReturnPathEncoder();
   readonly #urgent = new UrgentPages();
+  /** As `describe` found them. */
+  #blocks: readonly RamBlock[] = [];
   /** Where QEMU has the guest's memory, by block; empty unless post-copy is possible. */
   #addresses: ReadonlyMap<string, number> = new Map();
   #stopped: StoppedMemory | undefined;
@@ -136,6 +138,7 @@ export class QemuSourceGuest implements SourceGuest {
     const description = await this.#asking(() => describeGuest(this.#client, this.#name));
     this.#wasRunning = description.running;
     this.#oneLiveRound = description.oneLiveRound;
+    this.#blocks = description.blocks;
     return description;
   }
 
@@ -185,7 +188,7 @@ export class QemuSourceGuest implements SourceGuest {
   /** What cannot be found is asked of QEMU, page by page. */
   async #locateMemory(): Promise<ReadonlyMap<string, number>> {
     try {
-      return await locateBlocks(this.#client, await readRamBlocks(this.#client));
+      return await locateBlocks(this.#client, this.#blocks);
     } catch (error) {
       if (error instanceof QmpError && error.code === 'E_QMP_COMMAND') return new Map();
       throw error;
