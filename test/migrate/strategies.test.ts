@@ -41,6 +41,9 @@ test.each(['precopy', 'postcopy', 'hybrid'] as const)(
       );
       expect(report.error, `move ${move}`).toBeNull();
       expect(report).toMatchObject({ outcome: 'completed', strategy });
+      // Every page went at least once, whichever way it took.
+      const { raw, zero } = report.pages;
+      expect(raw + zero).toBeGreaterThanOrEqual(here.qemu.options.memoryMiB * 256);
       expect(await settingsOf(there.qemu), `move ${move}`).toEqual(settings);
       await within(20_000, () => `end of the source QEMU of move ${move}`, here.qemu.process.exited);
       places.push(there);

@@ -18,7 +18,7 @@ import { POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-lim
 import { downtimeAcross } from '@vmferry/engine/clock/offset';
 import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
-import type { GuestDescription, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
+import type { GuestDescription, PageBatch, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
 import { encodeRecord } from '@vmferry/engine/journal/records';
 import type { ChosenStrategy, MigrateRequest, Strategy } from '@vmferry/engine/options';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
@@ -319,6 +319,7 @@ export class SourceMigration implements RunningMigration {
       guest,
       carrier,
       backlogBytes: this.#limits.bufferBytes,
+      onTaken: (batch) => this.#count(batch),
       onFailure: (error) => this.#fail(error),
     });
     this.#steering = this.#makeSteering(guest);
@@ -348,12 +349,18 @@ export class SourceMigration implements RunningMigration {
       guest,
       carrier,
       postcopy: this.#sender,
-      onPages: (tally) => this.#builder.pages(tally, bytes((tally.raw + tally.zero) * PAGE_BYTES)),
+      onPages: (batch) => this.#count(batch),
       onMilestone: (item) => this.#onMilestone(item),
     }).then(
       () => this.#machine?.dispatch({ type: 'stream-end' }),
       (error: unknown) => this.#fail(error),
     );
+  }
+
+  /** Raw pages are those that have content. */
+  #count({ pages, content }: PageBatch): void {
+    const raw = content.length / PAGE_BYTES;
+    this.#builder.pages({ raw, zero: pages.length - raw }, bytes(pages.length * PAGE_BYTES));
   }
 
   #makeSteering(guest: SourceGuest): Steering {

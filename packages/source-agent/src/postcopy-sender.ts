@@ -32,6 +32,8 @@ export interface PostcopySenderOptions {
   readonly carrier: Pick<Carrier, 'express' | 'bulk' | 'bulkOutstanding'>;
   /** The most content bytes that may wait. */
   readonly backlogBytes: number;
+  /** A batch that was read from the stopped guest, and so does not come with its stream. */
+  readonly onTaken: (batch: PageBatch) => void;
   readonly onFailure: (error: unknown) => void;
 }
 
@@ -77,11 +79,13 @@ export class PostcopySender {
     this.#wakeReaders();
   }
 
-  /** Reads the pages from the stopped guest, if that can be done. */
-  #take(range: PageRange): boolean {
+  /** Reads the pages from the stopped guest and sends them. False where that cannot be done. */
+  #take(range: PageRange, codec: 'none' | 'lz4' = 'none'): boolean {
     const taken = this.#options.guest.takePages(range);
     if (taken === undefined) return false;
-    if (taken !== 'sent') this.#express(taken);
+    if (taken === 'sent') return true;
+    this.#options.onTaken(taken);
+    this.#express(taken, codec);
     return true;
   }
 
@@ -89,8 +93,7 @@ export class PostcopySender {
   #sendAlong({ block, first }: PageRange): void {
     const around = this.#prepaging.around(block, first);
     for (const batch of this.#backlog.take(around)) this.#express(batch, 'lz4');
-    const taken = this.#options.guest.takePages(around);
-    if (taken !== undefined && taken !== 'sent') this.#express(taken, 'lz4');
+    this.#take(around, 'lz4');
   }
 
   /** Resolves when the next item should be read from the hypervisor. Takes the batch over. */

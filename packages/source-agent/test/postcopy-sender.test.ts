@@ -34,6 +34,7 @@ function rig({ readable = [] as readonly number[], backlogBytes = 64 * 2 ** 20 }
   const left = new Set(readable);
   const asked: number[] = [];
   const sent: Sent[] = [];
+  const taken: number[] = [];
   const failures: unknown[] = [];
   /** Express batches that are made ready, each until it is called. */
   const readying: ((error?: Error) => void)[] = [];
@@ -75,13 +76,14 @@ function rig({ readable = [] as readonly number[], backlogBytes = 64 * 2 ** 20 }
     guest: guest as SourceGuest,
     carrier,
     backlogBytes,
+    onTaken: (batch) => taken.push(...batch.pages),
     onFailure: (error) => failures.push(error),
   });
   const land = (): void => {
     for (const landed of landing.splice(0)) landed();
     sender.delivered();
   };
-  return { sender, carrier, state, sent, asked, failures, readying, land };
+  return { sender, carrier, state, sent, asked, taken, failures, readying, land };
 }
 
 /** Whether it settles while the event loop goes round a few times. */
@@ -109,10 +111,11 @@ describe('a fault', () => {
   });
 
   test('on a page that the stopped guest can be read for asks nobody', async () => {
-    const { sender, sent, asked } = rig({ readable: [5, 6, 70] });
+    const { sender, sent, asked, taken } = rig({ readable: [5, 6, 70] });
     sender.fault([faultOn(5)]);
     await nextTurn();
     expect(sent.map((each) => each.pages)).toEqual([[5], [6]]);
+    expect(taken).toEqual([5, 6]);
     expect(asked).toEqual([]);
     sender.close();
   });
