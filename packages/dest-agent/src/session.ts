@@ -83,6 +83,8 @@ export class DestSession implements RunningMigration {
   #paused = false;
   #runs = false;
   #hasAllPages = false;
+  /** When there was nothing left to wait for but the announcements. */
+  #completeAtMs = 0;
   #phase: Phase = 'connect';
   /** The first failure that came with a remedy. */
   #failure: GuestError | undefined;
@@ -311,7 +313,12 @@ export class DestSession implements RunningMigration {
   async #complete(): Promise<void> {
     await this.#guest!.complete();
     this.#hasAllPages = true;
-    if (this.#runs) this.#machine?.dispatch({ type: 'guest-complete' });
+    if (this.#runs) this.#guestComplete();
+  }
+
+  #guestComplete(): void {
+    this.#completeAtMs = wallClockMs();
+    this.#machine?.dispatch({ type: 'guest-complete' });
   }
 
   #perform(action: DestAction): void {
@@ -379,6 +386,7 @@ export class DestSession implements RunningMigration {
         if (this.#control.link.state !== 'open') return;
         this.#control.send({
           type: 'complete',
+          atMs: this.#completeAtMs,
           faults: this.#faults.summary(),
           announce: { frames: announced.frames, interfaces: announced.interfaces },
           pagesApplied: this.#receiver?.pagesApplied ?? 0,
@@ -413,7 +421,7 @@ export class DestSession implements RunningMigration {
       this.#runs = true;
       this.#machine?.dispatch({ type: 'guest-running', atMs });
       // In pre-copy all pages were there before.
-      if (this.#hasAllPages) this.#machine?.dispatch({ type: 'guest-complete' });
+      if (this.#hasAllPages) this.#guestComplete();
     } catch (error) {
       this.#machine?.dispatch({ type: 'run-failed', ...failureOf(error) });
     }

@@ -452,6 +452,7 @@ export class SourceMigration implements RunningMigration {
         if (this.#machine?.state.phase === 'finishing') this.#setPhase('postcopy');
         return;
       case 'complete':
+        this.#onComplete(message.atMs);
         this.#resolveComplete(message);
         this.#machine?.dispatch({ type: 'message', message: { type: 'complete' } });
         return;
@@ -498,6 +499,15 @@ export class SourceMigration implements RunningMigration {
     this.#builder.downtimePart('deviceStateMs', millis(ready - (lastPage ?? ready)));
     this.#builder.downtimePart('commitMs', millis(commit - ready));
     this.#builder.downtimePart('resumeMs', millis(now - commit));
+  }
+
+  /** The announcements that the destination went on with are not part of the migration's time. */
+  #onComplete(atMs: number): void {
+    if (this.#machine?.state.mode !== 'postcopy') return;
+    const now = wallClockMs();
+    const offsetMs = this.#destination?.clock.estimate(millis(now))?.offsetMs;
+    const agoMs = offsetMs === undefined ? 0 : Math.max(0, now - (atMs - offsetMs));
+    this.#completedMs = Math.max(this.#completedMs ?? 0, machineNow() - this.#began - agoMs);
   }
 
   // ── what the machine decides ──
@@ -612,13 +622,7 @@ export class SourceMigration implements RunningMigration {
 
   async #finish(report: SwitchoverReport): Promise<MigrationReport> {
     const { outcome } = report;
-    if (outcome === 'completed') {
-      this.#completedMs = Math.max(
-        this.#completedMs ?? 0,
-        this.#machine!.state.mode === 'postcopy' ? machineNow() - this.#began : 0,
-      );
-      await this.#lastFigures();
-    }
+    if (outcome === 'completed') await this.#lastFigures();
     this.#setPhase(outcome === 'completed' ? 'completion' : this.#phase);
     if (outcome !== 'attention') this.#machine?.stop();
     this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));

@@ -165,6 +165,7 @@ const schemas = {
   reply: z.object({ type: type('reply'), bytes: bytes(512 * 1024) }),
   complete: z.object({
     type: type('complete'),
+    atMs: ms,
     faults: z.object({ count, p50Ms: nonNegative, p99Ms: nonNegative, maxMs: nonNegative }),
     announce: z.object({ frames: count, interfaces: z.array(name).max(64) }),
     pagesApplied: count,

@@ -81,6 +81,7 @@ const samples: { readonly [T in MessageType]: OutgoingMessage<T> } = {
   reply: { type: 'reply', bytes: Uint8Array.of(0, 1, 255) },
   complete: {
     type: 'complete',
+    atMs: 1_763_715_841_123,
     faults: { count: 2, p50Ms: 0.5, p99Ms: 2, maxMs: 2.5 },
     announce: { frames: 3, interfaces: ['tap0'] },
     pagesApplied: 131_072,
