@@ -164,8 +164,11 @@ export interface SourceGuest {
    * Undefined: it cannot, so they have to be asked for.
    */
   takePages(range: PageRange): PageBatch | 'sent' | undefined;
-  /** 0 means no limit. */
-  setBandwidth(rate: BytesPerSec): Promise<void>;
+  /**
+   * So much content gets away in a second, before post-copy. What the driver reads and gathers ahead of that
+   * counts as downtime when the guest stops: it should be some hundredths of a second's worth.
+   */
+  setPace(contentBytesPerSec: BytesPerSec): void;
   /** Slows the guest's CPUs by `percent` (0 to 99); 0 lets go. */
   setThrottle(percent: number): Promise<void>;
   /** Bytes that the destination's hypervisor answers to the source's, carried untouched. */

@@ -16,13 +16,12 @@ import type { ControlMessage } from '@vmferry/wire/messages';
 import { MAX_PACKED_BYTES } from '@vmferry/wire/packed';
 import { RateLimiter } from '@vmferry/wire/rate-limiter';
 import { connect, connectData, MIGRATION_PATH, type TlsMaterial } from '@vmferry/wire/socket';
+import { DEFAULT_WINDOW } from '@vmferry/wire/window';
 
 const ANSWER_TIMEOUT_MS = 10_000;
 /** A destination may have to start a hypervisor first. */
 const OPEN_TIMEOUT_MS = 60_000;
 const CLOCK_SAMPLES = 8;
-/** Several frames must fit, or the destination's workers wait for the next one. */
-const LEAST_WINDOW_BYTES = 2 * 1024 * 1024;
 /** A destination answers data with acknowledgements and control messages only. */
 const ANSWER_BYTES = HEADER_BYTES + MAX_PACKED_BYTES;
 const FEATURES = ['lz4', 'express'];
@@ -195,7 +194,7 @@ async function openLink(
     name,
     window: {
       maxBytes: options.limits.windowBytes,
-      minBytes: Math.min(LEAST_WINDOW_BYTES, options.limits.windowBytes),
+      minBytes: Math.min(DEFAULT_WINDOW.minBytes, options.limits.windowBytes),
     },
     ...(rateLimiter ? { rateLimiter } : {}),
     onFrame: (frame, link) => link.consumed(frame),

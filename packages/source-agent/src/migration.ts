@@ -42,6 +42,7 @@ import { Destination } from './destination.ts';
 import { type FailureFacts, factsOf, knownCode, refusal } from './failures.ts';
 import { knownAddresses } from './guest-addresses.ts';
 import type { SourceGuestFactory } from './guests.ts';
+import { Pace } from './pace.ts';
 import { PostcopySender } from './postcopy-sender.ts';
 import { type ProgressSample, Steering } from './steering.ts';
 import { transfer } from './transfer.ts';
@@ -302,6 +303,7 @@ export class SourceMigration implements RunningMigration {
     const guest = this.#guest!;
     const destination = this.#destination!;
     this.#setPhase('setup');
+    const pace = new Pace(machineNow());
     const carrier = new Carrier({
       control: destination.control,
       data: destination.data,
@@ -312,6 +314,8 @@ export class SourceMigration implements RunningMigration {
         this.#delivered.contentBytes += contentBytes;
         this.#delivered.zeroPages += zeroPages;
         this.#sender?.delivered();
+        const rate = pace.delivered(contentBytes, machineNow());
+        if (rate !== undefined) guest.setPace(rate);
       },
     });
     this.#carrier = carrier;
@@ -371,6 +375,7 @@ export class SourceMigration implements RunningMigration {
       oneLiveRound: this.#description!.oneLiveRound,
       postcopyObstacle: this.#postcopyObstacle,
       delivered: () => this.#delivered,
+      held: () => this.#carrier?.bulkOutstanding ?? 0,
       emit: (event) => this.#emit(event),
       progress: (sample) => {
         this.#progress = sample;

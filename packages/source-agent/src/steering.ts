@@ -13,7 +13,7 @@ import {
 } from '@vmferry/engine/policy/convergence';
 import { finalRound } from '@vmferry/engine/policy/final-round';
 import { postcopyNow } from '@vmferry/engine/policy/hybrid';
-import { type BytesPerSec, bytesPerSec, millis } from '@vmferry/engine/units';
+import { type BytesPerSec, bytes, bytesPerSec, millis } from '@vmferry/engine/units';
 
 const SAMPLE_MS = 200;
 /** Where the one live round may end in post-copy: there is only this one moment to choose it. */
@@ -31,6 +31,8 @@ export interface SteeringOptions {
   readonly postcopyObstacle: string | undefined;
   /** Content bytes of raw pages that the destination has taken so far, and pages without content. */
   readonly delivered: () => { readonly contentBytes: number; readonly zeroPages: number };
+  /** Content bytes that the hypervisor has handed over and the destination has not taken. */
+  readonly held: () => number;
   readonly emit: (event: MigrationEvent) => void;
   readonly progress: (sample: ProgressSample) => void;
   readonly onSwitchover: (why: string) => void;
@@ -144,9 +146,10 @@ export class Steering {
     this.#options.onSwitchover(decision.why);
   }
 
-  onRoundEnd(item: Extract<SourceItem, { type: 'round-end' }>): void {
+  onRoundEnd(ended: Extract<SourceItem, { type: 'round-end' }>): void {
     if (this.#over || this.#options.oneLiveRound) return;
     this.#measure();
+    const item = { ...ended, remainingBytes: bytes(ended.remainingBytes + this.#options.held()) };
     this.#rounds += 1;
     const previousBytes = this.#previousRemaining;
     this.#previousRemaining = item.remainingBytes;
@@ -189,11 +192,12 @@ export class Steering {
     if (this.#sampling || this.#over) return;
     this.#sampling = true;
     try {
-      const progress = await this.#options.guest.progress();
+      const { remainingBytes, ...progress } = await this.#options.guest.progress();
       if (this.#over) return;
       this.#measure();
-      if (this.#options.oneLiveRound) this.#decideFinalRound(progress);
-      else this.#decide('progress', progress);
+      const seen = { ...progress, remainingBytes: bytes(remainingBytes + this.#options.held()) };
+      if (this.#options.oneLiveRound) this.#decideFinalRound(seen);
+      else this.#decide('progress', seen);
     } catch (error) {
       this.#options.onFailure(error);
     } finally {

@@ -11,6 +11,7 @@
  * thrown away, QEMU believes that the destination has it, and stops with the guest's memory and disks as
  * they were. From there `cont` takes the guest back, as long as the destination never ran.
  */
+import { type BatchLimits, pacedBatch } from '@vmferry/engine/carriage/batch-limits';
 import { GuestError } from '@vmferry/engine/errors';
 import type {
   GuestDescription,
@@ -81,6 +82,8 @@ export class QemuSourceGuest implements SourceGuest {
   #socket: LocalSocket | undefined;
   #decoder: StreamDecoder | undefined;
   #buffers: BatchBuffers | undefined;
+  /** The largest that there may be before post-copy. */
+  #precopyBatch: BatchLimits | undefined;
   #layout: RamLayout = { blocks: [] };
   readonly #replies = new ReturnPathEncoder();
   readonly #urgent = new UrgentPages();
@@ -170,9 +173,11 @@ export class QemuSourceGuest implements SourceGuest {
       ...(plan.postcopy ? { 'max-postcopy-bandwidth': 0 } : {}),
     });
     this.#buffers = new BatchBuffers(plan);
+    this.#precopyBatch = plan.batches.precopy;
+    const firstBatch = pacedBatch(plan.batches.precopy, undefined);
     this.#decoder = new StreamDecoder({
-      batchPages: plan.batches.precopy.rawPages,
-      batchPagesInAll: plan.batches.precopy.pages,
+      batchPages: firstBatch.rawPages,
+      batchPagesInAll: firstBatch.pages,
       postcopyBatch: plan.batches.postcopy,
       allocate: this.#buffers.allocate,
     });
@@ -182,6 +187,7 @@ export class QemuSourceGuest implements SourceGuest {
     await this.#client.execute('migrate', { uri: listener.uri });
     this.#socket = await this.#accept(listener);
     this.#reader = new SocketReader(this.#socket);
+    this.#reader.chunkBytes = firstBatch.rawPages * PAGE_BYTES;
     return this.#items();
   }
 
@@ -406,8 +412,12 @@ export class QemuSourceGuest implements SourceGuest {
     this.#socket?.sendSoon(message).catch(() => {});
   }
 
-  async setBandwidth(rate: BytesPerSec): Promise<void> {
-    await this.#asking(() => this.#setParameters({ 'max-bandwidth': rate === 0 ? UNLIMITED : rate }));
+  setPace(contentBytesPerSec: BytesPerSec): void {
+    const most = this.#precopyBatch;
+    if (!most || !this.#decoder || !this.#reader) return;
+    const batch = pacedBatch(most, contentBytesPerSec);
+    this.#decoder.precopyBatch = batch;
+    this.#reader.chunkBytes = batch.rawPages * PAGE_BYTES;
   }
 
   /**

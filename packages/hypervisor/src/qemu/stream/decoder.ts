@@ -148,6 +148,11 @@ export class StreamDecoder {
     this.#pages = new PageReader(this.#items as PageBatch[], batch, maxHostPageBytes, allocate);
   }
 
+  /** What the batches that are begun from now on hold at most, as long as post-copy has not begun. */
+  set precopyBatch(limits: BatchLimits) {
+    if (!this.#inPostcopy) this.#pages.limits = checked(limits);
+  }
+
   get round(): Round {
     return this.#pages.round;
   }
