@@ -165,7 +165,7 @@ export interface SourceGuest {
    */
   takePages(range: PageRange): PageBatch | 'sent' | undefined;
   /**
-   * So much content gets away in a second, before post-copy. What the driver reads and gathers ahead of that
+   * So much content gets away in a second. What the driver reads and gathers ahead of that
    * counts as downtime when the guest stops: it should be some hundredths of a second's worth.
    */
   setPace(contentBytesPerSec: BytesPerSec): void;

@@ -6,12 +6,12 @@
  *     pages around it ──▶ express behind it, compressed (pre-paging)
  *     any other page ──▶ backlog ──▶ bulk, within a budget that shrinks while faults are frequent
  *
- * What is in flight in bulk delays the next fault, so the budget is small after a fault and doubles as long
+ * What is in flight in bulk delays the next fault, so the budget is nothing after a fault and doubles as long
  * as none comes.
  */
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { Backlog } from '@vmferry/engine/postcopy/backlog';
-import { Prepaging } from '@vmferry/engine/postcopy/prepaging';
+import { neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import type { Carrier } from './carrier.ts';
 
 const LEAST_IN_FLIGHT = 64 * 1024;
@@ -20,16 +20,24 @@ const LEAST_IN_FLIGHT = 64 * 1024;
  * nothing sent behind it, waits for TCP's timer: a fifth of a second and more.
  */
 const MOST_IN_FLIGHT = 2 * 1024 * 1024;
+/** And no more than the link carries in such a time, for a fault may come after a long quiet too. */
+const MOST_IN_FLIGHT_MS = 40;
 /** What is read from the hypervisor ahead of the link while no fault waits. */
 const READ_AHEAD = 1024 * 1024;
-/** None for such a time after a fault, then the budget doubles after each without one. */
-const QUIET_MS = 4;
+/**
+ * None for such a time after a fault, then the budget doubles after each without one: twice as long as an answer
+ * takes, for a guest in a burst of faults asks again as soon as it has been answered.
+ */
+const LEAST_QUIET_MS = 4;
+const MOST_QUIET_MS = 100;
+/** How much a new answer's time weighs against those before. */
+const ANSWER_WEIGHT = 0.2;
 /** An answer that stays out this long (the page was on its way already) no longer holds up the bulk. */
 const ANSWER_MS = 50;
 
 export interface PostcopySenderOptions {
   readonly guest: SourceGuest;
-  readonly carrier: Pick<Carrier, 'express' | 'bulk' | 'bulkOutstanding'>;
+  readonly carrier: Pick<Carrier, 'express' | 'bulk' | 'bulkOutstanding' | 'linkBytesPerSec'>;
   /** The most content bytes that may wait. */
   readonly backlogBytes: number;
   /** A batch that was read from the stopped guest, and so does not come with its stream. */
@@ -46,6 +54,8 @@ export class PostcopySender {
   /** Faults asked of the hypervisor and not answered yet, and since when. */
   readonly #unanswered = new Map<PageRange, number>();
   #faults = 0;
+  /** From a fault's arrival until the destination has taken its page, on average. */
+  #answerMs = 0;
   #pumping = false;
   /** Express batches that are being made ready. */
   #expressing = 0;
@@ -63,13 +73,15 @@ export class PostcopySender {
 
   /** A vCPU on the destination waits. */
   fault(ranges: readonly PageRange[]): void {
-    this.#lastFaultAt = performance.now();
+    const now = performance.now();
+    this.#lastFaultAt = now;
+    const answered = (): void => this.#answered(performance.now() - now);
     for (const range of ranges) {
       this.#faults += 1;
       const found = this.#backlog.fault(range);
-      for (const batch of found) this.#express(batch);
+      for (const batch of found) this.#express(batch, 'none', answered);
       // What is on its way needs no asking, and the hypervisor would not answer.
-      if (found.length === 0 && !this.#isFlying(range) && !this.#take(range)) {
+      if (found.length === 0 && !this.#isFlying(range) && !this.#take(range, 'none', answered)) {
         this.#unanswered.set(range, performance.now());
         this.#options.guest.requestPages([range], 'express');
       }
@@ -80,18 +92,19 @@ export class PostcopySender {
   }
 
   /** Reads the pages from the stopped guest and sends them. False where that cannot be done. */
-  #take(range: PageRange, codec: 'none' | 'lz4' = 'none'): boolean {
+  #take(range: PageRange, codec: 'none' | 'lz4', onLanded?: () => void): boolean {
     const taken = this.#options.guest.takePages(range);
     if (taken === undefined) return false;
     if (taken === 'sent') return true;
     this.#options.onTaken(taken);
-    this.#express(taken, codec);
+    this.#express(taken, codec, onLanded);
     return true;
   }
 
   /** What the guest is likely to want next. */
   #sendAlong({ block, first }: PageRange): void {
-    const around = this.#prepaging.around(block, first);
+    const { linkBytesPerSec } = this.#options.carrier;
+    const around = this.#prepaging.around(block, first, neighbourhood(linkBytesPerSec));
     for (const batch of this.#backlog.take(around)) this.#express(batch, 'lz4');
     this.#take(around, 'lz4');
   }
@@ -153,16 +166,28 @@ export class PostcopySender {
     }
   }
 
-  get #budget(): number {
-    const quietMs = performance.now() - this.#lastFaultAt;
-    if (quietMs < QUIET_MS) return 0;
-    return Math.min(MOST_IN_FLIGHT, LEAST_IN_FLIGHT * 2 ** Math.min(16, quietMs / QUIET_MS));
+  #answered(ms: number): void {
+    this.#answerMs += (ms - this.#answerMs) * (this.#answerMs === 0 ? 1 : ANSWER_WEIGHT);
   }
 
-  #express(batch: PageBatch, codec: 'none' | 'lz4' = 'none'): void {
+  get #budget(): number {
+    const unit = Math.min(MOST_QUIET_MS, Math.max(LEAST_QUIET_MS, 2 * this.#answerMs));
+    const quietMs = performance.now() - this.#lastFaultAt;
+    if (quietMs < unit) return 0;
+    const rate = this.#options.carrier.linkBytesPerSec;
+    const carried = rate === 0 ? MOST_IN_FLIGHT : (rate * MOST_IN_FLIGHT_MS) / 1000;
+    const most = Math.min(MOST_IN_FLIGHT, Math.max(LEAST_IN_FLIGHT, carried));
+    return Math.min(most, LEAST_IN_FLIGHT * 2 ** Math.min(16, quietMs / unit));
+  }
+
+  #express(batch: PageBatch, codec: 'none' | 'lz4' = 'none', onLanded: () => void = () => {}): void {
     this.#expressing += 1;
+    const land = this.#fly(batch);
     this.#options.carrier
-      .express(batch, codec, this.#fly(batch))
+      .express(batch, codec, () => {
+        land();
+        onLanded();
+      })
       .catch((error: unknown) => this.#fail(error))
       .finally(() => {
         this.#expressing -= 1;

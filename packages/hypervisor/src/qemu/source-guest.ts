@@ -11,7 +11,7 @@
  * thrown away, QEMU believes that the destination has it, and stops with the guest's memory and disks as
  * they were. From there `cont` takes the guest back, as long as the destination never ran.
  */
-import { type BatchLimits, pacedBatch } from '@vmferry/engine/carriage/batch-limits';
+import { pacedBatch } from '@vmferry/engine/carriage/batch-limits';
 import { GuestError } from '@vmferry/engine/errors';
 import type {
   GuestDescription,
@@ -82,8 +82,8 @@ export class QemuSourceGuest implements SourceGuest {
   #socket: LocalSocket | undefined;
   #decoder: StreamDecoder | undefined;
   #buffers: BatchBuffers | undefined;
-  /** The largest that there may be before post-copy. */
-  #precopyBatch: BatchLimits | undefined;
+  /** The largest that there may be. */
+  #batches: SourcePlan['batches'] | undefined;
   #layout: RamLayout = { blocks: [] };
   readonly #replies = new ReturnPathEncoder();
   readonly #urgent = new UrgentPages();
@@ -173,7 +173,7 @@ export class QemuSourceGuest implements SourceGuest {
       ...(plan.postcopy ? { 'max-postcopy-bandwidth': 0 } : {}),
     });
     this.#buffers = new BatchBuffers(plan);
-    this.#precopyBatch = plan.batches.precopy;
+    this.#batches = plan.batches;
     const firstBatch = pacedBatch(plan.batches.precopy, undefined);
     this.#decoder = new StreamDecoder({
       batchPages: firstBatch.rawPages,
@@ -413,11 +413,11 @@ export class QemuSourceGuest implements SourceGuest {
   }
 
   setPace(contentBytesPerSec: BytesPerSec): void {
-    const most = this.#precopyBatch;
+    const most = this.#batches;
     if (!most || !this.#decoder || !this.#reader) return;
-    const batch = pacedBatch(most, contentBytesPerSec);
-    this.#decoder.precopyBatch = batch;
-    this.#reader.chunkBytes = batch.rawPages * PAGE_BYTES;
+    const precopy = pacedBatch(most.precopy, contentBytesPerSec);
+    this.#decoder.limitBatches(precopy, pacedBatch(most.postcopy, contentBytesPerSec));
+    this.#reader.chunkBytes = precopy.rawPages * PAGE_BYTES;
   }
 
   /**

@@ -47,7 +47,7 @@ describe('the stream decoder', () => {
     );
   });
 
-  it('takes new limits for the batches that it begins from then on, but not in post-copy', () => {
+  it('takes new limits for the batches that it begins from then on', () => {
     const pages = Array.from({ length: 20 }, (_, page) => raw(0, page));
     const stream = new ModelStream().header().advise(4096).setup(twoBlocks).part(pages);
     const middle = stream.bytes.length;
@@ -62,12 +62,16 @@ describe('the stream decoder', () => {
     const sizes = (from: number, to: number): number[] =>
       batches(decodeAll(decoder, [stream.bytes.subarray(from, to)])).map((batch) => batch.pages.length);
     expect(sizes(0, middle)).toEqual([10, 10]);
-    decoder.precopyBatch = { rawPages: 4, pages: 4 };
+    const limit = (precopy: number, postcopy: number): void =>
+      decoder.limitBatches({ rawPages: precopy, pages: precopy }, { rawPages: postcopy, pages: postcopy });
+    limit(4, 5);
     expect(sizes(middle, postcopy)).toEqual([4, 4, 4, 4, 4]);
-    decoder.precopyBatch = { rawPages: 20, pages: 20 };
+    limit(20, 10);
     expect(sizes(postcopy, postcopy + 40)).toEqual([]);
-    decoder.precopyBatch = { rawPages: 20, pages: 20 };
-    expect(sizes(postcopy + 40, stream.bytes.length)).toEqual([5, 5, 5, 5]);
+    expect(sizes(postcopy + 40, stream.bytes.length)).toEqual([10, 10]);
+    expect(() => decoder.limitBatches({ rawPages: 3, pages: 2 }, { rawPages: 1, pages: 1 })).toThrow(
+      RangeError,
+    );
   });
 
   it('makes the same batches whether each page is asked for its lane or runs are read at once', () => {
