@@ -9,6 +9,7 @@ import { randomBytes } from 'node:crypto';
 import { type AgentServer, serveAgent } from '@vmferry/agent-core/serve';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { exitStatus, type MigrationReport } from '@vmferry/engine/report/report';
+import type { GuestDefinition } from '@vmferry/memsim/workload/streams';
 import type { CommandContext } from './context.ts';
 import type { Display } from './display/display.ts';
 import type { EventsFile } from './events-file.ts';
@@ -24,6 +25,7 @@ import {
 import { bareReport, errorReportOf, refusedReport, usageError } from './reports.ts';
 import { type MigrateOptions, requestOf } from './request.ts';
 import { type HostSettings, loadSettings, loggerFor } from './settings.ts';
+import { loadSimulated, resolveGuest } from './simulated.ts';
 
 /** Where the migration runs, and what to let go of afterwards. */
 interface Place {
@@ -45,20 +47,54 @@ export async function runMigration(
   // What can be wrong with the request is told before anything is begun.
   requestOf(guest, options.to ?? 'ws://127.0.0.1:0', false, options);
   const settings = await loadSettings(options, context.io, 'cli');
+  const guests = await findGuests(guest, options, settings);
   const eventsFile = await openEvents({ ...options, io: context.io });
   const interrupts = new Interrupts(context);
   try {
-    return await migrate(guest, options, settings, eventsFile, interrupts, context);
+    const { guest: uri, destGuest } = guests;
+    const named = { ...options, ...(destGuest === undefined ? {} : { destGuest }) };
+    return await migrate(uri, named, { ...settings, guests }, eventsFile, interrupts, context);
   } finally {
     interrupts.close();
     await eventsFile?.close();
   }
 }
 
+/** The guest as both agents know it, and the simulated ones that agents in this process are to have. */
+interface Guests {
+  readonly guest: string;
+  readonly destGuest?: string;
+  readonly simulatedHere: {
+    readonly source: readonly GuestDefinition[];
+    readonly dest: readonly GuestDefinition[];
+  };
+}
+
+async function findGuests(guest: string, options: MigrateOptions, settings: HostSettings): Promise<Guests> {
+  const source = await resolveGuest(guest, { embedded: options.from === undefined });
+  const dest =
+    options.destGuest === undefined
+      ? undefined
+      : await resolveGuest(options.destGuest, { embedded: options.to === undefined });
+  const configured = await loadSimulated([], options, settings, 'cli');
+  // What the command line says of a guest counts for more.
+  const and = (definition: GuestDefinition | undefined): readonly GuestDefinition[] =>
+    definition ? [...configured, definition] : configured;
+  return {
+    guest: source.uri,
+    ...(dest === undefined ? {} : { destGuest: dest.uri }),
+    simulatedHere: { source: and(source.definition), dest: and((dest ?? source).definition) },
+  };
+}
+
+interface Settings extends HostSettings {
+  readonly guests: Guests;
+}
+
 async function migrate(
   guest: string,
   options: MigrateOptions,
-  settings: HostSettings,
+  settings: Settings,
   eventsFile: EventsFile | undefined,
   interrupts: Interrupts,
   context: CommandContext,
@@ -102,7 +138,7 @@ async function start(operator: Operator, request: MigrateRequest): Promise<Obser
 
 async function openPlace(
   options: MigrateOptions,
-  settings: HostSettings,
+  settings: Settings,
   context: CommandContext,
 ): Promise<Place> {
   const { from, to } = options;
@@ -124,38 +160,37 @@ async function embedSource(
   to: string,
   token: string | undefined,
   options: MigrateOptions,
-  settings: HostSettings,
+  settings: Settings,
   context: CommandContext,
 ): Promise<Place> {
   const { stateDir, insecure, limits, tls } = settings;
-  const agent = await context.agents.source({
-    stateDir,
-    insecure,
-    limits,
-    log: loggerFor(context.io.stderr, options.logLevel, 'source'),
-    ...(tls === undefined ? {} : { tls }),
-    ...(token === undefined ? {} : { token }),
-  });
+  const agent = await context.agents.source(
+    {
+      stateDir,
+      insecure,
+      limits,
+      log: loggerFor(context.io.stderr, options.logLevel, 'source'),
+      ...(tls === undefined ? {} : { tls }),
+      ...(token === undefined ? {} : { token }),
+    },
+    settings.guests.simulatedHere.source,
+  );
   return { operator: localOperator(agent), to, close: () => agent.close() };
 }
 
 async function embedBoth(
   options: MigrateOptions,
-  settings: HostSettings,
+  settings: Settings,
   context: CommandContext,
 ): Promise<Place> {
   // Others on this host reach the loopback listener as well.
   const token = randomBytes(32).toString('hex');
   const log = loggerFor(context.io.stderr, options.logLevel, 'dest');
   const { stateDir, limits, file } = settings;
-  const dest = await context.agents.dest({
-    stateDir,
-    limits,
-    insecure: false,
-    token,
-    log,
-    guests: file.guests,
-  });
+  const dest = await context.agents.dest(
+    { stateDir, limits, insecure: false, token, log, guests: file.guests },
+    settings.guests.simulatedHere.dest,
+  );
   let server: AgentServer | undefined;
   try {
     server = await serveAgent({
