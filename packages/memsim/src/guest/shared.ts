@@ -21,16 +21,31 @@ export const Run = { paused: 0, running: 1, ended: 2 } as const;
 
 /** Words of `control`. */
 export const Control = {
-  /** One of `Run`. */
+  /** One of `Run`, and how often the guest was let run: see `runOf`. */
   run: 0,
   /** By how much the vCPUs are slowed down, 0 to 99 %. */
   throttle: 1,
   /** 1 while pages may be missing, so that every access has to look. */
   demand: 2,
-  /** Counts how often the guest was let run. */
-  runs: 3,
 } as const;
 const CONTROL_WORDS = 4;
+
+/**
+ * Both are one word, so that a vCPU which missed that the guest ran for a moment knows that it did, and when it
+ * was told to stand still again.
+ */
+export function runWord(run: number, runs: number): number {
+  return run | (runs << 2);
+}
+
+export function runOf(control: Int32Array): { readonly run: number; readonly runs: number } {
+  const word = Atomics.load(control, Control.run);
+  return { run: word & 3, runs: word >> 2 };
+}
+
+export function isRunning(control: Int32Array): boolean {
+  return (Atomics.load(control, Control.run) & 3) === Run.running;
+}
 
 /** Words of a vCPU in `signals`. */
 export const Signal = {

@@ -8,7 +8,9 @@ import { type GuestDefinition, streamsOf } from '../workload/streams.ts';
 import { hasShared } from './bitmap.ts';
 import {
   Control,
+  isRunning,
   Run,
+  runOf,
   type SharedBuffers,
   SIGNAL_WORDS,
   Signal,
@@ -62,7 +64,7 @@ function awaitPage(page: number): boolean {
   for (;;) {
     const seen = Atomics.load(signals, wakeAt);
     const there = hasShared(present, page);
-    if (!there && Atomics.load(control, Control.run) === Run.running) {
+    if (!there && isRunning(control)) {
       Atomics.wait(signals, wakeAt, seen);
       continue;
     }
@@ -81,13 +83,13 @@ function countWait(ms: number): void {
 
 /** One that was let run and paused again before it could notice has come to a halt, too. */
 function standStill(): void {
-  let runs: number | undefined;
+  let told: number | undefined;
   for (;;) {
     const seen = Atomics.load(signals, wakeAt);
-    const runsNow = Atomics.load(control, Control.runs);
-    if (Atomics.load(control, Control.run) !== Run.paused) return;
-    if (runs !== runsNow) tell({ type: 'halted' });
-    runs = runsNow;
+    const { run, runs } = runOf(control);
+    if (run !== Run.paused) return;
+    if (runs !== told) tell({ type: 'halted' });
+    told = runs;
     Atomics.wait(signals, wakeAt, seen);
   }
 }
@@ -96,7 +98,7 @@ function runUntilTold(): void {
   let last = performance.now();
   for (;;) {
     const seen = Atomics.load(signals, wakeAt);
-    if (Atomics.load(control, Control.run) !== Run.running) return;
+    if (!isRunning(control)) return;
     const speed = (100 - Atomics.load(control, Control.throttle)) / 100;
     const now = performance.now();
     vcpu.advance(Math.min(now - last, LONGEST_STEP_MS) * speed);
@@ -107,7 +109,7 @@ function runUntilTold(): void {
 }
 
 for (;;) {
-  const run = Atomics.load(control, Control.run);
+  const { run } = runOf(control);
   if (run === Run.ended) break;
   if (run === Run.paused) standStill();
   else runUntilTold();

@@ -5,7 +5,7 @@
 import { hash } from '../random.ts';
 import type { Stream } from '../workload/streams.ts';
 import { hasShared, setShared } from './bitmap.ts';
-import { Control, type GuestState, MAX_GENERATION, positionOf, Run } from './shared.ts';
+import { Control, type GuestState, isRunning, MAX_GENERATION, positionOf } from './shared.ts';
 
 /** Streams are kept in step to within this, in milliseconds of the workload's clock. */
 const STEP_MS = 1;
@@ -81,7 +81,7 @@ export class Vcpu {
       positions[place] = done;
       chains[this.#chain + which] = chained(chains[this.#chain + which]!, page, n);
       if (done % LOOK_EVERY !== 0) continue;
-      if (Atomics.load(control, Control.run) !== Run.running || now() > deadline) return false;
+      if (!isRunning(control) || now() > deadline) return false;
     }
     return true;
   }

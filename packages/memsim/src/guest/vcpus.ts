@@ -1,7 +1,7 @@
 /** A guest's vCPUs as one: run, pause, throttle, end; and what they say. */
 import { Worker } from 'node:worker_threads';
 import type { GuestDefinition } from '../workload/streams.ts';
-import { Control, type GuestState, Run, SIGNAL_WORDS, Signal } from './shared.ts';
+import { Control, type GuestState, isRunning, Run, runWord, SIGNAL_WORDS, Signal } from './shared.ts';
 import type { VcpuMessage, VcpuThreadData } from './vcpu-thread.ts';
 
 /** From the sources as from `dist`: Node runs no TypeScript. */
@@ -23,6 +23,8 @@ export class Vcpus {
   #moving: number;
   #onHalt: (() => void)[] = [];
   #ended = false;
+  /** How often they were let run. */
+  #runs = 0;
 
   /** They stand still at first. */
   constructor(options: VcpusOptions) {
@@ -40,21 +42,22 @@ export class Vcpus {
   }
 
   get running(): boolean {
-    return Atomics.load(this.#options.state.control, Control.run) === Run.running;
+    return isRunning(this.#options.state.control);
   }
 
-  /** After `pause` has resolved, or at first. */
+  /** Also while they are still coming to a halt. */
   async run(): Promise<void> {
+    if (this.running) return;
     await this.#halted();
     if (this.#ended || this.running) return;
     this.#moving = this.#threads.length;
-    Atomics.add(this.#options.state.control, Control.runs, 1);
-    this.#tell(Control.run, Run.running);
+    this.#runs += 1;
+    this.#tell(Control.run, runWord(Run.running, this.#runs));
   }
 
   /** Resolves when the last access is done: no vCPU writes any more. */
   async pause(): Promise<void> {
-    if (this.running) this.#tell(Control.run, Run.paused);
+    if (this.running) this.#tell(Control.run, runWord(Run.paused, this.#runs));
     await this.#halted();
   }
 
@@ -80,7 +83,7 @@ export class Vcpus {
   async end(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
-    this.#tell(Control.run, Run.ended);
+    this.#tell(Control.run, runWord(Run.ended, this.#runs));
     for (const resolve of this.#onHalt.splice(0)) resolve();
     await Promise.all(this.#threads.map((thread) => thread.terminate()));
   }

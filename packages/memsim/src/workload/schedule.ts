@@ -50,7 +50,8 @@ export function gated(inner: Schedule, periodMs: number, fromMs: number, toMs: n
     time: (n) => {
       const active = inner.time(n);
       if (active === Number.POSITIVE_INFINITY) return active;
-      const whole = Math.floor(active / turn);
+      // The very end of a turn belongs to it, not to the next.
+      const whole = Math.max(0, Math.ceil(active / turn) - 1);
       return whole * periodMs + fromMs + (active - whole * turn);
     },
   };
