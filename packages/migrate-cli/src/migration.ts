@@ -9,12 +9,12 @@ import { randomBytes } from 'node:crypto';
 import { type AgentServer, serveAgent } from '@vmferry/agent-core/serve';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { exitStatus, type MigrationReport } from '@vmferry/engine/report/report';
-import type { GuestDefinition } from '@vmferry/memsim/workload/streams';
 import type { CommandContext } from './context.ts';
 import type { Display } from './display/display.ts';
 import type { EventsFile } from './events-file.ts';
-import { follow, openEvents, printReport } from './follow.ts';
+import { follow, openEvents, printReport, saveJunit } from './follow.ts';
 import { onInterrupt, write } from './io.ts';
+import { openJunit } from './junit.ts';
 import {
   ConnectionLost,
   connectOperator,
@@ -25,7 +25,7 @@ import {
 import { bareReport, errorReportOf, refusedReport, usageError } from './reports.ts';
 import { type MigrateOptions, requestOf } from './request.ts';
 import { type HostSettings, loadSettings, loggerFor } from './settings.ts';
-import { loadSimulated, resolveGuest } from './simulated.ts';
+import { findGuests, type Guests } from './simulated.ts';
 
 /** Where the migration runs, and what to let go of afterwards. */
 interface Place {
@@ -46,45 +46,35 @@ export async function runMigration(
   }
   // What can be wrong with the request is told before anything is begun.
   requestOf(guest, options.to ?? 'ws://127.0.0.1:0', false, options);
-  const settings = await loadSettings(options, context.io, 'cli');
-  const guests = await findGuests(guest, options, settings);
-  const eventsFile = await openEvents({ ...options, io: context.io });
+  if (options.junit !== undefined) await openJunit(options.junit);
+  const { settings, eventsFile } = await prepare(guest, options, context);
   const interrupts = new Interrupts(context);
   try {
-    const { guest: uri, destGuest } = guests;
+    const { guest: uri, destGuest } = settings.guests;
     const named = { ...options, ...(destGuest === undefined ? {} : { destGuest }) };
-    return await migrate(uri, named, { ...settings, guests }, eventsFile, interrupts, context);
+    return await migrate(uri, named, settings, eventsFile, interrupts, context);
   } finally {
     interrupts.close();
     await eventsFile?.close();
   }
 }
 
-/** The guest as both agents know it, and the simulated ones that agents in this process are to have. */
-interface Guests {
-  readonly guest: string;
-  readonly destGuest?: string;
-  readonly simulatedHere: {
-    readonly source: readonly GuestDefinition[];
-    readonly dest: readonly GuestDefinition[];
-  };
-}
-
-async function findGuests(guest: string, options: MigrateOptions, settings: HostSettings): Promise<Guests> {
-  const source = await resolveGuest(guest, { embedded: options.from === undefined });
-  const dest =
-    options.destGuest === undefined
-      ? undefined
-      : await resolveGuest(options.destGuest, { embedded: options.to === undefined });
-  const configured = await loadSimulated([], options, settings, 'cli');
-  // What the command line says of a guest counts for more.
-  const and = (definition: GuestDefinition | undefined): readonly GuestDefinition[] =>
-    definition ? [...configured, definition] : configured;
-  return {
-    guest: source.uri,
-    ...(dest === undefined ? {} : { destGuest: dest.uri }),
-    simulatedHere: { source: and(source.definition), dest: and((dest ?? source).definition) },
-  };
+async function prepare(
+  guest: string,
+  options: MigrateOptions,
+  context: CommandContext,
+): Promise<{ readonly settings: Settings; readonly eventsFile: EventsFile | undefined }> {
+  try {
+    const settings = await loadSettings(options, context.io, 'cli');
+    const guests = await findGuests(guest, options, settings);
+    const eventsFile = await openEvents({ ...options, io: context.io });
+    return { settings: { ...settings, guests }, eventsFile };
+  } catch (thrown) {
+    const asked = { guest, strategy: options.strategy };
+    const report = refusedReport(errorReportOf(thrown), asked);
+    if (options.junit !== undefined) await saveJunit(options.junit, report, context.io);
+    throw thrown;
+  }
 }
 
 interface Settings extends HostSettings {

@@ -6,6 +6,7 @@ import { GuestFileError } from '@vmferry/memsim/guest-file/errors';
 import { isGuestPath, loadGuest } from '@vmferry/memsim/guest-file/load';
 import type { GuestDefinition } from '@vmferry/memsim/workload/streams';
 import { usageError } from './reports.ts';
+import type { MigrateOptions } from './request.ts';
 import type { HostOptions, HostSettings } from './settings.ts';
 
 const SCHEME = 'sim:';
@@ -32,7 +33,38 @@ export async function loadSimulated(
   );
 }
 
-export interface NamedGuest {
+/** The guest as both agents know it, and the simulated ones that agents in this process are to have. */
+export interface Guests {
+  readonly guest: string;
+  readonly destGuest?: string;
+  readonly simulatedHere: {
+    readonly source: readonly GuestDefinition[];
+    readonly dest: readonly GuestDefinition[];
+  };
+}
+
+export async function findGuests(
+  guest: string,
+  options: MigrateOptions,
+  settings: HostSettings,
+): Promise<Guests> {
+  const source = await resolveGuest(guest, { embedded: options.from === undefined });
+  const dest =
+    options.destGuest === undefined
+      ? undefined
+      : await resolveGuest(options.destGuest, { embedded: options.to === undefined });
+  const configured = await loadSimulated([], options, settings, 'cli');
+  // What the command line says of a guest counts for more.
+  const and = (definition: GuestDefinition | undefined): readonly GuestDefinition[] =>
+    definition ? [...configured, definition] : configured;
+  return {
+    guest: source.uri,
+    ...(dest === undefined ? {} : { destGuest: dest.uri }),
+    simulatedHere: { source: and(source.definition), dest: and((dest ?? source).definition) },
+  };
+}
+
+interface NamedGuest {
   /** As agents know it. */
   readonly uri: string;
   /** Of a simulated guest that an agent in this process is to have. */
@@ -43,7 +75,7 @@ export interface NamedGuest {
  * A guest of the command line. Files are read here: agents are never given a path.
  * `embedded`: the agent that has the guest runs inside the command.
  */
-export async function resolveGuest(uri: string, { embedded }: { embedded: boolean }): Promise<NamedGuest> {
+async function resolveGuest(uri: string, { embedded }: { embedded: boolean }): Promise<NamedGuest> {
   if (!uri.startsWith(SCHEME)) return { uri };
   const name = uri.slice(SCHEME.length);
   if (!embedded) {

@@ -245,6 +245,7 @@ describe('vmferry migrate', () => {
       /a certificate without its private key/,
     ],
     [['migrate', 'sim:idle', 'sim:b'], /too many arguments/],
+    [['migrate', 'sim:idle', '--to', TO, '--junit', '/nonexistent/x'], /cannot write the JUnit report/],
     [['migrate', 'sim:nobody'], /the library has no guest "nobody"; it has idle, web, .*, or a guest file/s],
     [['migrate', 'sim:./nobody.yaml'], /cannot read the guest file .*nobody\.yaml: there is no such file/],
     [['migrate', 'sim:./a.yaml', '--from', TO, '--to', TO], /give it to the agent with --simulate/],
@@ -262,6 +263,12 @@ describe('vmferry migrate', () => {
     const report = onlyObject(program.stdout) as { outcome: string; error: ErrorReport };
     expect(report.outcome).toBe('refused');
     expect(report.error).toMatchObject({ side: 'cli', guestRunsOn: 'source' });
+  });
+
+  it('tells a refusal in the JUnit report, too', async () => {
+    const file = join(dir, 'junit.xml');
+    expect((await vmferry('migrate', 'sim:nobody', '--junit', file)).status).toBe(2);
+    expect(await readFile(file, 'utf8')).toMatch(/<error type="E_CONFIG" message="the library has no guest/);
   });
 
   it('names an unknown key of the configuration', async () => {
