@@ -38,6 +38,10 @@ describe.each(Object.entries(workloads))('a guest that is a %s', (_name, workloa
     expect(report).toMatchObject({ outcome: 'completed', error: null });
     expect(report.notes.filter((note) => SOUND.test(note))).toHaveLength(1);
     expect(report.downtimeMs).toBeGreaterThan(0);
+    // Every page at least once, and in post-copy only once: also those that answered faults.
+    const { raw, zero } = report.pages;
+    expect(raw + zero).toBeGreaterThanOrEqual(6144);
+    if (strategy === 'postcopy') expect(raw + zero).toBeLessThan(6144 + 1024);
     expect(source.running).toBe(false);
     expect(site.here.machine('g')).toBeUndefined();
     expect(site.dest.running).toBe(true);

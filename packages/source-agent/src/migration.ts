@@ -44,7 +44,7 @@ import { knownAddresses } from './guest-addresses.ts';
 import type { SourceGuestFactory } from './guests.ts';
 import { PostcopySender } from './postcopy-sender.ts';
 import { type ProgressSample, Steering } from './steering.ts';
-import { transfer } from './transfer.ts';
+import { type PageTally, tallyOf, transfer } from './transfer.ts';
 
 const SWITCHOVER_LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };
 const PROGRESS_MS = 200;
@@ -319,6 +319,7 @@ export class SourceMigration implements RunningMigration {
       guest,
       carrier,
       backlogBytes: this.#limits.bufferBytes,
+      onTaken: (batch) => this.#countPages(tallyOf(batch)),
       onFailure: (error) => this.#fail(error),
     });
     this.#steering = this.#makeSteering(guest);
@@ -348,12 +349,16 @@ export class SourceMigration implements RunningMigration {
       guest,
       carrier,
       postcopy: this.#sender,
-      onPages: (tally) => this.#builder.pages(tally, bytes((tally.raw + tally.zero) * PAGE_BYTES)),
+      onPages: (tally) => this.#countPages(tally),
       onMilestone: (item) => this.#onMilestone(item),
     }).then(
       () => this.#machine?.dispatch({ type: 'stream-end' }),
       (error: unknown) => this.#fail(error),
     );
+  }
+
+  #countPages(tally: PageTally): void {
+    this.#builder.pages(tally, bytes((tally.raw + tally.zero) * PAGE_BYTES));
   }
 
   #makeSteering(guest: SourceGuest): Steering {

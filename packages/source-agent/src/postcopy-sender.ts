@@ -32,6 +32,8 @@ export interface PostcopySenderOptions {
   readonly carrier: Pick<Carrier, 'express' | 'bulk' | 'bulkOutstanding'>;
   /** The most content bytes that may wait. */
   readonly backlogBytes: number;
+  /** Pages that were taken from the guest's memory, and do not come with its stream. */
+  readonly onTaken?: (batch: PageBatch) => void;
   readonly onFailure: (error: unknown) => void;
 }
 
@@ -81,7 +83,7 @@ export class PostcopySender {
   #take(range: PageRange): boolean {
     const taken = this.#options.guest.takePages(range);
     if (taken === undefined) return false;
-    if (taken !== 'sent') this.#express(taken);
+    if (taken !== 'sent') this.#expressTaken(taken);
     return true;
   }
 
@@ -90,7 +92,12 @@ export class PostcopySender {
     const around = this.#prepaging.around(block, first);
     for (const batch of this.#backlog.take(around)) this.#express(batch, 'lz4');
     const taken = this.#options.guest.takePages(around);
-    if (taken !== undefined && taken !== 'sent') this.#express(taken, 'lz4');
+    if (taken !== undefined && taken !== 'sent') this.#expressTaken(taken, 'lz4');
+  }
+
+  #expressTaken(batch: PageBatch, codec: 'none' | 'lz4' = 'none'): void {
+    this.#options.onTaken?.(batch);
+    this.#express(batch, codec);
   }
 
   /** Resolves when the next item should be read from the hypervisor. Takes the batch over. */

@@ -4,11 +4,17 @@ import { PAGE_BYTES } from '@vmferry/engine/units';
 import type { Carrier } from './carrier.ts';
 import type { PostcopySender } from './postcopy-sender.ts';
 
+/** Pages of a batch with content, and without. */
+export interface PageTally {
+  readonly raw: number;
+  readonly zero: number;
+}
+
 export interface TransferOptions {
   readonly guest: SourceGuest;
   readonly carrier: Carrier;
   readonly postcopy: PostcopySender;
-  readonly onPages: (tally: { readonly raw: number; readonly zero: number }) => void;
+  readonly onPages: (tally: PageTally) => void;
   /** Items that are not only carried: the caller takes note of them. */
   readonly onMilestone: (
     item: Exclude<SourceItem, PageBatch | { type: 'opaque' }> | { type: 'opaque' },
@@ -52,7 +58,7 @@ export async function transfer(items: AsyncIterable<SourceItem>, options: Transf
 }
 
 /** Raw pages are those that have content. */
-function tallyOf({ pages, content }: PageBatch): { raw: number; zero: number } {
+export function tallyOf({ pages, content }: PageBatch): PageTally {
   const raw = content.length / PAGE_BYTES;
   return { raw, zero: pages.length - raw };
 }
