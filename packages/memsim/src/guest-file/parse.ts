@@ -2,7 +2,7 @@
 import { type Document, isNode, LineCounter, parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { GuestFileError } from './errors.ts';
-import { type GuestFile, guestFileSchema } from './schema.ts';
+import { type GuestFile, guestFileSchema, workloadKinds } from './schema.ts';
 
 const MAX_TEXT = 1024 * 1024;
 const MAX_ALIASES = 100;
@@ -57,25 +57,10 @@ function describe(
 
 function wordsOf(issue: z.core.$ZodIssue): string {
   if (issue.code === 'invalid_union' && issue.path.at(-1) === 'kind') {
-    return `there is no such kind of workload; there are ${KINDS.join(', ')}`;
+    return `there is no such kind of workload; there are ${workloadKinds.join(', ')}`;
   }
   return issue.message;
 }
-
-const KINDS = [
-  'idle',
-  'uniform',
-  'zipf',
-  'sequential',
-  'strided',
-  'hot-and-cold',
-  'phases',
-  'moving',
-  'fork-bursts',
-  'read-mostly',
-  'trace',
-  'mix',
-] as const satisfies readonly GuestFile['workload']['kind'][];
 
 function dotted(keys: readonly PropertyKey[]): string {
   return keys

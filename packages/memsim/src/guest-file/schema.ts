@@ -163,6 +163,11 @@ export const workloadSchema: z.ZodType<Workload, WorkloadInput> = z
   .discriminatedUnion('kind', [...simpleWorkloads, phases, mix])
   .meta({ id: 'workload' });
 
+/** What a workload's `kind` may be. */
+export const workloadKinds: readonly WorkloadKind[] = [...simpleWorkloads, phases, mix].map(
+  ({ shape }) => shape.kind.value,
+);
+
 const share = z.number().min(0).max(1).default(0);
 
 /** Shares of the pages when the guest starts. */
