@@ -9,6 +9,9 @@ const alias = [
   { find: /^@vmferry\/([a-z-]+)\/(.*)$/, replacement: `${root}packages/$1/src/$2.ts` },
 ];
 
+// The threads of simulated guests run what is built, which is brought up to date here.
+const globalSetup = [`${root}packages/memsim/test/support/build-threads.ts`];
+
 export default defineConfig({
   resolve: { alias },
   test: {
@@ -17,6 +20,7 @@ export default defineConfig({
         resolve: { alias },
         test: {
           name: 'unit',
+          globalSetup,
           include: ['packages/*/test/**/*.test.ts', 'native/test/**/*.test.ts'],
           testTimeout: 20_000,
         },
@@ -25,6 +29,7 @@ export default defineConfig({
         resolve: { alias },
         test: {
           name: 'e2e',
+          globalSetup,
           include: ['test/**/*.test.ts'],
           // Every file starts virtual machines: two cores carry one file at a time.
           fileParallelism: false,

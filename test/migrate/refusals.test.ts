@@ -167,12 +167,12 @@ describe('a socket that is no free QMP monitor', () => {
   });
 
   test('a kind of guest that is not supported is said to be so', async () => {
-    const { report } = await follow(agents.migrate({ guest: 'sim:none' }));
+    const { report } = await follow(agents.migrate({ guest: 'libvirt:none' }));
     expectRefusal(report, {
       code: 'E_UNSUPPORTED',
       side: 'source',
-      says: ['sim'],
-      remedy: /name a qemu: guest/,
+      says: ['libvirt'],
+      remedy: /name a guest of one of these kinds: qemu:, sim:/,
     });
   });
 });

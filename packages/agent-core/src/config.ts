@@ -97,6 +97,8 @@ export const agentFileSchema = z
     allowGuests: z.array(z.string().min(1).max(4096)).max(1024).optional(),
     /** Guests by name; a peer names one as qemu:NAME. Destination. */
     guests: z.record(guestName, guestFileSchema).default({}),
+    /** Simulated guests of this host: names of the library, or guest files. */
+    simulate: z.array(path).max(256).default([]),
     ...limitsShape,
     logLevel: z.enum(logLevels).default('info'),
   })

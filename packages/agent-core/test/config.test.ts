@@ -17,7 +17,13 @@ const faultOf = (text: string): string => {
 
 describe('the configuration file', () => {
   it('has a default for everything', () => {
-    expect(parse('')).toEqual({ insecure: false, guests: {}, logLevel: 'info', ...defaultLimits() });
+    expect(parse('')).toEqual({
+      insecure: false,
+      guests: {},
+      simulate: [],
+      logLevel: 'info',
+      ...defaultLimits(),
+    });
     expect(defaultLimits().bufferBytes).toBe(64 * 1024 * 1024);
   });
 

@@ -5,6 +5,7 @@ import type { MigrationSummary, Operations, RunningMigration } from '@vmferry/ag
 import { VERSION } from '@vmferry/agent-core/version';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { MigrationError } from '@vmferry/engine/errors';
+import { SimulationHost } from '@vmferry/memsim/guest/host';
 import { ControlChannel } from '@vmferry/wire/control';
 import { type Frame, FrameKind } from '@vmferry/wire/frame';
 import type { FrameSocket } from '@vmferry/wire/frame-socket';
@@ -29,6 +30,8 @@ const dataOnly = {
 /** What an agent is put together from; each part has its default. */
 export interface DestAgentParts {
   readonly guests?: DestGuestFactory;
+  /** The simulated guests of this host; without it there are none. */
+  readonly simulation?: SimulationHost;
 }
 
 export class DestAgent implements Operations {
@@ -40,7 +43,7 @@ export class DestAgent implements Operations {
 
   constructor(options: DestAgentOptions, parts: DestAgentParts = {}) {
     this.#options = options;
-    this.#guests = parts.guests ?? destGuests(options);
+    this.#guests = parts.guests ?? destGuests(options, parts.simulation ?? new SimulationHost([]));
   }
 
   migrate(): RunningMigration {

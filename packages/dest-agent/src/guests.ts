@@ -1,15 +1,23 @@
 /** Which guests a peer may bring in, and how the agent gets hold of the hypervisor that takes them. */
 import { matchesGlob } from 'node:path';
 import type { DestAgentOptions } from '@vmferry/agent-core/config';
+import { openGuest } from '@vmferry/agent-core/guest-schemes';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
 import { QemuDestGuest } from '@vmferry/hypervisor/qemu/dest-guest';
+import type { SimulationHost } from '@vmferry/memsim/guest/host';
 import { startGuest } from './start-guest.ts';
 
 export type DestGuestFactory = (uri: string) => Promise<DestGuest>;
 
-/** @throws GuestError E_REFUSED, E_UNSUPPORTED, or why the hypervisor cannot be reached */
-export function destGuests(options: Pick<DestAgentOptions, 'allowGuests' | 'guests'>): DestGuestFactory {
+type Allowed = Pick<DestAgentOptions, 'allowGuests' | 'guests'>;
+
+/**
+ * `simulation` has the simulated guests that may come in.
+ *
+ * @throws GuestError E_REFUSED, E_UNSUPPORTED, or why the hypervisor cannot be reached
+ */
+export function destGuests(options: Allowed, simulation: SimulationHost): DestGuestFactory {
   return async (uri) => {
     const { allowGuests } = options;
     if (allowGuests && !allowGuests.some((glob) => glob === uri || matchesGlob(uri, glob))) {
@@ -19,23 +27,18 @@ export function destGuests(options: Pick<DestAgentOptions, 'allowGuests' | 'gues
         "add it to allowGuests in the destination agent's configuration, or name a guest that is there",
       );
     }
-    const [kind, name] = split(uri);
-    if (kind !== 'qemu') {
-      throw new GuestError(
-        'E_UNSUPPORTED',
-        `guests of the kind "${kind}" are not supported yet`,
-        'name a qemu: guest',
-      );
-    }
-    const file = options.guests?.[name];
-    if (!file) return await QemuDestGuest.connect(name);
-    return file.command
-      ? await startGuest(name, file.qmp, file.command)
-      : await QemuDestGuest.connect(file.qmp);
+    return await openGuest<DestGuest>(uri, {
+      qemu: (name) => openQemu(name, options),
+      sim: (name) => simulation.dest(name),
+    });
   };
 }
 
-function split(uri: string): [kind: string, name: string] {
-  const colon = uri.indexOf(':');
-  return [uri.slice(0, colon), uri.slice(colon + 1)];
+/** `name`: of a guest from the configuration, or a QMP socket. */
+async function openQemu(name: string, { guests }: Allowed): Promise<DestGuest> {
+  const file = guests?.[name];
+  if (!file) return await QemuDestGuest.connect(name);
+  return file.command
+    ? await startGuest(name, file.qmp, file.command)
+    : await QemuDestGuest.connect(file.qmp);
 }

@@ -20,7 +20,7 @@ import { PayloadError } from '@vmferry/engine/carriage/payload-error';
 import { parseDescription } from '@vmferry/engine/description';
 import { type ErrorCode, GuestError, type GuestRunsOn, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
-import type { DestGuest } from '@vmferry/engine/guest';
+import type { DestGuest, Examination } from '@vmferry/engine/guest';
 import { encodeRecord } from '@vmferry/engine/journal/records';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport } from '@vmferry/engine/report/report';
@@ -49,6 +49,8 @@ import { Receiver } from './receiver.ts';
 const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
 /** From the break of a hypervisor's socket to the news that it is gone. */
 const GONE_MS = 500;
+/** The longest that a peer takes. */
+const MAX_SENTENCE = 4096;
 
 export interface SessionOptions {
   readonly identity: SessionIdentity;
@@ -78,6 +80,7 @@ export class DestSession implements RunningMigration {
   #journal: JournalFile | undefined;
   #announcing: Announcing | undefined;
   #settled: Promise<void> | undefined;
+  #examined: Promise<Examination> | undefined;
   #announced: Promise<AnnounceResult> = Promise.resolve({ frames: 0, interfaces: [], notes: [] });
   #opened: ControlMessage<'open'> | undefined;
   #paused = false;
@@ -382,7 +385,7 @@ export class DestSession implements RunningMigration {
         return;
       case 'complete': {
         // Whoever is told of the end finds the hypervisor as it was set before.
-        const [announced] = await Promise.all([this.#announced, this.#settle()]);
+        const [announced, examined] = await Promise.all([this.#announced, this.#examine(), this.#settle()]);
         if (this.#control.link.state !== 'open') return;
         this.#control.send({
           type: 'complete',
@@ -390,6 +393,8 @@ export class DestSession implements RunningMigration {
           faults: this.#faults.summary(),
           announce: { frames: announced.frames, interfaces: announced.interfaces },
           pagesApplied: this.#receiver?.pagesApplied ?? 0,
+          ...(examined.found === 'sound' ? { notes: [examined.words] } : {}),
+          ...(examined.found === 'damage' ? { damage: damageOf(examined.error) } : {}),
         });
         return;
       }
@@ -462,11 +467,15 @@ export class DestSession implements RunningMigration {
 
   async #finish(report: SwitchoverReport): Promise<void> {
     const { outcome } = report;
+    let ended = report;
     if (outcome === 'completed') {
       await this.#settle();
       const { frames, interfaces, notes } = await this.#announced;
       this.#builder?.announced({ frames, interfaces });
       for (const note of notes) this.#builder?.note(note);
+      const examined = await this.#examine();
+      if (examined.found === 'sound') this.#builder?.note(examined.words);
+      if (examined.found === 'damage') ended = damaged(examined.error);
     }
     // The source holds pages and would wait for ever.
     if (outcome === 'attention' && this.#machine?.state.phase === 'running') this.#tellSource(report);
@@ -476,7 +485,15 @@ export class DestSession implements RunningMigration {
       await this.#journal?.close();
     }
     this.#phase = 'completion';
-    this.#resolve(outcome, report);
+    this.#resolve(ended.outcome, ended);
+  }
+
+  /** An examination that cannot be made has not found the guest sound. */
+  #examine(): Promise<Examination> {
+    this.#examined ??= this.#guest!.examine().catch(
+      (error: unknown): Examination => ({ found: 'damage', error: unexamined(error) }),
+    );
+    return this.#examined;
   }
 
   #settle(): Promise<void> {
@@ -565,6 +582,32 @@ function failureOf(error: unknown): { code: ErrorCode; why: string } {
   if (error instanceof PayloadError || error instanceof WireError)
     return { code: 'E_PROTOCOL', why: error.message };
   return { code: 'E_INTERNAL', why: error instanceof Error ? error.message : String(error) };
+}
+
+/** The guest runs here and no failure of the switchover: only an operator can say what is to become of it. */
+function damaged(error: GuestError): SwitchoverReport {
+  return {
+    type: 'report',
+    outcome: 'attention',
+    code: error.code,
+    why: error.message,
+    guestRunsOn: 'dest',
+    remedy: error.remedy,
+  };
+}
+
+function damageOf({ code, message, remedy }: GuestError): { code: string; message: string; remedy: string } {
+  return { code, message: message.slice(0, MAX_SENTENCE), remedy: remedy.slice(0, MAX_SENTENCE) };
+}
+
+function unexamined(cause: unknown): GuestError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new GuestError(
+    'E_GUEST_DAMAGED',
+    `the guest could not be examined on the destination: ${why}`,
+    "see the destination agent's log",
+    { cause },
+  );
 }
 
 function announceIps(request: ControlMessage<'open'>['request']): string[] {

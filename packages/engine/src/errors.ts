@@ -36,6 +36,7 @@ export type ErrorCode =
   | 'E_GUEST_BUSY'
   | 'E_GUEST_GONE'
   | 'E_GUEST_FAILED'
+  | 'E_GUEST_DAMAGED'
   | 'E_NOT_INCOMING'
   | 'E_NO_USERFAULTFD'
   | 'E_UNSUPPORTED'

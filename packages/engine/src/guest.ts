@@ -203,6 +203,14 @@ export type PrepareResult =
 /** What a destination guest applies. */
 export type DestItem = Exclude<SourceItem, { type: 'round-end' | 'stopped' | 'verbatim' }>;
 
+/** What a guest's driver finds when it looks at the guest after its arrival. */
+export type Examination =
+  /** This hypervisor cannot tell. */
+  | { readonly found: 'nothing' }
+  /** All is as it must be; what was compared, as a sentence. */
+  | { readonly found: 'sound'; readonly words: string }
+  | { readonly found: 'damage'; readonly error: GuestError };
+
 export interface DestGuest {
   /** Yes, or no with every reason at once. Touches nothing that a refusal would have to undo. */
   prepare(description: GuestDescription, plan: DestPlan): Promise<PrepareResult>;
@@ -217,6 +225,10 @@ export interface DestGuest {
   complete(): Promise<void>;
   /** Runs the guest (or leaves it paused if it was paused on the source). The stamp is the wall clock's. */
   run(options: { paused: boolean }): Promise<{ readonly atMs: Millis }>;
+  /**
+   * Once no page is missing and the guest runs: is it what left the source? The guest may be held up for it.
+   */
+  examine(): Promise<Examination>;
   /** Asks the hypervisor itself to announce the guest, where it can. */
   announceSelf(): Promise<void>;
   /** Ends the guest here for good: it never ran. */

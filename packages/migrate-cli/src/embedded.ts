@@ -1,6 +1,7 @@
 /** The agents that run inside the command, loaded when they are needed. */
 import type { DestAgentOptions, SourceAgentOptions } from '@vmferry/agent-core/config';
 import type { Operations } from '@vmferry/agent-core/operations';
+import type { GuestDefinition } from '@vmferry/memsim/workload/streams';
 import type { FrameSocket } from '@vmferry/wire/frame-socket';
 import type { Peer } from '@vmferry/wire/listener';
 
@@ -12,18 +13,41 @@ export interface EmbeddedDest extends EmbeddedSource {
   acceptMigration(socket: FrameSocket, peer: Peer): void;
 }
 
+/** `simulated`: the simulated guests that the agent's host may have. They end with the agent. */
 export interface AgentFactory {
-  source(options: SourceAgentOptions): Promise<EmbeddedSource>;
-  dest(options: DestAgentOptions): Promise<EmbeddedDest>;
+  source(options: SourceAgentOptions, simulated: readonly GuestDefinition[]): Promise<EmbeddedSource>;
+  dest(options: DestAgentOptions, simulated: readonly GuestDefinition[]): Promise<EmbeddedDest>;
 }
 
 export const embeddedAgents: AgentFactory = {
-  async source(options) {
+  async source(options, simulated) {
     const { SourceAgent } = await import('@vmferry/source-agent/agent');
-    return new SourceAgent(options);
+    const { SimulationHost } = await import('@vmferry/memsim/guest/host');
+    const simulation = new SimulationHost(simulated);
+    const agent = new SourceAgent(options, { simulation });
+    return closingBoth(agent, simulation);
   },
-  async dest(options) {
+  async dest(options, simulated) {
     const { DestAgent } = await import('@vmferry/dest-agent/agent');
-    return new DestAgent(options);
+    const { SimulationHost } = await import('@vmferry/memsim/guest/host');
+    const simulation = new SimulationHost(simulated);
+    const agent = new DestAgent(options, { simulation });
+    return {
+      ...closingBoth(agent, simulation),
+      acceptMigration: (socket, peer) => agent.acceptMigration(socket, peer),
+    };
   },
 };
+
+function closingBoth(agent: EmbeddedSource, simulation: { close(): Promise<void> }): EmbeddedSource {
+  return {
+    role: agent.role,
+    migrate: (request) => agent.migrate(request),
+    list: () => agent.list(),
+    find: (id) => agent.find(id),
+    close: async () => {
+      await agent.close();
+      await simulation.close();
+    },
+  };
+}

@@ -5,6 +5,7 @@ import { plain } from './display/progress.ts';
 import { renderError, renderSummary } from './display/summary.ts';
 import { type EventsFile, openEventsFile } from './events-file.ts';
 import { type CommandIo, write } from './io.ts';
+import { writeJunit } from './junit.ts';
 import type { Observation } from './operator.ts';
 import { bareReport, errorReportOf, usageError } from './reports.ts';
 
@@ -13,6 +14,8 @@ export interface OutputOptions {
   readonly json?: boolean;
   /** A file's name, or "-" for standard output. */
   readonly events?: string;
+  /** Where the report goes as a test result. */
+  readonly junit?: string;
 }
 
 export interface FollowOptions extends OutputOptions {
@@ -82,7 +85,8 @@ async function show(
 
 /** `--json`: one object on standard output. Otherwise a table there, and the error on standard error. */
 export async function printReport(report: MigrationReport, options: OutputOptions): Promise<void> {
-  const { io } = options;
+  const { io, junit } = options;
+  if (junit !== undefined) await saveJunit(junit, report, io);
   if (options.json === true) {
     await write(io.stdout, `${JSON.stringify(report)}\n`);
     return;
@@ -90,4 +94,13 @@ export async function printReport(report: MigrationReport, options: OutputOption
   // Events on standard output are for a program: what people read goes elsewhere.
   await write(options.events === '-' ? io.stderr : io.stdout, renderSummary({ ...report, error: null }));
   if (report.error !== null) await write(io.stderr, renderError(report.error));
+}
+
+/** A report that cannot be saved does not change how the migration ended. */
+export async function saveJunit(file: string, report: MigrationReport, io: CommandIo): Promise<void> {
+  try {
+    await writeJunit(file, report, new Date());
+  } catch (thrown) {
+    await write(io.stderr, `${thrown instanceof Error ? thrown.message : String(thrown)}\n`);
+  }
 }

@@ -12,8 +12,9 @@ import { exitStatus, type MigrationReport } from '@vmferry/engine/report/report'
 import type { CommandContext } from './context.ts';
 import type { Display } from './display/display.ts';
 import type { EventsFile } from './events-file.ts';
-import { follow, openEvents, printReport } from './follow.ts';
+import { follow, openEvents, printReport, saveJunit } from './follow.ts';
 import { onInterrupt, write } from './io.ts';
+import { openJunit } from './junit.ts';
 import {
   ConnectionLost,
   connectOperator,
@@ -24,6 +25,7 @@ import {
 import { bareReport, errorReportOf, refusedReport, usageError } from './reports.ts';
 import { type MigrateOptions, requestOf } from './request.ts';
 import { type HostSettings, loadSettings, loggerFor } from './settings.ts';
+import { findGuests, type Guests } from './simulated.ts';
 
 /** Where the migration runs, and what to let go of afterwards. */
 interface Place {
@@ -44,21 +46,45 @@ export async function runMigration(
   }
   // What can be wrong with the request is told before anything is begun.
   requestOf(guest, options.to ?? 'ws://127.0.0.1:0', false, options);
-  const settings = await loadSettings(options, context.io, 'cli');
-  const eventsFile = await openEvents({ ...options, io: context.io });
+  if (options.junit !== undefined) await openJunit(options.junit);
+  const { settings, eventsFile } = await prepare(guest, options, context);
   const interrupts = new Interrupts(context);
   try {
-    return await migrate(guest, options, settings, eventsFile, interrupts, context);
+    const { guest: uri, destGuest } = settings.guests;
+    const named = { ...options, ...(destGuest === undefined ? {} : { destGuest }) };
+    return await migrate(uri, named, settings, eventsFile, interrupts, context);
   } finally {
     interrupts.close();
     await eventsFile?.close();
   }
 }
 
+async function prepare(
+  guest: string,
+  options: MigrateOptions,
+  context: CommandContext,
+): Promise<{ readonly settings: Settings; readonly eventsFile: EventsFile | undefined }> {
+  try {
+    const settings = await loadSettings(options, context.io, 'cli');
+    const guests = await findGuests(guest, options, settings);
+    const eventsFile = await openEvents({ ...options, io: context.io });
+    return { settings: { ...settings, guests }, eventsFile };
+  } catch (thrown) {
+    const asked = { guest, strategy: options.strategy };
+    const report = refusedReport(errorReportOf(thrown), asked);
+    if (options.junit !== undefined) await saveJunit(options.junit, report, context.io);
+    throw thrown;
+  }
+}
+
+interface Settings extends HostSettings {
+  readonly guests: Guests;
+}
+
 async function migrate(
   guest: string,
   options: MigrateOptions,
-  settings: HostSettings,
+  settings: Settings,
   eventsFile: EventsFile | undefined,
   interrupts: Interrupts,
   context: CommandContext,
@@ -102,7 +128,7 @@ async function start(operator: Operator, request: MigrateRequest): Promise<Obser
 
 async function openPlace(
   options: MigrateOptions,
-  settings: HostSettings,
+  settings: Settings,
   context: CommandContext,
 ): Promise<Place> {
   const { from, to } = options;
@@ -124,38 +150,37 @@ async function embedSource(
   to: string,
   token: string | undefined,
   options: MigrateOptions,
-  settings: HostSettings,
+  settings: Settings,
   context: CommandContext,
 ): Promise<Place> {
   const { stateDir, insecure, limits, tls } = settings;
-  const agent = await context.agents.source({
-    stateDir,
-    insecure,
-    limits,
-    log: loggerFor(context.io.stderr, options.logLevel, 'source'),
-    ...(tls === undefined ? {} : { tls }),
-    ...(token === undefined ? {} : { token }),
-  });
+  const agent = await context.agents.source(
+    {
+      stateDir,
+      insecure,
+      limits,
+      log: loggerFor(context.io.stderr, options.logLevel, 'source'),
+      ...(tls === undefined ? {} : { tls }),
+      ...(token === undefined ? {} : { token }),
+    },
+    settings.guests.simulatedHere.source,
+  );
   return { operator: localOperator(agent), to, close: () => agent.close() };
 }
 
 async function embedBoth(
   options: MigrateOptions,
-  settings: HostSettings,
+  settings: Settings,
   context: CommandContext,
 ): Promise<Place> {
   // Others on this host reach the loopback listener as well.
   const token = randomBytes(32).toString('hex');
   const log = loggerFor(context.io.stderr, options.logLevel, 'dest');
   const { stateDir, limits, file } = settings;
-  const dest = await context.agents.dest({
-    stateDir,
-    limits,
-    insecure: false,
-    token,
-    log,
-    guests: file.guests,
-  });
+  const dest = await context.agents.dest(
+    { stateDir, limits, insecure: false, token, log, guests: file.guests },
+    settings.guests.simulatedHere.dest,
+  );
   let server: AgentServer | undefined;
   try {
     server = await serveAgent({

@@ -21,6 +21,7 @@ export interface MigrateOptions extends HostOptions {
   readonly keepSource?: boolean;
   readonly json?: boolean;
   readonly events?: string;
+  readonly junit?: string;
   readonly logLevel: LogLevel;
 }
 

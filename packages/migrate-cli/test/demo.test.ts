@@ -8,7 +8,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { type DemoOptions, runDemo } from '../src/demo/demo.ts';
 import type { DemoMove, DemoResult, QemuDemo } from '../src/demo/qemu-demo.ts';
 import { bareReport } from '../src/reports.ts';
-import { vmferry } from './rig.ts';
+import { start, vmferry } from './rig.ts';
 
 let dir: string;
 beforeEach(async () => {
@@ -62,7 +62,11 @@ async function run(
     });
   const env = { PATH: path ?? (await pathWith(PROGRAMS)) };
   const io = { stdout: output('stdout'), stderr: output('stderr'), env, signals };
-  const status = await runDemo({ backend: 'auto', io, ...rest }, async () => demo);
+  const parts = {
+    findQemu: async () => demo,
+    simulate: async () => result(move('precopy', { guest: 'sim:demo' })),
+  };
+  const status = await runDemo({ backend: 'auto', io, ...rest }, parts);
   return { status, ...texts };
 }
 
@@ -180,23 +184,51 @@ test('an interrupt takes the demo down', async () => {
   expect(await ran).toMatchObject({ status: 130, stdout: '' });
 });
 
-test('without QEMU it says what to install, and begins nothing', async () => {
-  const path = await pathWith(
-    PROGRAMS.filter((program) => !['qemu-system-x86_64', 'cpio'].includes(program)),
-  );
-  const { status, stdout, stderr } = await run(demoOf(result()), { path });
-  expect(status).toBe(2);
-  expect(stdout).toBe('');
-  expect(stderr).toContain('not here: qemu-system-x86_64, cpio.');
-  expect(stderr).toContain('\n  apt-get install --no-install-recommends qemu-system-x86 cpio\n');
-});
+test.each(['qemu', 'auto'] as const)(
+  'without QEMU it says what to install, and by %s goes on accordingly',
+  async (backend) => {
+    const path = await pathWith(
+      PROGRAMS.filter((program) => !['qemu-system-x86_64', 'cpio'].includes(program)),
+    );
+    const { status, stdout, stderr } = await run(demoOf(result()), { path, backend });
+    expect(stderr).toContain('not here: qemu-system-x86_64, cpio.');
+    expect(stderr).toContain('\n  apt-get install --no-install-recommends qemu-system-x86 cpio\n');
+    if (backend === 'qemu') expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    else {
+      expect(status).toBe(0);
+      expect(stderr).toContain('Moving a simulated guest instead.');
+      expect(stdout).toMatch(/^precopy +completed/m);
+    }
+  },
+);
 
 test('outside of a checkout it says where the guest is to be had', async () => {
-  expect(await run(undefined)).toMatchObject({ status: 2, stderr: expect.stringContaining('make demo') });
+  expect(await run(undefined, { backend: 'qemu' })).toMatchObject({
+    status: 2,
+    stderr: expect.stringContaining('make demo'),
+  });
+  expect(await run(undefined)).toMatchObject({
+    status: 0,
+    stderr: expect.stringMatching(/make demo.*Moving a simulated guest instead/s),
+  });
 });
 
-test('the simulated guest is not there yet, and said so', async () => {
-  const { status, stderr } = await vmferry('demo', '--backend', 'sim');
-  expect(status).toBe(2);
-  expect(stderr).toContain('later version');
-});
+test('a simulated guest moves by every strategy, and is whole after each', async () => {
+  const report = join(dir, 'report.html');
+  const { status, stdout, stderr } = await vmferry('demo', '--backend', 'sim', '--report', report);
+  expect(status, stderr).toBe(0);
+  const rows = stdout.split('\n').filter((line) => /^(precopy|postcopy|hybrid|auto) /.test(line));
+  expect(rows.map((row) => row.split(/ {2,}/)[1])).toEqual(Array(4).fill('completed'));
+  expect(stdout).toMatch(
+    /After every move all 65536 pages and the device state were what .* must have produced/,
+  );
+  expect(await readFile(report, 'utf8')).toContain('<td>postcopy</td><td>completed</td>');
+}, 60_000);
+
+test('an interrupt takes the simulated demo down', async () => {
+  const running = start(['demo', '--backend', 'sim']);
+  await expect.poll(() => running.stderr.text, { timeout: 10_000 }).toContain('precopy: host a to host b');
+  running.signals.emit('SIGINT');
+  expect(await running.status).toBe(130);
+  expect(running.stdout.text).toBe('');
+}, 30_000);

@@ -225,20 +225,30 @@ describe('vmferry migrate', () => {
 
   it.each([
     [['migrate'], /missing required argument 'guest'/],
-    [['migrate', 'sim:a', '--from', TO], /--from without --to/],
+    [['migrate', 'sim:idle', '--from', TO], /--from without --to/],
     [['migrate', 'web1', '--to', TO], /GUEST: a guest is qemu:/],
-    [['migrate', 'sim:a', '--to', 'host2'], /--to.*no agent's URL.*wss:\/\/host2:4447/s],
-    [['migrate', 'sim:a', '--to', TO, '--max-downtime', '300'], /--max-downtime.*300ms, 2s, 10m or 1h/s],
-    [['migrate', 'sim:a', '--to', TO, '--max-bandwidth', 'fast'], /--max-bandwidth.*1gbit/s],
-    [['migrate', 'sim:a', '--to', TO, '--streams', '99'], /--streams: /],
-    [['migrate', 'sim:a', '--to', TO, '--streams', 'x'], /--streams.*whole number/s],
-    [['migrate', 'sim:a', '--to', TO, '--announce-ip', 'x'], /--announce-ip: /],
-    [['migrate', 'sim:a', '--to', TO, '--strategy', 'fast'], /--strategy.*auto, precopy, postcopy, hybrid/s],
-    [['migrate', 'sim:a', '--to', TO, '--events', '-'], /both want standard output/],
-    [['migrate', 'sim:a', '--to', TO, '--events', '/nonexistent/x'], /cannot write events/],
-    [['migrate', 'sim:a', '--to', TO, '--config', '/nonexistent/x'], /there is no such file/],
-    [['migrate', 'sim:a', '--to', TO, '--cert', '/nonexistent/x'], /a certificate without its private key/],
-    [['migrate', 'sim:a', 'sim:b'], /too many arguments/],
+    [['migrate', 'sim:idle', '--to', 'host2'], /--to.*no agent's URL.*wss:\/\/host2:4447/s],
+    [['migrate', 'sim:idle', '--to', TO, '--max-downtime', '300'], /--max-downtime.*300ms, 2s, 10m or 1h/s],
+    [['migrate', 'sim:idle', '--to', TO, '--max-bandwidth', 'fast'], /--max-bandwidth.*1gbit/s],
+    [['migrate', 'sim:idle', '--to', TO, '--streams', '99'], /--streams: /],
+    [['migrate', 'sim:idle', '--to', TO, '--streams', 'x'], /--streams.*whole number/s],
+    [['migrate', 'sim:idle', '--to', TO, '--announce-ip', 'x'], /--announce-ip: /],
+    [
+      ['migrate', 'sim:idle', '--to', TO, '--strategy', 'fast'],
+      /--strategy.*auto, precopy, postcopy, hybrid/s,
+    ],
+    [['migrate', 'sim:idle', '--to', TO, '--events', '-'], /both want standard output/],
+    [['migrate', 'sim:idle', '--to', TO, '--events', '/nonexistent/x'], /cannot write events/],
+    [['migrate', 'sim:idle', '--to', TO, '--config', '/nonexistent/x'], /there is no such file/],
+    [
+      ['migrate', 'sim:idle', '--to', TO, '--cert', '/nonexistent/x'],
+      /a certificate without its private key/,
+    ],
+    [['migrate', 'sim:idle', 'sim:b'], /too many arguments/],
+    [['migrate', 'sim:idle', '--to', TO, '--junit', '/nonexistent/x'], /cannot write the JUnit report/],
+    [['migrate', 'sim:nobody'], /the library has no guest "nobody"; it has idle, web, .*, or a guest file/s],
+    [['migrate', 'sim:./nobody.yaml'], /cannot read the guest file .*nobody\.yaml: there is no such file/],
+    [['migrate', 'sim:./a.yaml', '--from', TO, '--to', TO], /give it to the agent with --simulate/],
     [['migrat'], /unknown command/],
     [['--nope'], /unknown option/],
   ] as const)('refuses %j with status 2, and with --json with a report', async (line, message) => {
@@ -253,6 +263,12 @@ describe('vmferry migrate', () => {
     const report = onlyObject(program.stdout) as { outcome: string; error: ErrorReport };
     expect(report.outcome).toBe('refused');
     expect(report.error).toMatchObject({ side: 'cli', guestRunsOn: 'source' });
+  });
+
+  it('tells a refusal in the JUnit report, too', async () => {
+    const file = join(dir, 'junit.xml');
+    expect((await vmferry('migrate', 'sim:nobody', '--junit', file)).status).toBe(2);
+    expect(await readFile(file, 'utf8')).toMatch(/<error type="E_CONFIG" message="the library has no guest/);
   });
 
   it('names an unknown key of the configuration', async () => {
@@ -277,13 +293,17 @@ describe('vmferry migrate with agents inside', () => {
     destOptions: DestAgentOptions | undefined;
     accepted = 0;
     readonly closed: string[] = [];
+    /** The simulated guests that the agents were given. */
+    readonly simulated: string[] = [];
     readonly factory: AgentFactory = {
-      source: async (options) => {
+      source: async (options, simulated) => {
         this.sourceOptions = options;
+        this.simulated.push(...simulated.map(({ file }) => `source ${file.name} ${file.memory}`));
         return Object.assign(this.source, { close: async () => void this.closed.push('source') });
       },
-      dest: async (options) => {
+      dest: async (options, simulated) => {
         this.destOptions = options;
+        this.simulated.push(...simulated.map(({ file }) => `dest ${file.name} ${file.memory}`));
         return Object.assign(this.dest, {
           close: async () => void this.closed.push('dest'),
           acceptMigration: () => void this.accepted++,
@@ -295,7 +315,7 @@ describe('vmferry migrate with agents inside', () => {
   it('runs the source with --to alone', async () => {
     const agents = new Embedded();
     agents.source.script = (migration) => void migration.finish();
-    const line = ['migrate', 'sim:a', '--to', 'wss://host2:4447', '--state-dir', dir, '--json'];
+    const line = ['migrate', 'sim:idle', '--to', 'wss://host2:4447', '--state-dir', dir, '--json'];
     const running = start(line, { agents: agents.factory });
     expect(await running.status).toBe(0);
     expect(onlyObject(running.stdout.text)).toMatchObject({ outcome: 'completed' });
@@ -313,7 +333,7 @@ describe('vmferry migrate with agents inside', () => {
       socket.close();
       migration.finish({ outcome: 'failed', error: fault });
     };
-    const running = start(['migrate', 'sim:a', '--state-dir', dir, '--json'], { agents: agents.factory });
+    const running = start(['migrate', 'sim:idle', '--state-dir', dir, '--json'], { agents: agents.factory });
     expect(await running.status).toBe(1);
     expect(agents.source.migrations[0]?.request.to).toMatch(/^ws:\/\/127\.0\.0\.1:\d+$/);
     expect(agents.destOptions?.token).toMatch(/^[0-9a-f]{64}$/);
@@ -321,9 +341,35 @@ describe('vmferry migrate with agents inside', () => {
     expect(agents.closed).toEqual(['source', 'dest']);
   });
 
+  it('gives both the simulated guest of a file, and calls it by its name', async () => {
+    const agents = new Embedded();
+    agents.source.script = (migration) => void migration.finish();
+    await writeFile(join(dir, 'small.yaml'), 'name: tiny\nmemory: 1M\n');
+    await writeFile(join(dir, 'vmferry.yaml'), 'simulate: [./small.yaml, web]\n');
+    const line = ['migrate', `sim:${join(dir, 'small.yaml')}`, '--state-dir', dir, '--json'];
+    expect(await start(line, { agents: agents.factory }).status).toBe(0);
+    expect(agents.source.migrations[0]?.request.guest).toBe('sim:tiny');
+    expect(agents.simulated).toEqual(['dest tiny 1048576', 'source tiny 1048576']);
+    const configured = [
+      'migrate',
+      'sim:idle',
+      '--config',
+      join(dir, 'vmferry.yaml'),
+      '--to',
+      'wss://host2:4447',
+    ];
+    agents.simulated.length = 0;
+    expect(await start(configured, { agents: agents.factory }).status).toBe(0);
+    expect(agents.simulated).toEqual([
+      'source tiny 1048576',
+      'source web 536870912',
+      'source idle 268435456',
+    ]);
+  });
+
   it('ends as cancelled when it is interrupted before it began', async () => {
     const never: AgentFactory = { source: () => new Promise(() => {}), dest: () => new Promise(() => {}) };
-    const running = start(['migrate', 'sim:a', '--to', TO, '--json'], { agents: never });
+    const running = start(['migrate', 'sim:idle', '--to', TO, '--json'], { agents: never });
     await expect.poll(() => running.signals.listenerCount('SIGINT')).toBe(1);
     running.signals.emit('SIGINT');
     expect(await running.status).toBe(130);

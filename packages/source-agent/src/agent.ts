@@ -5,6 +5,7 @@ import type { MigrationSummary, Operations, RunningMigration } from '@vmferry/ag
 import { MigrationError } from '@vmferry/engine/errors';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { SourceLimits } from '@vmferry/engine/switchover/source';
+import { SimulationHost } from '@vmferry/memsim/guest/host';
 import { type SourceGuestFactory, sourceGuests } from './guests.ts';
 import { SourceMigration } from './migration.ts';
 
@@ -14,6 +15,8 @@ const KEEP_ENDED = 100;
 /** What an agent is put together from; each part has its default. */
 export interface SourceAgentParts {
   readonly guests?: SourceGuestFactory;
+  /** The simulated guests of this host; without it there are none. */
+  readonly simulation?: SimulationHost;
   readonly switchoverLimits?: SourceLimits;
 }
 
@@ -21,11 +24,13 @@ export class SourceAgent implements Operations {
   readonly role = 'source';
   readonly #options: SourceAgentOptions;
   readonly #parts: SourceAgentParts;
+  readonly #guests: SourceGuestFactory;
   readonly #migrations = new Map<string, SourceMigration>();
 
   constructor(options: SourceAgentOptions, parts: SourceAgentParts = {}) {
     this.#options = options;
     this.#parts = parts;
+    this.#guests = parts.guests ?? sourceGuests(parts.simulation ?? new SimulationHost([]));
   }
 
   migrate(request: MigrateRequest): RunningMigration {
@@ -46,7 +51,7 @@ export class SourceAgent implements Operations {
       id,
       request,
       agent: this.#options,
-      guests: this.#parts.guests ?? sourceGuests,
+      guests: this.#guests,
       ...(this.#parts.switchoverLimits ? { switchoverLimits: this.#parts.switchoverLimits } : {}),
     });
     this.#migrations.set(id, migration);

@@ -34,6 +34,7 @@ const known = new Set<string>([
   'E_GUEST_BUSY',
   'E_GUEST_GONE',
   'E_GUEST_FAILED',
+  'E_GUEST_DAMAGED',
   'E_NOT_INCOMING',
   'E_NO_USERFAULTFD',
   'E_UNSUPPORTED',

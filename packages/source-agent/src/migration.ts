@@ -627,12 +627,14 @@ export class SourceMigration implements RunningMigration {
 
   async #finish(report: SwitchoverReport): Promise<MigrationReport> {
     const { outcome } = report;
-    if (outcome === 'completed') await this.#lastFigures();
+    const damage = outcome === 'completed' ? await this.#lastFigures() : undefined;
     this.#setPhase(outcome === 'completed' ? 'completion' : this.#phase);
     if (outcome !== 'attention') this.#machine?.stop();
     this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
     // An unfinished post-copy keeps its sockets: to close them would only add a second fault.
     if (outcome !== 'attention') await this.#letGo(outcome === 'completed');
+    // All was done as it should be, and the guest is not what it was: that is for an operator.
+    if (damage) return this.#build('attention', damage);
     return this.#build(outcome, report.code === null ? null : this.#errorReport(report, report.code));
   }
 
@@ -654,18 +656,33 @@ export class SourceMigration implements RunningMigration {
     };
   }
 
-  /** The destination's own figures come last, when its announcements are over. */
-  async #lastFigures(): Promise<void> {
+  /**
+   * The destination's own figures come last, when its announcements are over and the guest was examined. Gives
+   * what is wrong with the guest, if anything.
+   */
+  async #lastFigures(): Promise<ErrorReport | undefined> {
     const timer = setTimeout(() => this.#resolveComplete(undefined), COMPLETE_TIMEOUT_MS);
     void this.#destination?.control.link.closed.then(() => this.#resolveComplete(undefined));
     const message = await this.#complete;
     clearTimeout(timer);
     if (!message) {
       this.#note("The destination's last figures (faults, announcements) did not arrive.");
-      return;
+      return undefined;
     }
     this.#faults = message.faults;
     this.#builder.announced(message.announce);
+    for (const note of message.notes ?? []) this.#note(note);
+    const { damage } = message;
+    if (!damage) return undefined;
+    const { message: words, remedy } = damage;
+    return {
+      code: knownCode(damage.code),
+      message: words,
+      side: 'dest',
+      phase: 'completion',
+      guestRunsOn: 'dest',
+      remedy,
+    };
   }
 
   #faults: MigrationReport['faults'] | undefined;

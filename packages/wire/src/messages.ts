@@ -169,6 +169,10 @@ const schemas = {
     faults: z.object({ count, p50Ms: nonNegative, p99Ms: nonNegative, maxMs: nonNegative }),
     announce: z.object({ frames: count, interfaces: z.array(name).max(64) }),
     pagesApplied: count,
+    /** What was found when the guest was examined, where that can be done. */
+    notes: z.array(sentence).max(16).optional(),
+    /** The guest runs, and is not what left the source. */
+    damage: z.object({ code, message: sentence, remedy: sentence }).optional(),
   }),
   goodbye: z.object({ type: type('goodbye') }),
   discard: z.object({ type: type('discard'), reason: sentence }),

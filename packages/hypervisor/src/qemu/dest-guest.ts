@@ -11,11 +11,13 @@
  */
 import { AwaitedPages } from '@vmferry/engine/carriage/awaited-pages';
 import { GuestError } from '@vmferry/engine/errors';
+import { EventQueue } from '@vmferry/engine/event-queue';
 import {
   type DestEvent,
   type DestGuest,
   type DestItem,
   type DestPlan,
+  type Examination,
   type GuestDescription,
   type PageBatch,
   PageKind,
@@ -33,7 +35,6 @@ import {
   round,
 } from '@vmferry/engine/units';
 import type { LocalSocket } from '@vmferry/native/local-socket';
-import { EventQueue } from '../event-queue.ts';
 import { destSettings, MigrationSettings } from './inspect/capabilities.ts';
 import { compareForMigration } from './inspect/compare.ts';
 import { memoryBeyondUserfaultfd } from './inspect/file-memory.ts';
@@ -296,6 +297,11 @@ export class QemuDestGuest implements DestGuest {
       const { atMs } = await resumed;
       return { atMs };
     });
+  }
+
+  /** Only the guest itself knows what its memory should hold. */
+  examine(): Promise<Examination> {
+    return Promise.resolve({ found: 'nothing' });
   }
 
   async announceSelf(): Promise<void> {

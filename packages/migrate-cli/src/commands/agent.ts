@@ -13,11 +13,13 @@ import {
   loadSettings,
   loggerFor,
 } from '../settings.ts';
+import { loadSimulated } from '../simulated.ts';
 
 interface AgentCommandOptions extends HostOptions {
   readonly listen?: string;
   readonly logLevel?: LogLevel;
   readonly allowGuest?: readonly string[];
+  readonly simulate?: readonly string[];
 }
 
 const HELP = `
@@ -30,6 +32,8 @@ The configuration file has these keys, all optional; unknown ones are refused:
   allowGuests    (dest) list of globs of guest URIs that peers may bring in; by default all
   guests         (dest) NAME: { qmp: SOCKET, command: [PROGRAM, ARG, ...] }: guests that the agent may
                  start itself (with -incoming defer -S in the command); a peer names one as qemu:NAME
+  simulate       list of simulated guests that this host may have: names of the library or guest files;
+                 named as sim:NAME, started when first asked for
   maxFrameBytes  the biggest message that is taken (default 4 MiB and a header)
   windowBytes    what a stream sends ahead of its acknowledgements (default 16 MiB)
   bufferBytes    all that one migration holds in buffers (default 64 MiB)
@@ -39,7 +43,8 @@ Logs go to standard error, one JSON object a line. SIGTERM or SIGINT ends the ag
 
 Examples:
   vmferry agent dest --listen wss://0.0.0.0:4447 --cert h2.crt --key h2.key --ca ca.crt
-  vmferry agent source --config /etc/vmferry/source.yaml`;
+  vmferry agent source --config /etc/vmferry/source.yaml
+  vmferry agent dest --simulate web --simulate ./big.yaml`;
 
 export function addAgentCommand(program: Command, context: CommandContext): void {
   const command = program
@@ -55,6 +60,12 @@ export function addAgentCommand(program: Command, context: CommandContext): void
       new Option('--allow-guest <glob>', 'guests that peers may bring in; may be repeated (dest)').argParser(
         collected,
       ),
+    )
+    .addOption(
+      new Option(
+        '--simulate <guest>',
+        'simulated guest of this host, a name of the library or a guest file; may be repeated',
+      ).argParser(collected),
     )
     .addOption(new Option('--log-level <level>', 'how much to log').choices(logLevels));
   addStateDirOption(addConnectionOptions(command))
@@ -82,15 +93,19 @@ async function runAgent(
   };
   const listen = options.listen ?? file.listen ?? defaultListen(role);
   const allowGuests = options.allowGuest ?? file.allowGuests;
+  const simulated = await loadSimulated(options.simulate ?? [], options, settings, role);
   if (role === 'source') {
-    const agent = await context.agents.source(common);
+    const agent = await context.agents.source(common, simulated);
     await serveUntilTold(agent, { ...serveOptions(common, limits), listen, operations: agent }, context);
   } else {
-    const agent = await context.agents.dest({
-      ...common,
-      guests: file.guests,
-      ...(allowGuests === undefined ? {} : { allowGuests }),
-    });
+    const agent = await context.agents.dest(
+      {
+        ...common,
+        guests: file.guests,
+        ...(allowGuests === undefined ? {} : { allowGuests }),
+      },
+      simulated,
+    );
     const acceptMigration: ServeOptions['acceptMigration'] = (socket, peer) =>
       agent.acceptMigration(socket, peer);
     const serving = { ...serveOptions(common, limits), listen, operations: agent, acceptMigration };

@@ -22,6 +22,9 @@ Examples:
   From this host to another, where 'vmferry agent dest' runs:
     vmferry migrate qemu:/run/vm/web1.sock --to wss://host2:4447 --ca ca.crt --token-file token
 
+  A simulated guest, in a pipeline without any hypervisor (docs/memsim.md):
+    vmferry migrate sim:web --strategy hybrid --junit junit.xml
+
   Between two agents, at most 100 ms of downtime, over by ten minutes, for a script:
     vmferry migrate qemu:/run/vm/web1.sock --from wss://host1:4446 --to wss://host2:4447 \\
       --max-downtime 100ms --deadline 10m --json > report.json`;
@@ -67,6 +70,7 @@ export function addMigrateCommand(program: Command, context: CommandContext): vo
     .option('--guest-agent <socket>', 'socket of the guest agent on the source host, to learn addresses')
     .option('--keep-source', 'leave the source’s QEMU paused instead of ending it')
     .option('--json', 'print the report as one JSON object at the end, and nothing else')
+    .option('--junit <file>', 'write the report as a JUnit test result, for CI systems')
     .option('--events <file>', 'write every event to a file, one JSON object a line ("-": standard output)');
   addStateDirOption(addConnectionOptions(command))
     .addOption(

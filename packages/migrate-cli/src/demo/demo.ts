@@ -14,53 +14,70 @@ export interface DemoOptions {
   readonly io: CommandIo;
 }
 
-const NO_SIMULATION = 'The simulated guest, which needs nothing of this, comes in a later version.\n';
+/** What the two kinds of demo are made by. */
+export interface DemoParts {
+  /** The demo on real guests; undefined where there is none. */
+  readonly findQemu: () => Promise<QemuDemo | undefined>;
+  readonly simulate: RunDemo;
+}
+
+type RunDemo = QemuDemo['runQemuDemo'];
+
+const PARTS: DemoParts = {
+  findQemu: findQemuDemo,
+  // Loaded when it is needed: with it come both agents.
+  simulate: async (options) => (await import('./sim-demo.ts')).runSimulatedDemo(options),
+};
 
 /**
  * Gives the exit status: 0 all went well; 1 a move failed, or the guest was damaged; 2 nothing was begun;
- * 130 interrupted. `find` gives the demo on real guests.
+ * 130 interrupted.
  */
-export async function runDemo(
-  options: DemoOptions,
-  find: () => Promise<QemuDemo | undefined> = findQemuDemo,
-): Promise<number> {
+export async function runDemo(options: DemoOptions, parts: DemoParts = PARTS): Promise<number> {
   const { io, backend, report } = options;
-  if (backend === 'sim') {
-    await write(io.stderr, 'vmferry demo: the simulated guest comes in a later version.\n');
-    return 2;
+  const chosen = backend === 'sim' ? { run: parts.simulate } : await qemuDemo(io, parts);
+  if ('obstacle' in chosen) {
+    if (backend === 'qemu') {
+      await write(io.stderr, `vmferry demo: ${chosen.obstacle}`);
+      return 2;
+    }
+    await write(io.stderr, `${chosen.obstacle}Moving a simulated guest instead.\n`);
   }
-  const missing = await findMissing(io.env);
-  if (missing !== undefined) {
-    await write(
-      io.stderr,
-      `vmferry demo: real guests need what is not here: ${missing.programs.join(', ')}. As root, run:\n` +
-        `  apt-get install --no-install-recommends ${missing.packages.join(' ')}\n${NO_SIMULATION}`,
-    );
-    return 2;
-  }
-  const demo = await find();
-  if (demo === undefined) {
-    await write(
-      io.stderr,
-      "vmferry demo: the demo's guest comes with a checkout of vmferry: run `make demo` there.\n",
-    );
-    return 2;
-  }
-  const result = await runOnQemu(demo, io);
+  const result = await runToEnd('run' in chosen ? chosen.run : parts.simulate, io);
   if (result === 'interrupted') return 130;
   await write(io.stdout, renderResult(result));
   if (report !== undefined) await save(report, result);
   return isGood(result) ? 0 : 1;
 }
 
-async function runOnQemu(demo: QemuDemo, io: CommandIo): Promise<DemoResult | 'interrupted'> {
+/** The demo on real guests, or why it cannot be, with a line break at its end. */
+async function qemuDemo(
+  io: CommandIo,
+  { findQemu }: DemoParts,
+): Promise<{ readonly run: RunDemo } | { readonly obstacle: string }> {
+  const missing = await findMissing(io.env);
+  if (missing !== undefined) {
+    return {
+      obstacle:
+        `real guests need what is not here: ${missing.programs.join(', ')}. As root, run:\n` +
+        `  apt-get install --no-install-recommends ${missing.packages.join(' ')}\n`,
+    };
+  }
+  const demo = await findQemu();
+  if (demo) return { run: (options) => demo.runQemuDemo(options) };
+  return {
+    obstacle: "the demo's real guest comes with a checkout of vmferry: run `make demo` there.\n",
+  };
+}
+
+async function runToEnd(run: RunDemo, io: CommandIo): Promise<DemoResult | 'interrupted'> {
   const interrupt = new AbortController();
   const stopListening = onInterrupt(io.signals, (times) => {
     if (times === 1) io.stderr.write('taking the demo down\n');
     interrupt.abort();
   });
   try {
-    return await demo.runQemuDemo({
+    return await run({
       say: (line) => void io.stderr.write(`${line}\n`),
       signal: interrupt.signal,
     });

@@ -1,0 +1,167 @@
+/** Whatever fails before the commit, the guest runs on at the source and is whole; nothing is left behind. */
+import type { RunningMigration } from '@vmferry/agent-core/operations';
+import { GuestError } from '@vmferry/engine/errors';
+import type { MigrationEvent } from '@vmferry/engine/events';
+import type { MigrationReport } from '@vmferry/engine/report/report';
+import { afterEach, describe, expect, test } from 'vitest';
+import { follow, when } from '../migrate/agents.ts';
+import { definition, overriding, type Site, type Spoil, startSite, writesOn } from './support.ts';
+
+const sites: Site[] = [];
+afterEach(async () => {
+  for (const site of sites.splice(0)) await site.close();
+});
+
+const guest = definition({ content: { random: 1 }, workload: { kind: 'uniform', pagesPerSec: 2000 } });
+/** The guest's 24 MiB take six seconds: slow enough for whatever is to happen meanwhile. */
+const SLOW = { maxBandwidth: 4_000_000, compress: 'off' } as const;
+const strategies = ['precopy', 'postcopy'] as const;
+
+async function start(spoil: Spoil = {}): Promise<Site> {
+  const site = await startSite(guest, spoil);
+  sites.push(site);
+  return site;
+}
+
+const copying = (event: MigrationEvent): boolean => event.type === 'progress' && event.rawBytes > 1e6;
+
+async function underWay(migration: RunningMigration): Promise<void> {
+  await when(migration, copying);
+}
+
+/** It never stopped running there, or does again; it is whole, and can be moved by the next migration. */
+async function goesOnAtSource(site: Site, report: MigrationReport): Promise<void> {
+  expect(report.error).toMatchObject({ guestRunsOn: 'source', remedy: expect.stringMatching(/\S/) });
+  expect(site.source.running).toBe(true);
+  await writesOn(site.source, 200);
+  expect((await site.source.verify()).sound).toBe(true);
+  await expect.poll(() => site.there.machine('g')).toBeUndefined();
+}
+
+async function arrivesNextTime(site: Site): Promise<void> {
+  const { report } = await follow(site.migrate());
+  expect(report, JSON.stringify(report.error)).toMatchObject({ outcome: 'completed' });
+  expect(site.dest.running).toBe(true);
+}
+
+test('a migration that is cancelled among its rounds leaves the guest as it was', async () => {
+  const site = await start();
+  const migration = site.migrate({ strategy: 'precopy', ...SLOW });
+  await underWay(migration);
+  migration.cancel();
+  const { report } = await follow(migration);
+  expect(report).toMatchObject({ outcome: 'cancelled', error: { code: 'E_CANCELLED' } });
+  await goesOnAtSource(site, report);
+  await arrivesNextTime(site);
+});
+
+test('a link that is cut among the rounds leaves the guest as it was', async () => {
+  const site = await start();
+  const migration = site.migrate({ strategy: 'precopy', ...SLOW, to: site.agents.wire.url });
+  await underWay(migration);
+  site.agents.wire.cut();
+  const { report } = await follow(migration);
+  expect(report).toMatchObject({ outcome: 'failed', error: { code: 'E_LINK_LOST' } });
+  await goesOnAtSource(site, report);
+  await arrivesNextTime(site);
+});
+
+test('a destination agent that goes away leaves the guest as it was', async () => {
+  const site = await start();
+  const migration = site.migrate({ strategy: 'precopy', ...SLOW });
+  await underWay(migration);
+  await site.agents.closeDest();
+  const { report } = await follow(migration);
+  expect(report).toMatchObject({ outcome: 'failed', error: { code: 'E_LINK_LOST' } });
+  await goesOnAtSource(site, report);
+});
+
+test.each(strategies)('a destination that dies while it is filled by %s', async (strategy) => {
+  let reached: () => void = () => {};
+  const sealed = new Promise<void>((resolve) => {
+    reached = resolve;
+  });
+  const site = await start({
+    // It never gets ready, so that nothing is committed.
+    dest: (dest) =>
+      overriding(dest, {
+        ready: () => {
+          reached();
+          return dest.gone.then((error) => Promise.reject(error));
+        },
+      }),
+  });
+  const migration = site.migrate({ strategy, compress: 'off', maxDowntimeMs: 60_000 });
+  await sealed;
+  await site.dest.end('it was killed');
+  const { report } = await follow(migration);
+  expect(report).toMatchObject({ outcome: 'failed', error: { code: 'E_GUEST_GONE', side: 'dest' } });
+  expect(report.error?.message).toMatch(/the simulated guest g is gone: it was killed/);
+  await goesOnAtSource(site, report);
+});
+
+test.each(strategies)(
+  'a destination that cannot load the state in %s gives the guest back',
+  async (strategy) => {
+    let broken = true;
+    const site = await start({
+      dest: (dest) =>
+        overriding(dest, {
+          ready: async () => {
+            await dest.ready();
+            if (broken) throw new GuestError('E_GUEST_FAILED', 'a device does not fit', 'start it alike');
+          },
+        }),
+    });
+    await writesOn(site.source, 100);
+    const { report } = await follow(site.migrate({ strategy }));
+    expect(report).toMatchObject({
+      outcome: 'failed',
+      error: { code: 'E_GUEST_FAILED', side: 'dest', message: 'a device does not fit' },
+    });
+    await goesOnAtSource(site, report);
+    broken = false;
+    await arrivesNextTime(site);
+  },
+);
+
+test('a source that dies takes its guest with it, and says that it runs nowhere', async () => {
+  const site = await start();
+  const migration = site.migrate({ strategy: 'precopy', ...SLOW });
+  await underWay(migration);
+  await site.source.end('it was killed');
+  const { report } = await follow(migration);
+  expect(report).toMatchObject({
+    outcome: 'failed',
+    error: { code: 'E_GUEST_GONE', side: 'source', guestRunsOn: 'neither' },
+  });
+  await expect.poll(() => site.there.machine('g')).toBeUndefined();
+});
+
+test('a throttled guest that is not moved after all runs at its own speed again', async () => {
+  const site = await start();
+  const migration = site.migrate({ strategy: 'precopy', ...SLOW });
+  await underWay(migration);
+  site.source.throttle(99);
+  migration.cancel();
+  await follow(migration);
+  const since = performance.now();
+  await writesOn(site.source, 600);
+  // At a hundredth of its speed this would take half a minute.
+  expect(performance.now() - since).toBeLessThan(8_000);
+});
+
+describe('after the commit of a post-copy', () => {
+  test('a lost link leaves a guest that only an operator can finish, and the source never runs again', async () => {
+    const site = await start();
+    const migration = site.migrate({ strategy: 'postcopy', ...SLOW, to: site.agents.wire.url });
+    await when(migration, (event) => event.type === 'phase' && event.phase === 'postcopy');
+    site.agents.wire.cut();
+    const { report } = await follow(migration);
+    expect(report).toMatchObject({ outcome: 'attention' });
+    expect(report.error?.guestRunsOn).not.toBe('source');
+    expect(site.source.running).toBe(false);
+    // Its vCPUs stand at pages that do not come.
+    await expect.poll(() => site.dest.running).toBe(true);
+  });
+});
