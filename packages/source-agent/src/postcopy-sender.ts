@@ -11,19 +11,12 @@
  */
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { Backlog } from '@vmferry/engine/postcopy/backlog';
+import { bulkBudget } from '@vmferry/engine/postcopy/bulk-budget';
 import { Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import type { Carrier } from './carrier.ts';
 
-const LEAST_IN_FLIGHT = 64 * 1024;
-/**
- * More than this in the queues of a switch makes it drop packets, and a dropped answer to a fault, with
- * nothing sent behind it, waits for TCP's timer: a fifth of a second and more.
- */
-const MOST_IN_FLIGHT = 2 * 1024 * 1024;
 /** What is read from the hypervisor ahead of the link while no fault waits. */
 const READ_AHEAD = 1024 * 1024;
-/** None for such a time after a fault, then the budget doubles after each without one. */
-const QUIET_MS = 4;
 /** An answer that stays out this long (the page was on its way already) no longer holds up the bulk. */
 const ANSWER_MS = 50;
 
@@ -151,9 +144,7 @@ export class PostcopySender {
   }
 
   get #budget(): number {
-    const quietMs = performance.now() - this.#lastFaultAt;
-    if (quietMs < QUIET_MS) return 0;
-    return Math.min(MOST_IN_FLIGHT, LEAST_IN_FLIGHT * 2 ** Math.min(16, quietMs / QUIET_MS));
+    return bulkBudget(performance.now() - this.#lastFaultAt);
   }
 
   #express(batch: PageBatch, codec: 'none' | 'lz4' = 'none'): void {
