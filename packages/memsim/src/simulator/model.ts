@@ -87,8 +87,8 @@ export interface PostcopyFigures {
   readonly missingPages: number;
   /** Of those, pages that went out: each once. */
   readonly sentPages: number;
-  /** Pages that the guest wanted while any were missing, each once. */
-  readonly wantedPages: number;
+  /** Pages that the guest wrote while any were missing, each once: its working set. */
+  readonly touchedPages: number;
   readonly faults: number;
   /** Mean wait of a fault, in milliseconds. */
   readonly meanWaitMs: number;

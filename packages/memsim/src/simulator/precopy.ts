@@ -199,9 +199,11 @@ export class Rounds {
   #tickBefore(event: number): number {
     const { conductor, now, changedAt } = this.#migration;
     const every = conductor.sampleMs;
-    const next = this.#nextTick;
-    if (conductor.over || !(next < event)) return conductor.over ? Number.POSITIVE_INFINITY : next;
-    if (every < 100 || now - changedAt < 2 * every || !this.#codecSettled(now)) return next;
+    if (conductor.over || every === Number.POSITIVE_INFINITY) return Number.POSITIVE_INFINITY;
+    // Looks that fell into the reading of the dirty log are not made up for.
+    const late = Math.max(0, Math.ceil((now - this.#nextTick) / every));
+    const next = late === 0 ? this.#nextTick : this.#nextTick + late * every;
+    if (next >= event || every < 100 || now - changedAt < 2 * every || !this.#codecSettled(now)) return next;
     const last = next + Math.floor((event - 1e-6 - next) / every) * every;
     if (conductor.deadlineMs < last) {
       return Math.max(next, next + Math.ceil((conductor.deadlineMs - next) / every) * every);

@@ -12,7 +12,7 @@ const FAVOURED_STRETCHES = 48;
 /** Stretches in a part of memory that a workload treats apart, however small it is. */
 const LEAST_STRETCHES = 8;
 /** A window that moves is seen as so many stretches. */
-const WINDOW_STRETCHES = 4;
+const WINDOW_STRETCHES = 8;
 const MOST_STRETCHES = 4096;
 /** Each class of favour reaches so many times as far down the ranks as the one before. */
 const CLASS_RATIO = Math.SQRT2;

@@ -17,8 +17,11 @@ export interface Trace {
   readonly writes: Recording;
 }
 
+/** Without brands: a model has parts of pages. */
+type Plain<T> = T extends string ? T : T extends number ? number : { readonly [K in keyof T]: Plain<T[K]> };
+
 export type Workload =
-  | Exclude<SimpleWorkload, { kind: 'trace' }>
+  | Plain<Exclude<SimpleWorkload, { kind: 'trace' }>>
   | { readonly kind: 'trace'; readonly trace: Trace }
   | { readonly kind: 'phases'; readonly phases: readonly Phase[] }
   | { readonly kind: 'mix'; readonly parts: readonly Workload[] };

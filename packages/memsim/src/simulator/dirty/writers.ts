@@ -269,7 +269,7 @@ function moving(cells: Cells, options: Moving): Writer {
   const { region, pagesPerSec, windowPages, everySeconds, stepPages } = options;
   const [start, end] = stretchesOf(cells, region);
   const [from, to] = [cells.from[start]!, cells.from[end]!];
-  const writes = new Float64Array(end - start);
+  const spared = new Float64Array(end - start);
   /** Calls back with each stretch of the window and how many of its pages are in it. */
   const window = (t: number, each: (stretch: number, pages: number) => void): void => {
     const at = (Math.floor(t / everySeconds + 1e-9) * stepPages) % region.pages;
@@ -290,27 +290,28 @@ function moving(cells: Cells, options: Moving): Writer {
     spare: (a, b, untouched) => {
       if (b <= a) return;
       const moves = Math.floor(b / everySeconds) - Math.floor(a / everySeconds);
-      writes.fill(0);
       const perPage = pagesPerSec / Math.min(windowPages, region.pages);
-      const add = (at: number, seconds: number): void =>
+      spared.fill(1);
+      const pass = (at: number, seconds: number): void => {
+        const written = 1 - Math.exp(-perPage * seconds);
         window(at, (stretch, pages) => {
-          writes[stretch - start]! += (perPage * seconds * pages) / cells.pages[stretch]!;
+          spared[stretch - start]! *= 1 - (written * pages) / cells.pages[stretch]!;
         });
+      };
       if (moves * stepPages >= 3 * region.pages) {
         // Several times round: it has been everywhere about as long.
-        writes.fill((pagesPerSec * (b - a)) / region.pages);
+        spared.fill(Math.exp((-pagesPerSec * (b - a)) / region.pages));
       } else if (moves <= MOST_WINDOWS) {
         for (let at = a; at < b; ) {
           const next = Math.min(b, (Math.floor(at / everySeconds + 1e-9) + 1) * everySeconds);
-          add(at, next - at);
+          pass(at, next - at);
           at = next;
         }
       } else {
         const slice = (b - a) / MOST_WINDOWS;
-        for (let index = 0; index < MOST_WINDOWS; index += 1) add(a + (index + 0.5) * slice, slice);
+        for (let index = 0; index < MOST_WINDOWS; index += 1) pass(a + (index + 0.5) * slice, slice);
       }
-      for (let cell = from; cell < to; cell += 1)
-        untouched[cell]! *= Math.exp(-writes[cells.stretch[cell]! - start]!);
+      for (let cell = from; cell < to; cell += 1) untouched[cell]! *= spared[cells.stretch[cell]! - start]!;
     },
     access: (t, perSec) => {
       const perPage = pagesPerSec / Math.min(windowPages, region.pages);

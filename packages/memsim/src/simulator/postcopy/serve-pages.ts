@@ -71,11 +71,12 @@ class PageService {
   #accessUntil = Number.NEGATIVE_INFINITY;
   #faults = 0;
   #waitedMs = 0;
-  #wanted = 0;
+  readonly #beganTau: number;
   #sent = 0;
 
   constructor(migration: Migration, missing: Float64Array, codec: 'raw' | 'lz4') {
     this.#migration = migration;
+    this.#beganTau = migration.tau;
     this.#codec = codec;
     this.#perSec = migration.set.newSet();
     this.#random = seededRandom(migration.simulation.seed);
@@ -105,7 +106,7 @@ class PageService {
     return {
       missingPages: this.#missingAtFirst,
       sentPages: this.#sent,
-      wantedPages: this.#wanted,
+      touchedPages: migration.set.distinctPages(this.#beganTau, migration.tau),
       faults: Math.round(this.#faults),
       meanWaitMs: this.#faults > 0 ? this.#waitedMs / this.#faults : 0,
     };
@@ -247,9 +248,9 @@ class PageService {
   #serve(demand: Demand, faults: number, { waitMs }: FaultLoop): void {
     const seconds = faults / demand.faultsPerSec;
     if (demand.atRandom > 0) this.#serveRandom(demand.perSec, seconds);
-    for (const { walk, ahead, reach, faultsPerSec } of demand.walks) {
+    for (const { ahead, reach, faultsPerSec } of demand.walks) {
       const brought = faultsPerSec * seconds * Math.max(1, reach * ahead.density);
-      this.#wanted += this.#missing.takeFrom(ahead.stretch, brought) * walk.touched;
+      this.#missing.takeFrom(ahead.stretch, brought);
     }
     this.#faults += faults;
     this.#waitedMs += faults * waitMs;
@@ -276,7 +277,6 @@ class PageService {
         const count = cells.count[cell]!;
         if (share[cell]! <= 0 || count <= 0) continue;
         const own = Math.min(share[cell]!, (perSec[cell]! * share[cell]! * seconds) / count);
-        this.#wanted += own * count;
         this.#missing.take(cell, own + (share[cell]! - own) * beside);
       }
     }
