@@ -146,7 +146,7 @@ function simulationOf(
       name: guest.name,
       memoryBytes: sized.memory,
       vcpus: sized.vcpus,
-      content: sized.content,
+      content: { ...sized.content, textLeft: scenario.textLeft },
       workload: resolveWorkload(sized.workload, (path) => trace(path, sized)),
       ranSeconds: (scenario.ran ?? DEFAULT_RAN_MS) / 1000,
       dirtyLog: hypervisor.dirtyLog,

@@ -139,6 +139,12 @@ export const scenarioSchema = z
     source: sourceSchema.optional(),
     guest: guestSchema,
     memory: size.optional().meta({ description: "Instead of the guest's own." }),
+    textLeft: z
+      .number()
+      .min(0.01)
+      .max(1)
+      .optional()
+      .meta({ description: 'Share that LZ4 leaves of a page of text, where that was measured. 0.507.' }),
     ran: duration.optional().meta({ description: 'How long the guest ran before. 30s.' }),
     link: linkSchema,
     costs: costsSchema.default('vmferry'),

@@ -9,11 +9,12 @@ interface Packing {
   readonly bytesPerSec: number;
 }
 
-/** Measured with liblz4 on pages of the library's kinds, in blocks as the agent packs them. */
-const TEXT: Packing = { left: 0.52, bytesPerSec: 400e6 };
-const RANDOM: Packing = { left: 1.004, bytesPerSec: 8000e6 };
+/** Measured with liblz4 on pages of simulated guests, in blocks as the agent packs them. */
+const TEXT: Packing = { left: 0.507, bytesPerSec: 400e6 };
+const DUPLICATE: Packing = { left: 0.41, bytesPerSec: 450e6 };
+const RANDOM: Packing = { left: 1, bytesPerSec: 2000e6 };
 /** Zeroes that were written to: a little text, and zeroes. */
-const STAMPED: Packing = { left: 0.06, bytesPerSec: 2000e6 };
+const STAMPED: Packing = { left: 0.058, bytesPerSec: 2000e6 };
 
 /** Bytes of a page's entry in the list of its batch. */
 const ENTRY_BYTES = 1.25;
@@ -36,10 +37,18 @@ export function emptyLoad(): Load {
   return { rawPages: 0, zeroPages: 0, plainBytes: 0, packedBytes: 0, packMs: 0 };
 }
 
+/** What pages hold, and how far those of text pack where that was measured. */
+export interface Content extends ContentMix {
+  /** Share of its size that is left of a page of text. */
+  readonly textLeft?: number | undefined;
+}
+
 /** `written`: pages that the workload wrote since the guest began; `virgin`: the others. */
-export function loadOf(mix: ContentMix, written: number, virgin: number): Load {
+export function loadOf(mix: Content, written: number, virgin: number): Load {
   const load = emptyLoad();
-  addKind(load, virgin * (mix.text + mix.duplicate) + written * (mix.text + mix.duplicate), TEXT);
+  const text = mix.textLeft === undefined ? TEXT : { ...TEXT, left: mix.textLeft };
+  addKind(load, (virgin + written) * mix.text, text);
+  addKind(load, (virgin + written) * mix.duplicate, DUPLICATE);
   addKind(load, (virgin + written) * mix.random, RANDOM);
   addKind(load, written * mix.zero, STAMPED);
   load.zeroPages = virgin * mix.zero;

@@ -1,7 +1,7 @@
 /** What one simulated migration is made from, and what it comes to. */
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport } from '@vmferry/engine/report/report';
-import type { ContentMix } from '../guest-file/schema.ts';
+import type { Content } from './content.ts';
 import type { Costs } from './costs.ts';
 import type { Workload } from './dirty/regions.ts';
 import type { LinkChange, LinkConditions } from './link.ts';
@@ -32,7 +32,7 @@ export interface SimulatedGuest {
   readonly name: string;
   readonly memoryBytes: number;
   readonly vcpus: number;
-  readonly content: ContentMix;
+  readonly content: Content;
   readonly workload: Workload;
   /** How long it ran before, in seconds. */
   readonly ranSeconds: number;

@@ -27,7 +27,7 @@ function play(
   random: Random,
   write: Write,
 ): void {
-  if (to <= from || workload.kind === 'idle') return;
+  if (to <= from || workload.kind === 'idle' || workload.kind === 'scan') return;
   switch (workload.kind) {
     case 'mix':
       for (const part of workload.parts) play(part, memoryPages, from, to, random, write);
@@ -66,7 +66,7 @@ function play(
   }
 }
 
-type Simple = Exclude<Workload, { kind: 'idle' | 'mix' | 'phases' | 'trace' }>;
+type Simple = Exclude<Workload, { kind: 'idle' | 'scan' | 'mix' | 'phases' | 'trace' }>;
 
 function placeOf(workload: Simple, pages: number, random: Random): (n: number) => number {
   switch (workload.kind) {

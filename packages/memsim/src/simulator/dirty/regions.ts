@@ -23,6 +23,8 @@ type Plain<T> = T extends string ? T : T extends number ? number : { readonly [K
 export type Workload =
   | Plain<Exclude<SimpleWorkload, { kind: 'trace' }>>
   | { readonly kind: 'trace'; readonly trace: Trace }
+  /** Reads one page after the other, over and over. */
+  | { readonly kind: 'scan'; readonly readsPerSec: number; readonly region?: Region | undefined }
   | { readonly kind: 'phases'; readonly phases: readonly Phase[] }
   | { readonly kind: 'mix'; readonly parts: readonly Workload[] };
 

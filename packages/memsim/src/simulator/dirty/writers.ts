@@ -84,6 +84,10 @@ export function writerOf(workload: Workload, cells: Cells): Writer {
         bursts(cells, region, burstPages, everySeconds),
       ]);
     }
+    case 'scan': {
+      const { walks } = sequential(cells, regionOf(workload, cells.memoryPages), workload.readsPerSec);
+      return { ...STILL, walks };
+    }
     case 'trace':
       return recorded(cells, workload.trace);
     case 'phases':
