@@ -23,11 +23,17 @@ export function calibrate(report: MigrationReport): Calibration {
   const rawInRounds = Math.max(1, roundPages * rawShare);
   const scanUs = DEFAULT_COSTS.scanPageUs;
   const pageUs = Math.max(0.1, (roundsMs * 1000 - roundPages * scanUs) / rawInRounds);
-  // The last pages at the rounds' speed; what is left of the stop is not theirs.
+  const left = wireBytes / Math.max(1, pages.raw * PAGE_BYTES);
+  // The last pages, and those that were on their way, at the rounds' speed; what is left of the stop is not theirs.
+  const { bufferedBytes, inFlightBytes } = DEFAULT_COSTS;
+  const onTheirWay = Math.min(
+    rawInRounds,
+    (bufferedBytes + inFlightBytes / Math.max(0.01, left)) / PAGE_BYTES,
+  );
   const lastPages = Math.max(0, all - roundPages) * rawShare;
-  const stopMs = Math.max(0, downtime.finalPagesMs - (lastPages * pageUs) / 1000);
+  const stopMs = Math.max(0, downtime.finalPagesMs - ((lastPages + onTheirWay) * pageUs) / 1000);
   return {
-    left: wireBytes / Math.max(1, pages.raw * PAGE_BYTES),
+    left,
     zero: pages.zero / Math.max(1, all),
     costs: {
       ...DEFAULT_COSTS,
@@ -37,8 +43,6 @@ export function calibrate(report: MigrationReport): Calibration {
       // One job at a time is what the rounds' speed was measured with.
       packCores: Number.POSITIVE_INFINITY,
       stopMs,
-      // Part of what the stop took.
-      bufferedBytes: 0,
       loadStateMs: downtime.deviceStateMs,
       commitMs: downtime.commitMs,
       resumeMs: downtime.resumeMs,

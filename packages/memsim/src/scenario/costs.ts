@@ -14,6 +14,7 @@ const NONE: Costs = {
   roundMsPerGiB: 0,
   stopMs: 0,
   bufferedBytes: 0,
+  inFlightBytes: 0,
   deviceStateBytes: 0,
   loadStateMs: 0,
   commitMs: 0,

@@ -51,6 +51,11 @@ const costsSchema = z
         .min(0)
         .max(2 ** 40)
         .optional(),
+      inFlightBytes: z
+        .number()
+        .min(0)
+        .max(2 ** 40)
+        .optional(),
       deviceStateBytes: z
         .number()
         .min(0)

@@ -15,8 +15,12 @@ export interface Costs {
   readonly roundMsPerGiB: number;
   /** From the decision to the guest's standing still. */
   readonly stopMs: number;
-  /** Bytes of pages that are between the hypervisors when the guest stops. */
+  /**
+   * What waits for the link when the guest stops, in bytes of pages: three batches, which the agent packs ahead.
+   * And what is on its way at most, in bytes on the wire.
+   */
   readonly bufferedBytes: number;
+  readonly inFlightBytes: number;
   readonly deviceStateBytes: number;
   readonly loadStateMs: number;
   /** Journals of both hosts, besides the network's round trips. */
@@ -38,7 +42,8 @@ export const DEFAULT_COSTS: Costs = {
   roundMs: 2,
   roundMsPerGiB: 0.3,
   stopMs: 5,
-  bufferedBytes: 4 * 1024 * 1024,
+  bufferedBytes: 6 * 1024 * 1024,
+  inFlightBytes: 2 * 1024 * 1024,
   deviceStateBytes: 400_000,
   loadStateMs: 20,
   commitMs: 4,

@@ -40,6 +40,8 @@ export class Migration {
   faults = 0;
   /** When the speed of things changed last. */
   changedAt = 0;
+  /** Content bytes that had been sent when the last round began, and the one before. */
+  #contentAt: readonly [number, number] = [0, 0];
   #guestSpeed = 1;
   readonly #virgin: Float64Array;
   #series: SeriesPoint[] = [];
@@ -142,10 +144,16 @@ export class Migration {
       now: millis(this.now),
       dirtyBytesPerSec: bytesPerSec(dirtyRate),
     });
+    this.#contentAt = [this.delivered.contentBytes, this.#contentAt[0]];
     this.point(0);
     this.point(remainingBytes);
     // The next round has a load of its own.
     this.changed();
+  }
+
+  /** Content bytes of the last round and of this one: no more than these can be on their way. */
+  get recentBytes(): number {
+    return this.delivered.contentBytes - this.#contentAt[1];
   }
 
   decided(what: string, why: string): void {

@@ -2,9 +2,9 @@
  * The rounds: each sends what the one before left dirty, while the policy looks on. In the time between two events
  * (a look of the policy, a change of the link, the round's end) everything goes at one speed, so only events cost.
  */
-import { type CodecState, decideCodec, startCodec } from '@vmferry/engine/policy/codec';
 import type { SteeringAction } from '@vmferry/engine/policy/steering';
 import { bytes, bytesPerSec, millis, PAGE_BYTES, round } from '@vmferry/engine/units';
+import type { CodecChoice } from './codec-choice.ts';
 import { type Load, loadOf, scaled } from './content.ts';
 import { measure } from './dirty/cells.ts';
 import type { Migration } from './migration.ts';
@@ -13,8 +13,6 @@ import type { Migration } from './migration.ts';
 const SLICES = 32;
 /** A link that carries nothing for this long is gone. */
 const PATIENCE_MS = 3_600_000;
-/** A codec that was kept for so long under the same conditions stays. */
-const SETTLED_MS = 3000;
 
 export type RoundsEnd =
   /** The guest stops, with these pages to send. */
@@ -27,26 +25,19 @@ type Told = 'go-on' | 'switchover' | 'start-postcopy' | { readonly abort: string
 
 export class Rounds {
   readonly #migration: Migration;
+  readonly #codecs: CodecChoice;
   readonly #dirtySince: Float64Array;
   #toSend: Float64Array;
   #round = 1;
   #dirtyRate = 0;
-  #codec: CodecState = startCodec('lz4');
-  #codecSeen = { at: 0, contentBytes: 0, wireBytes: 0 };
   #nextTick: number;
 
-  constructor(migration: Migration) {
+  constructor(migration: Migration, codecs: CodecChoice) {
     this.#migration = migration;
+    this.#codecs = codecs;
     this.#toSend = migration.set.newSet().fill(1);
     this.#dirtySince = migration.set.newSet();
     this.#nextTick = migration.now + migration.conductor.sampleMs;
-    this.#codecSeen = { at: migration.now, contentBytes: 0, wireBytes: 0 };
-  }
-
-  get codec(): 'raw' | 'lz4' {
-    const { compress } = this.#migration.simulation.request;
-    if (compress === 'off') return 'raw';
-    return compress === 'auto' ? this.#codec.codec : 'lz4';
   }
 
   run(): RoundsEnd {
@@ -166,7 +157,7 @@ export class Rounds {
     let done = 0;
     let deadMs = 0;
     while (done < 1) {
-      const speed = migration.speedOf(load, this.codec);
+      const speed = migration.speedOf(load, this.#codecs.codec);
       const change = migration.link.nextChange(migration.now);
       const endAt =
         speed.tookMs === Number.POSITIVE_INFINITY ? speed.tookMs : migration.now + speed.tookMs * (1 - done);
@@ -179,7 +170,7 @@ export class Rounds {
         if (deadMs > PATIENCE_MS) return 'link-dead';
       }
       const share = until === endAt ? 1 - done : passed / speed.tookMs;
-      migration.sent(scaled(load, share), this.codec);
+      migration.sent(scaled(load, share), this.#codecs.codec);
       migration.pass(passed);
       done = until === endAt ? 1 : done + share;
       if (until !== tickAt) continue;
@@ -203,7 +194,8 @@ export class Rounds {
     // Looks that fell into the reading of the dirty log are not made up for.
     const late = Math.max(0, Math.ceil((now - this.#nextTick) / every));
     const next = late === 0 ? this.#nextTick : this.#nextTick + late * every;
-    if (next >= event || every < 100 || now - changedAt < 2 * every || !this.#codecSettled(now)) return next;
+    if (next >= event || every < 100 || now - changedAt < 2 * every || !this.#codecs.settled(now, changedAt))
+      return next;
     const last = next + Math.floor((event - 1e-6 - next) / every) * every;
     if (conductor.deadlineMs < last) {
       return Math.max(next, next + Math.ceil((conductor.deadlineMs - next) / every) * every);
@@ -211,37 +203,10 @@ export class Rounds {
     return Number.isFinite(last) ? Math.max(next, last) : next;
   }
 
-  #codecSettled(now: number): boolean {
-    if (this.#migration.simulation.request.compress !== 'auto') return true;
-    const { since, holdMs } = this.#codec;
-    return (
-      since !== null &&
-      now - since > Math.max(holdMs, 0) + SETTLED_MS &&
-      now - this.#migration.changedAt > SETTLED_MS
-    );
-  }
-
   #look(remainingBytes: number, congested: boolean): Told {
-    const { conductor, now, delivered, wireBytes, simulation } = this.#migration;
-    if (simulation.request.compress === 'auto') {
-      const content = delivered.contentBytes - this.#codecSeen.contentBytes;
-      const wire = wireBytes - this.#codecSeen.wireBytes;
-      const passedMs = Math.max(1, now - this.#codecSeen.at);
-      this.#codecSeen = { at: now, contentBytes: delivered.contentBytes, wireBytes };
-      if (content > 0) {
-        const before = this.#codec.codec;
-        this.#codec = decideCodec(
-          this.#codec,
-          {
-            blockedShare: congested ? 1 : 0,
-            guestBytesPerSec: (content * 1000) / passedMs,
-            ...(before === 'lz4' && wire > 0 ? { ratio: content / wire } : {}),
-          },
-          millis(now),
-        ).state;
-        if (this.#codec.codec !== before) this.#migration.changed();
-      }
-    }
+    const { conductor, now, delivered, wireBytes } = this.#migration;
+    const totals = { contentBytes: delivered.contentBytes, wireBytes };
+    if (this.#codecs.look(congested, totals, now)) this.#migration.changed();
     this.#migration.point(remainingBytes);
     return this.#carryOut(conductor.sample(this.#seen(remainingBytes), delivered, millis(now)));
   }

@@ -7,6 +7,7 @@
 import type { ErrorReport } from '@vmferry/engine/errors';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import { millis, PAGE_BYTES } from '@vmferry/engine/units';
+import { CodecChoice } from './codec-choice.ts';
 import { loadOf } from './content.ts';
 import { Migration } from './migration.ts';
 import type { Simulation, SimulationResult } from './model.ts';
@@ -20,17 +21,17 @@ export function simulate(simulation: Simulation): SimulationResult {
     migration.now = 0;
     return resultOf(migration, 'refused', refused);
   }
-  const rounds = new Rounds(migration);
-  const end = rounds.run();
+  const codecs = new CodecChoice(simulation.request.compress, migration.now);
+  const end = new Rounds(migration, codecs).run();
   switch (end.type) {
     case 'abort':
       return resultOf(migration, 'failed', errorOf('E_STALLED', end.why, 'precopy'));
     case 'link-dead':
       return resultOf(migration, 'failed', LINK_DEAD);
     case 'stop':
-      return stopAndCopy(migration, end, rounds.codec);
+      return stopAndCopy(migration, end, codecs.codec);
     case 'postcopy':
-      return moveFirst(migration, end.dirty, rounds.codec);
+      return moveFirst(migration, end.dirty, codecs);
   }
 }
 
@@ -55,7 +56,10 @@ function stopAndCopy(
   migration.sent(rest, codec);
   // What is between the hypervisors was paid for by the round that it belongs to, and is still on its way.
   migration.stand(
-    speed.tookMs + restSpeed.tookMs + drainMs(migration, codec) + link.roundTripMs(migration.now) / 2,
+    speed.tookMs +
+      restSpeed.tookMs +
+      drainMs(migration, codec, migration.recentBytes) +
+      link.roundTripMs(migration.now) / 2,
   );
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
   handOver(migration, beganAt, rate);
@@ -65,16 +69,19 @@ function stopAndCopy(
 }
 
 /** The guest moves, its memory follows. */
-function moveFirst(migration: Migration, missing: Float64Array, codec: 'raw' | 'lz4'): SimulationResult {
+function moveFirst(migration: Migration, missing: Float64Array, codecs: CodecChoice): SimulationResult {
+  const { codec } = codecs;
   const { costs, link, builder } = migration;
   const beganAt = migration.now - costs.stopMs;
   const rate = link.rate(migration.now, migration.conductor.rateLimit);
   if (rate === 0) return resultOf(migration, 'failed', LINK_DEAD);
   builder.stopped();
-  migration.stand(drainMs(migration, codec) + link.roundTripMs(migration.now) / 2);
+  // Post-copy from the start: its first pages fill the buffers before the hypervisor gets to stop the guest.
+  const sent = migration.recentBytes === 0 ? Number.POSITIVE_INFINITY : migration.recentBytes;
+  migration.stand(drainMs(migration, codec, sent) + link.roundTripMs(migration.now) / 2);
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
   handOver(migration, beganAt, rate);
-  const figures = servePages(migration, missing, codec);
+  const figures = servePages(migration, missing, codecs);
   if (figures === 'link-dead') {
     const error = { ...LINK_DEAD, phase: 'postcopy', guestRunsOn: 'dest' } as const;
     return resultOf(migration, 'attention', error);
@@ -83,11 +90,12 @@ function moveFirst(migration: Migration, missing: Float64Array, codec: 'raw' | '
   return { ...resultOf(migration, 'completed', null), postcopy: figures };
 }
 
-/** What hypervisors and agents hold when the guest stops must arrive first. */
-function drainMs(migration: Migration, codec: 'raw' | 'lz4'): number {
-  const sentBytes = Math.min(migration.costs.bufferedBytes, migration.delivered.contentBytes);
-  const packed = loadOf(migration.simulation.guest.content, 0, sentBytes / PAGE_BYTES);
-  return migration.speedOf(packed, codec).tookMs;
+/** What is packed ahead and what is on its way when the guest stops must arrive first; no more than was there to send. */
+function drainMs(migration: Migration, codec: 'raw' | 'lz4', sentBytes: number): number {
+  const { costs, simulation, link, conductor, now } = migration;
+  const waiting = loadOf(simulation.guest.content, 0, Math.min(costs.bufferedBytes, sentBytes) / PAGE_BYTES);
+  const rate = link.rate(now, conductor.rateLimit);
+  return migration.speedOf(waiting, codec).tookMs + (Math.min(costs.inFlightBytes, sentBytes) * 1000) / rate;
 }
 
 function handOver(migration: Migration, stoppedAt: number, rate: number): void {

@@ -7,6 +7,7 @@
  */
 import { Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import { blockIndex, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
+import { type CodecChoice, LOOK_MS } from '../codec-choice.ts';
 import { type Load, loadOf, scaled } from '../content.ts';
 import type { Walk } from '../dirty/writers.ts';
 import type { Migration } from '../migration.ts';
@@ -53,15 +54,16 @@ interface Pace {
 export function servePages(
   migration: Migration,
   missing: Float64Array,
-  codec: 'raw' | 'lz4',
+  codecs: CodecChoice,
 ): PostcopyFigures | 'link-dead' {
-  return new PageService(migration, missing, codec).run();
+  return new PageService(migration, missing, codecs).run();
 }
 
 class PageService {
   readonly #migration: Migration;
   readonly #missing: MissingPages;
-  readonly #codec: 'raw' | 'lz4';
+  readonly #codecs: CodecChoice;
+  #nextLook: number;
   readonly #random: Random;
   /** What an average missing page weighs. */
   readonly #page: Load;
@@ -74,10 +76,11 @@ class PageService {
   readonly #beganTau: number;
   #sent = 0;
 
-  constructor(migration: Migration, missing: Float64Array, codec: 'raw' | 'lz4') {
+  constructor(migration: Migration, missing: Float64Array, codecs: CodecChoice) {
     this.#migration = migration;
     this.#beganTau = migration.tau;
-    this.#codec = codec;
+    this.#codecs = codecs;
+    this.#nextLook = migration.now + LOOK_MS;
     this.#perSec = migration.set.newSet();
     this.#random = seededRandom(migration.simulation.seed);
     const written = migration.writtenOf(missing);
@@ -101,7 +104,7 @@ class PageService {
       if (!this.#step()) return 'link-dead';
     }
     // Fractions of a page.
-    this.#send(this.#missing.takeNext(Number.POSITIVE_INFINITY));
+    this.#send(this.#missing.takeNext(Number.POSITIVE_INFINITY), this.#codecs.codec);
     migration.point(0);
     return {
       missingPages: this.#missingAtFirst,
@@ -115,7 +118,8 @@ class PageService {
   /** False when the link carries nothing and never will. */
   #step(): boolean {
     const migration = this.#migration;
-    const { tookMs: pageMs } = migration.speedOf(this.#page, this.#codec);
+    const { tookMs: pageMs } = migration.speedOf(this.#page, this.#alongCodec);
+    const { tookMs: bulkMs } = migration.speedOf(this.#page, this.#codecs.codec);
     const change = migration.link.nextChange(migration.now);
     if (pageMs === Number.POSITIVE_INFINITY) {
       if (change === Number.POSITIVE_INFINITY) return false;
@@ -123,17 +127,31 @@ class PageService {
       return true;
     }
     const demand = this.#demand(pageMs);
-    const pace = this.#pace(demand, pageMs);
+    const pace = this.#pace(demand, pageMs, bulkMs);
     const tookMs = this.#stepMs(demand, pace, change - migration.now);
     const faults = pace.loop.faultsPerMs * tookMs;
     const before = this.#missing.total;
     if (faults > 0) this.#serve(demand, faults, pace.loop);
-    this.#missing.takeNext(pace.backgroundPerMs * tookMs);
-    this.#send(before - this.#missing.total);
+    this.#send(before - this.#missing.total, this.#alongCodec);
+    this.#send(this.#missing.takeNext(pace.backgroundPerMs * tookMs), this.#codecs.codec);
     migration.now += tookMs;
     migration.tau += (tookMs / 1000) * pace.loop.running;
     migration.point(this.#missing.total * PAGE_BYTES);
+    this.#lookAtCodec();
     return true;
+  }
+
+  /** What comes along with a fault is always packed. */
+  get #alongCodec(): 'raw' | 'lz4' {
+    return this.#migration.simulation.postcopy.prepaging === 'around' ? 'lz4' : this.#codecs.codec;
+  }
+
+  /** So little of the background is on its way at a time that frames never wait for the link's window. */
+  #lookAtCodec(): void {
+    const { now, delivered, wireBytes } = this.#migration;
+    if (now < this.#nextLook) return;
+    this.#nextLook = now + LOOK_MS;
+    this.#codecs.look(false, { contentBytes: delivered.contentBytes, wireBytes }, now);
   }
 
   /** How often the guest would fault if it never had to wait. */
@@ -188,7 +206,7 @@ class PageService {
     return link.roundTripMs(now) + costs.faultMs + pageMs + queuedMs;
   }
 
-  #pace(demand: Demand, pageMs: number): Pace {
+  #pace(demand: Demand, pageMs: number, bulkMs: number): Pace {
     const { simulation, link, now } = this.#migration;
     const around = simulation.postcopy.prepaging === 'around';
     const broughtPages = this.#broughtPages(demand);
@@ -198,9 +216,10 @@ class PageService {
       aloneMs: this.#aloneMs(pageMs),
       serviceMs: pageMs * (around ? broughtPages : 1),
     });
-    const free = Math.max(0, 1 / pageMs - loop.faultsPerMs * broughtPages);
-    const needed = (this.#page.plainBytes / pageMs) * (link.roundTripMs(now) + TAKEN_MS);
-    const paced = around ? backgroundShare(loop.faultsPerMs, Math.max(1, needed)) / pageMs : free;
+    // What is left of the time goes to the background.
+    const free = Math.max(0, 1 - loop.faultsPerMs * broughtPages * pageMs) / bulkMs;
+    const needed = (this.#page.plainBytes / bulkMs) * (link.roundTripMs(now) + TAKEN_MS);
+    const paced = around ? backgroundShare(loop.faultsPerMs, Math.max(1, needed)) / bulkMs : free;
     return { pageMs, broughtPages, loop, backgroundPerMs: Math.min(free, paced) };
   }
 
@@ -282,10 +301,10 @@ class PageService {
     }
   }
 
-  #send(count: number): void {
+  #send(count: number, codec: 'raw' | 'lz4'): void {
     if (count <= 0) return;
     this.#sent += count;
-    this.#migration.sent(scaled(this.#page, count), this.#codec);
+    this.#migration.sent(scaled(this.#page, count), codec);
   }
 }
 
