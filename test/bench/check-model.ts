@@ -74,6 +74,7 @@ async function compare(
   if (measured.outcome !== 'completed')
     throw new Error(`${peer.name} by ${strategy} at ${rate}: ${measured.error?.message}`);
   const { report } = simulate(simulationOf(peer, calibration, strategy, rate));
+  for (const note of measured.notes) console.error(`  ${note}`);
   for (const row of checkPrediction(measured, report)) {
     rows.push({ peer: peer.name, strategy, rate, ...row });
     const words = `${row.figure} ${Math.round(row.measured)}, predicted ${Math.round(row.predicted)}`;
