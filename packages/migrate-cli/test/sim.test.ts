@@ -71,7 +71,9 @@ describe('vmferry sim', () => {
     const { status, stdout } = await vmferry('sim', path('hog.yaml'), '--compare');
     expect(status).toBe(0);
     expect(stdout).toMatch(/^precopy +failed/m);
-    expect(stdout).toMatch(/^hybrid: precopy: its rounds do not converge\. Rounds first leave fewer faults\.$/m);
+    expect(stdout).toMatch(
+      /^hybrid: precopy: its rounds do not converge\. Rounds first leave fewer faults\.$/m,
+    );
     const json = JSON.parse((await vmferry('sim', path('hog.yaml'), '--compare', '--json')).stdout);
     expect(json.recommended.strategy).toBe('hybrid');
     expect(json.strategies.map(({ strategy }: { strategy: string }) => strategy)).toEqual([
