@@ -9,7 +9,7 @@ import { type Load, loadOf, scaled } from './content.ts';
 import { measure } from './dirty/cells.ts';
 import type { Migration } from './migration.ts';
 
-/** A round whose pages may be skipped is looked at in so many parts. */
+/** Where it matters when a page has its turn, a round is looked at in so many parts. */
 const SLICES = 32;
 /** A link that carries nothing for this long is gone. */
 const PATIENCE_MS = 3_600_000;
@@ -26,7 +26,10 @@ type Told = 'go-on' | 'switchover' | 'start-postcopy' | { readonly abort: string
 export class Rounds {
   readonly #migration: Migration;
   readonly #codecs: CodecChoice;
+  /** For what is looked up on the way. */
   readonly #dirtySince: Float64Array;
+  /** When each slice was sent, in the workload's time. */
+  readonly #sliceTaus = new Float64Array(SLICES);
   #toSend: Float64Array;
   #round = 1;
   #dirtyRate = 0;
@@ -56,7 +59,7 @@ export class Rounds {
     const { simulation, costs, conductor } = migration;
     const beganAt = migration.now;
     const beganTau = migration.tau;
-    const sent = simulation.guest.dirtyLog === 'round' ? this.#all() : this.#skipping();
+    const sent = simulation.guest.dirtyLog === 'round' ? this.#all() : this.#inSlices();
     if (sent === 'link-dead') return { type: 'link-dead' };
     if (sent.told !== 'go-on') return this.#end(sent.told, sent.share, beganTau);
     migration.pass(costs.roundMs + (costs.roundMsPerGiB * simulation.guest.memoryBytes) / 2 ** 30);
@@ -80,61 +83,49 @@ export class Rounds {
     return this.#send(this.#loadOf(this.#toSend), measure(this.#migration.set.cells, this.#toSend), 0, 1);
   }
 
-  /** Sends part after part, leaving out what was written since the round began. */
-  #skipping(): { readonly told: Told; readonly share: number } | 'link-dead' {
+  /** Sends slice after slice, because it matters when a page has its turn. */
+  #inSlices(): { readonly told: Told; readonly share: number } | 'link-dead' {
     const { set, simulation } = this.#migration;
-    const { cells } = set;
+    const skips = simulation.guest.dirtyLog === 'skip';
     const beganTau = this.#migration.tau;
-    const stretches = cells.first.length;
-    const kept = new Float64Array(this.#toSend.length);
     const part = set.newSet();
-    const again = simulation.guest.dirtyLog === 'send' ? set.newSet() : undefined;
-    const total = measure(cells, this.#toSend);
+    const total = measure(set.cells, this.#toSend);
     for (let slice = 0; slice < SLICES; slice += 1) {
-      const from = cells.from[Math.floor((stretches * slice) / SLICES)]!;
-      const to = cells.from[Math.floor((stretches * (slice + 1)) / SLICES)]!;
-      if (from === to) continue;
-      set.dirtied(beganTau, this.#migration.tau, this.#dirtySince);
-      part.fill(0);
-      for (let cell = from; cell < to; cell += 1) {
-        // Written before its turn: left out, or sent as it is now, which is all the same to the log.
-        const left = again ? 1 : 1 - this.#dirtySince[cell]!;
-        part[cell] = this.#toSend[cell]! * left;
-        kept[cell] = part[cell]!;
-      }
+      const [from, to] = this.#cellsOf(slice);
       const sliceTau = this.#migration.tau;
+      part.fill(0);
+      if (skips) set.dirtied(beganTau, sliceTau, this.#dirtySince);
+      for (let cell = from; cell < to; cell += 1)
+        part[cell] = this.#toSend[cell]! * (skips ? 1 - this.#dirtySince[cell]! : 1);
       const sent = this.#send(this.#loadOf(part), total, slice / SLICES, (slice + 1) / SLICES);
       if (sent === 'link-dead' || sent.told !== 'go-on') return sent;
-      if (again) this.#sendTaus.fill((sliceTau + this.#migration.tau) / 2, from, to);
+      this.#sliceTaus[slice] = (sliceTau + this.#migration.tau) / 2;
     }
     return { told: 'go-on', share: 1 };
   }
 
-  /** When each cell was sent, in the workload's time; for a log that forgets pages as they are sent. */
-  get #sendTaus(): Float64Array {
-    this.#sentAt ??= this.#migration.set.newSet();
-    return this.#sentAt;
-  }
-
-  #sentAt: Float64Array | undefined;
-
   /** Pages that are dirty at the end of a round that began at `beganTau`. */
   #dirtyAfter(beganTau: number): Float64Array {
     const { set, simulation, tau } = this.#migration;
-    const whole = set.dirtied(beganTau, tau);
-    if (simulation.guest.dirtyLog !== 'send') return whole;
+    const dirty = set.dirtied(beganTau, tau);
+    if (simulation.guest.dirtyLog !== 'send') return dirty;
     // What was sent in this round counts from when it was sent on.
-    const sent = this.#toSend;
     for (let slice = 0; slice < SLICES; slice += 1) {
-      const from = set.cells.from[Math.floor((set.cells.first.length * slice) / SLICES)]!;
-      const to = set.cells.from[Math.floor((set.cells.first.length * (slice + 1)) / SLICES)]!;
-      if (from === to) continue;
-      set.dirtied(this.#sendTaus[from]!, tau, this.#dirtySince);
+      const [from, to] = this.#cellsOf(slice);
+      set.dirtied(this.#sliceTaus[slice]!, tau, this.#dirtySince);
       for (let cell = from; cell < to; cell += 1) {
-        whole[cell] = sent[cell]! * this.#dirtySince[cell]! + (1 - sent[cell]!) * whole[cell]!;
+        const sent = this.#toSend[cell]!;
+        dirty[cell] = sent * this.#dirtySince[cell]! + (1 - sent) * dirty[cell]!;
       }
     }
-    return whole;
+    return dirty;
+  }
+
+  /** The cells of one slice of memory: the first, and the one after the last. */
+  #cellsOf(slice: number): readonly [number, number] {
+    const { from, first } = this.#migration.set.cells;
+    const edge = (number: number): number => from[Math.floor((first.length * number) / SLICES)]!;
+    return [edge(slice), edge(slice + 1)];
   }
 
   #loadOf(pages: Float64Array): Load {
