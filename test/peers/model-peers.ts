@@ -1,18 +1,20 @@
 /** Guests whose migrations the simulator predicts, and how each looks in its eyes. */
 import { existsSync } from 'node:fs';
-import type { ChosenStrategy } from '@vmferry/engine/options';
+import type { ChosenStrategy, MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import type { Calibration } from '@vmferry/memsim/forecast/calibrate';
 import type { SimulatedGuest } from '@vmferry/memsim/simulator/model';
 import { BENCH_GUEST } from '../guest/linux.ts';
 import { runVmferryMigration } from './vmferry-migration.ts';
 
+export type Compress = MigrateRequest['compress'];
+
 export interface ModelPeer {
   readonly name: string;
-  /** By vmferry, between two hosts; `rate` as `tc` writes it, undefined leaves the link unshaped. */
-  migrate(strategy: ChosenStrategy, rate: string | undefined): Promise<MigrationReport>;
+  /** By vmferry, between two hosts; `rate` as `tc` writes it. */
+  migrate(strategy: ChosenStrategy, rate: string, compress: Compress): Promise<MigrationReport>;
   /** The same by pre-copy on an unshaped link, with a guest that rests as far as it can: to measure the hosts. */
-  calibrationRun(): Promise<MigrationReport>;
+  calibrationRun(compress: Compress): Promise<MigrationReport>;
   /** The guest in the simulator's words, with what the calibration told of its memory. */
   guest(calibration: Calibration): SimulatedGuest;
 }
@@ -26,13 +28,14 @@ export function qemuPeer(): ModelPeer | undefined {
   const { memoryMiB, fillMiB, workingSetMiB, dirtyMBps, checkMBps } = BENCH_GUEST;
   return {
     name: 'QEMU',
-    migrate: async (strategy, rate) =>
-      (await runVmferryMigration({ strategy, ...(rate === undefined ? {} : { rate }) })).report,
-    calibrationRun: async () =>
+    migrate: async (strategy, rate, compress) =>
+      (await runVmferryMigration({ strategy, rate, args: ['--compress', compress] })).report,
+    calibrationRun: async (compress) =>
       (
         await runVmferryMigration({
           strategy: 'precopy',
           guest: { ...BENCH_GUEST, workingSetMiB: 1, dirtyMBps: 1 },
+          args: ['--compress', compress],
         })
       ).report,
     guest: ({ zero, left }) => ({
@@ -40,7 +43,7 @@ export function qemuPeer(): ModelPeer | undefined {
       memoryBytes: memoryMiB * 2 ** 20,
       vcpus: 1,
       // Whatever is no page of zeroes packs as the calibration's pages did on average.
-      content: { zero, text: 1 - zero, random: 0, duplicate: 0, textLeft: left },
+      content: { zero, text: 1 - zero, random: 0, duplicate: 0, textLeft: left, writtenLeft: left },
       workload: {
         kind: 'mix',
         parts: [

@@ -1,7 +1,8 @@
 /** What is known of a guest and a link by measurement, as a simulation. */
 import type { GuestDescription } from '@vmferry/engine/guest';
 import { PAGE_BYTES } from '@vmferry/engine/units';
-import { type ContentMix, DEFAULT_CONTENT } from '../guest-file/schema.ts';
+import { DEFAULT_CONTENT } from '../guest-file/schema.ts';
+import type { Content } from '../simulator/content.ts';
 import { DEFAULT_COSTS } from '../simulator/costs.ts';
 import type { Workload } from '../simulator/dirty/regions.ts';
 import type { Simulation } from '../simulator/model.ts';
@@ -16,9 +17,11 @@ export interface Measured {
   readonly bytesPerSec: number;
   readonly postcopyObstacle: string | undefined;
   /** What memory holds, where that is known. */
-  readonly content?: ContentMix;
+  readonly content?: Content;
 }
 
+/** A guest of which nothing is known: its zeroes lie where it does not write. */
+const UNKNOWN_CONTENT: Content = { ...DEFAULT_CONTENT, writtenLeft: 0.65 };
 /** The share of a line that is payload: what was measured is payload. */
 const PAYLOAD_SHARE = 1448 / 1514;
 const WINDOW_BYTES = 16 * 1024 * 1024;
@@ -32,7 +35,7 @@ export function planned(measured: Measured, request: Simulation['request']): Sim
       name: description.name,
       memoryBytes: description.memoryBytes,
       vcpus: description.vcpus,
-      content: content ?? DEFAULT_CONTENT,
+      content: content ?? UNKNOWN_CONTENT,
       workload,
       ranSeconds: 0,
       dirtyLog: 'round',

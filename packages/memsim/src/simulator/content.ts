@@ -41,16 +41,24 @@ export function emptyLoad(): Load {
 export interface Content extends ContentMix {
   /** Share of its size that is left of a page of text. */
   readonly textLeft?: number | undefined;
+  /**
+   * The same of any page that was written, where what is written is not like the rest: a real guest keeps its zeroes
+   * where it does not write.
+   */
+  readonly writtenLeft?: number | undefined;
 }
 
 /** `written`: pages that the workload wrote since the guest began; `virgin`: the others. */
 export function loadOf(mix: Content, written: number, virgin: number): Load {
   const load = emptyLoad();
   const text = mix.textLeft === undefined ? TEXT : { ...TEXT, left: mix.textLeft };
-  addKind(load, (virgin + written) * mix.text, text);
-  addKind(load, (virgin + written) * mix.duplicate, DUPLICATE);
-  addKind(load, (virgin + written) * mix.random, RANDOM);
-  addKind(load, written * mix.zero, STAMPED);
+  // Written pages that are like the rest are counted with it.
+  const alike = mix.writtenLeft === undefined ? written : 0;
+  addKind(load, (virgin + alike) * mix.text, text);
+  addKind(load, (virgin + alike) * mix.duplicate, DUPLICATE);
+  addKind(load, (virgin + alike) * mix.random, RANDOM);
+  addKind(load, alike * mix.zero, STAMPED);
+  if (mix.writtenLeft !== undefined) addKind(load, written, { ...TEXT, left: mix.writtenLeft });
   load.zeroPages = virgin * mix.zero;
   const entries = ENTRY_BYTES * load.zeroPages;
   load.plainBytes += entries;
