@@ -83,6 +83,7 @@ export class DestSession implements RunningMigration {
   #examined: Promise<Examination> | undefined;
   #announced: Promise<AnnounceResult> = Promise.resolve({ frames: 0, interfaces: [], notes: [] });
   #opened: ControlMessage<'open'> | undefined;
+  #probedBytes = 0;
   #paused = false;
   #runs = false;
   #hasAllPages = false;
@@ -166,6 +167,9 @@ export class DestSession implements RunningMigration {
         this.#control.send({ type: 'clock-reply', t0: message.t0, t1, t2: wallClockMs() });
         return;
       }
+      case 'probe':
+        this.#probe(message);
+        return;
       case 'open':
         await this.#open(message);
         return;
@@ -209,6 +213,15 @@ export class DestSession implements RunningMigration {
       default:
         return;
     }
+  }
+
+  /** What a probe brings is thrown away. Only before a guest is named: a migration needs the link for itself. */
+  #probe({ bytes: sent, last }: ControlMessage<'probe'>): void {
+    if (this.#opened) throw new PayloadError('the link cannot be probed during a migration');
+    this.#probedBytes += sent.length;
+    if (!last) return;
+    this.#control.send({ type: 'probed', bytes: this.#probedBytes });
+    this.#probedBytes = 0;
   }
 
   async #open(message: ControlMessage<'open'>): Promise<void> {

@@ -150,8 +150,11 @@ export interface SourceGuest {
   /** Starts the migration; the stream honours back-pressure by not being pulled. May be called once. */
   open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>>;
   progress(): Promise<SourceProgress>;
-  /** How fast the guest dirties memory, without reading the dirty log; undefined where that cannot be told. */
-  measureDirtyRate(): Promise<BytesPerSec | undefined>;
+  /**
+   * How fast the guest dirties memory, without reading the dirty log: different pages in so many whole seconds
+   * (default 1). Undefined where that cannot be told.
+   */
+  measureDirtyRate(seconds?: number): Promise<BytesPerSec | undefined>;
   /** Stops the guest at the next chance and sends the rest (pre-copy). */
   switchover(): Promise<void>;
   /** Stops the guest, sends its state, then serves pages (needs `plan.postcopy`). */

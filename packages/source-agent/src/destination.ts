@@ -24,7 +24,7 @@ const OPEN_TIMEOUT_MS = 60_000;
 const CLOCK_SAMPLES = 8;
 /** A destination answers data with acknowledgements and control messages only. */
 const ANSWER_BYTES = HEADER_BYTES + MAX_PACKED_BYTES;
-const FEATURES = ['lz4', 'express'];
+const FEATURES = ['lz4', 'express', 'probe'];
 
 export interface DestinationOptions {
   readonly url: string;
@@ -45,6 +45,8 @@ export class Destination {
   readonly session: string;
   readonly clock = new ClockOffset();
   readonly tls: boolean;
+  /** What both sides can do. */
+  readonly features: readonly string[];
   /** The largest frame that both sides take. */
   readonly maxFrameBytes: number;
   #data: readonly Link[] = [];
@@ -84,6 +86,7 @@ export class Destination {
   ) {
     this.control = control;
     this.session = welcome.session;
+    this.features = welcome.features;
     this.#secret = welcome.secret;
     this.#options = options;
     this.#limiter = new RateLimiter(options.maxBandwidth);

@@ -21,6 +21,7 @@ import type { MigrationEvent } from '@vmferry/engine/events';
 import type { GuestDescription, PageBatch, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
 import { encodeRecord } from '@vmferry/engine/journal/records';
 import type { ChosenStrategy, MigrateRequest, Strategy } from '@vmferry/engine/options';
+import type { ProgressSample } from '@vmferry/engine/policy/steering';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
@@ -44,7 +45,7 @@ import { knownAddresses } from './guest-addresses.ts';
 import type { SourceGuestFactory } from './guests.ts';
 import { Pace } from './pace.ts';
 import { PostcopySender } from './postcopy-sender.ts';
-import { type ProgressSample, Steering } from './steering.ts';
+import { Steering } from './steering.ts';
 import { transfer } from './transfer.ts';
 
 const SWITCHOVER_LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };

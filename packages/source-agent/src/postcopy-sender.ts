@@ -11,25 +11,12 @@
  */
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { Backlog } from '@vmferry/engine/postcopy/backlog';
+import { bulkBudget } from '@vmferry/engine/postcopy/bulk-budget';
 import { neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import type { Carrier } from './carrier.ts';
 
-const LEAST_IN_FLIGHT = 64 * 1024;
-/**
- * More than this in the queues of a switch makes it drop packets, and a dropped answer to a fault, with
- * nothing sent behind it, waits for TCP's timer: a fifth of a second and more.
- */
-const MOST_IN_FLIGHT = 2 * 1024 * 1024;
-/** And no more than the link carries in such a time, for a fault may come after a long quiet too. */
-const MOST_IN_FLIGHT_MS = 40;
 /** What is read from the hypervisor ahead of the link while no fault waits. */
 const READ_AHEAD = 1024 * 1024;
-/**
- * None for such a time after a fault, then the budget doubles after each without one: twice as long as an answer
- * takes, for a guest in a burst of faults asks again as soon as it has been answered.
- */
-const LEAST_QUIET_MS = 4;
-const MOST_QUIET_MS = 100;
 /** How much a new answer's time weighs against those before. */
 const ANSWER_WEIGHT = 0.2;
 /** An answer that stays out this long (the page was on its way already) no longer holds up the bulk. */
@@ -171,13 +158,8 @@ export class PostcopySender {
   }
 
   get #budget(): number {
-    const unit = Math.min(MOST_QUIET_MS, Math.max(LEAST_QUIET_MS, 2 * this.#answerMs));
-    const quietMs = performance.now() - this.#lastFaultAt;
-    if (quietMs < unit) return 0;
-    const rate = this.#options.carrier.linkBytesPerSec;
-    const carried = rate === 0 ? MOST_IN_FLIGHT : (rate * MOST_IN_FLIGHT_MS) / 1000;
-    const most = Math.min(MOST_IN_FLIGHT, Math.max(LEAST_IN_FLIGHT, carried));
-    return Math.min(most, LEAST_IN_FLIGHT * 2 ** Math.min(16, quietMs / unit));
+    const { linkBytesPerSec } = this.#options.carrier;
+    return bulkBudget(performance.now() - this.#lastFaultAt, { answerMs: this.#answerMs, linkBytesPerSec });
   }
 
   #express(batch: PageBatch, codec: 'none' | 'lz4' = 'none', onLanded: () => void = () => {}): void {

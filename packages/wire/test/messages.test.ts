@@ -86,6 +86,8 @@ const samples: { readonly [T in MessageType]: OutgoingMessage<T> } = {
     announce: { frames: 3, interfaces: ['tap0'] },
     pagesApplied: 131_072,
   },
+  probe: { type: 'probe', bytes: new Uint8Array(1000).fill(3), last: true },
+  probed: { type: 'probed', bytes: 1000 },
   goodbye: { type: 'goodbye' },
   discard: { type: 'discard', reason: 'cancelled' },
   discarded: { type: 'discarded' },

@@ -366,11 +366,11 @@ export class QemuSourceGuest implements SourceGuest {
     };
   }
 
-  /** By samples of pages, beside whatever else QEMU does; takes a second. Undefined where QEMU cannot. */
-  async measureDirtyRate(): Promise<BytesPerSec | undefined> {
+  /** By samples of pages, beside whatever else QEMU does; takes that long. Undefined where QEMU cannot. */
+  async measureDirtyRate(seconds = 1): Promise<BytesPerSec | undefined> {
     try {
-      await this.#client.execute('calc-dirty-rate', { 'calc-time': 1 });
-      for (let tries = 0; tries < DIRTY_RATE_TRIES; tries += 1) {
+      await this.#client.execute('calc-dirty-rate', { 'calc-time': seconds });
+      for (let tries = 0; tries < DIRTY_RATE_TRIES * seconds; tries += 1) {
         await new Promise((resolve) => setTimeout(resolve, DIRTY_RATE_POLL_MS));
         const reply = await typed(this.#client, 'query-dirty-rate', dirtyRateReply);
         if (reply.status === 'measured') return bytesPerSec((reply['dirty-rate'] ?? 0) * 1024 * 1024);

@@ -32,8 +32,6 @@ import { PageBatches } from './page-batches.ts';
 
 /** When nothing is dirty and nothing was decided: the next look. */
 const EMPTY_ROUND_MS = 50;
-/** For how long the dirty rate is measured. */
-const DIRTY_RATE_MS = 1000;
 /** A rate over less than this says little: the one before stands. */
 const LEAST_RATE_MS = 20;
 
@@ -244,13 +242,13 @@ export class SimulatedSourceGuest implements SourceGuest {
     });
   }
 
-  /** By comparing what every page is now with what it was a second ago. */
-  async measureDirtyRate(): Promise<BytesPerSec> {
+  /** By comparing what every page is now with what it was before. */
+  async measureDirtyRate(seconds = 1): Promise<BytesPerSec> {
     this.#throwIfDead();
     const { generations } = this.#machine;
     const before = Uint32Array.from(generations);
     const since = performance.now();
-    await new Promise((resolve) => setTimeout(resolve, DIRTY_RATE_MS));
+    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
     let written = 0;
     for (let page = 0; page < before.length; page += 1) {
       if (before[page] !== generations[page]) written += 1;
