@@ -8,6 +8,16 @@ export function hasShared(bits: Uint32Array, page: number): boolean {
   return ((Atomics.load(bits, page >>> 5) >>> (page & 31)) & 1) === 1;
 }
 
+/** How many pages are in the log, which is only looked at. */
+export function countShared(log: Uint32Array): number {
+  let count = 0;
+  for (let at = 0; at < log.length; at += 1) {
+    const word = Atomics.load(log, at);
+    if (word !== 0) count += countBits(word);
+  }
+  return count;
+}
+
 export function countBits(word: number): number {
   let n = word - ((word >>> 1) & 0x5555_5555);
   n = (n & 0x3333_3333) + ((n >>> 2) & 0x3333_3333);

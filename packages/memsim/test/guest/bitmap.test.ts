@@ -1,4 +1,4 @@
-import { countBits, hasShared, PagesToSend, setShared } from '@vmferry/memsim/guest/bitmap';
+import { countBits, countShared, hasShared, PagesToSend, setShared } from '@vmferry/memsim/guest/bitmap';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 
@@ -53,6 +53,7 @@ test('pages to send are the set of those logged and not yet taken, the first of 
           if (first !== undefined) model.delete(first);
         }
         expect(toSend.size).toBe(model.size);
+        expect(countShared(log)).toBe(logged.size);
         expect(toSend.sizeWith(log)).toBe(new Set([...model, ...logged]).size);
       }
     }),
