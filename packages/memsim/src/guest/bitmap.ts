@@ -8,6 +8,30 @@ export function hasShared(bits: Uint32Array, page: number): boolean {
   return ((Atomics.load(bits, page >>> 5) >>> (page & 31)) & 1) === 1;
 }
 
+/** While no other thread looks. */
+export function clearRange(bits: Uint32Array, first: number, count: number): void {
+  const end = first + count;
+  let page = first;
+  const clearUpTo = (limit: number): void => {
+    for (; page < limit; page += 1) bits[page >>> 5] = bits[page >>> 5]! & ~(1 << (page & 31));
+  };
+  clearUpTo(Math.min(end, Math.ceil(first / 32) * 32));
+  const words = Math.floor((end - page) / 32);
+  bits.fill(0, page >>> 5, (page >>> 5) + words);
+  page += words * 32;
+  clearUpTo(end);
+}
+
+/** How many pages are in the log, which is only looked at. */
+export function countShared(log: Uint32Array): number {
+  let count = 0;
+  for (let at = 0; at < log.length; at += 1) {
+    const word = Atomics.load(log, at);
+    if (word !== 0) count += countBits(word);
+  }
+  return count;
+}
+
 export function countBits(word: number): number {
   let n = word - ((word >>> 1) & 0x5555_5555);
   n = (n & 0x3333_3333) + ((n >>> 2) & 0x3333_3333);

@@ -8,7 +8,7 @@ import { Worker } from 'node:worker_threads';
 import { GuestError } from '@vmferry/engine/errors';
 import { PAGE_BYTES } from '@vmferry/engine/units';
 import { type GuestDefinition, streamsOf } from '../workload/streams.ts';
-import { hasShared, setShared } from './bitmap.ts';
+import { clearRange, hasShared, setShared } from './bitmap.ts';
 import { PageContent } from './content.ts';
 import { type DeviceState, digestOf, registersOf, type Shape } from './device-state.ts';
 import { fingerprint } from './fingerprint.ts';
@@ -173,9 +173,12 @@ export class SimulatedMachine {
     Atomics.store(this.#state.generations, page, Content.foreign);
   }
 
-  /** The pages are not there any more. */
+  /** The pages are not there any more. The guest must stand still. */
   dropPages([first, count]: readonly [first: number, count: number]): void {
-    for (let page = first; page < first + count; page += 1) this.#store(page, Content.absent);
+    this.#state.generations.fill(Content.absent, first, first + count);
+    for (const page of this.#foreign.keys()) {
+      if (page >= first && page < first + count) this.#foreign.delete(page);
+    }
   }
 
   /** From now on every access looks if its page is there; `onFault` is told of those that are not. */
@@ -185,11 +188,7 @@ export class SimulatedMachine {
   ): void {
     const { present } = this.#state;
     present.fill(0xffff_ffff);
-    for (const [first, count] of missing) {
-      for (let page = first; page < first + count; page += 1) {
-        present[page >>> 5] = present[page >>> 5]! & ~(1 << (page & 31));
-      }
-    }
+    for (const [first, count] of missing) clearRange(present, first, count);
     this.#onFault = onFault;
     this.#vcpus.setDemand(true);
   }

@@ -25,7 +25,7 @@ import {
   type Round,
   round,
 } from '@vmferry/engine/units';
-import { PagesToSend } from './bitmap.ts';
+import { countShared, PagesToSend } from './bitmap.ts';
 import { encodeHello, encodeMissing, encodeState } from './device-state.ts';
 import type { SimulatedMachine } from './machine.ts';
 import { PageBatches } from './page-batches.ts';
@@ -182,9 +182,11 @@ export class SimulatedSourceGuest implements SourceGuest {
   }
 
   #takeUrgent(): PageBatch | undefined {
-    for (let range = this.#urgent.shift(); range; range = this.#urgent.shift()) {
+    for (let range = this.#urgent[0]; range; range = this.#urgent[0]) {
+      // A range may be more than a batch holds.
       const batch = this.#gatherRange(range);
       if (batch) return batch;
+      this.#urgent.shift();
     }
     return undefined;
   }
@@ -234,7 +236,7 @@ export class SimulatedSourceGuest implements SourceGuest {
     this.#throwIfDead();
     const { dirtyLog } = this.#machine;
     const left = this.#servesPages ? this.#toSend.size : this.#toSend.sizeWith(dirtyLog);
-    const dirty = new PagesToSend(this.#machine.shape.pages).sizeWith(dirtyLog) * PAGE_BYTES;
+    const dirty = countShared(dirtyLog) * PAGE_BYTES;
     return Promise.resolve({
       round: this.#round,
       remainingBytes: bytes(left * PAGE_BYTES),

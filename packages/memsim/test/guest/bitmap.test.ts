@@ -1,4 +1,11 @@
-import { countBits, hasShared, PagesToSend, setShared } from '@vmferry/memsim/guest/bitmap';
+import {
+  clearRange,
+  countBits,
+  countShared,
+  hasShared,
+  PagesToSend,
+  setShared,
+} from '@vmferry/memsim/guest/bitmap';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 
@@ -6,6 +13,19 @@ test('bits are counted', () => {
   fc.assert(
     fc.property(fc.nat(0xffff_ffff), (word) => {
       expect(countBits(word)).toBe(word.toString(2).replaceAll('0', '').length);
+    }),
+  );
+});
+
+test('a range is cleared, and nothing beside it', () => {
+  fc.assert(
+    fc.property(fc.nat(200), fc.nat(200), (first, length) => {
+      const count = Math.min(length, 256 - first);
+      const bits = new Uint32Array(8).fill(0xffff_ffff);
+      clearRange(bits, first, count);
+      for (let page = 0; page < 256; page += 1) {
+        expect(hasShared(bits, page)).toBe(page < first || page >= first + count);
+      }
     }),
   );
 });
@@ -53,6 +73,7 @@ test('pages to send are the set of those logged and not yet taken, the first of 
           if (first !== undefined) model.delete(first);
         }
         expect(toSend.size).toBe(model.size);
+        expect(countShared(log)).toBe(logged.size);
         expect(toSend.sizeWith(log)).toBe(new Set([...model, ...logged]).size);
       }
     }),

@@ -1,11 +1,14 @@
 import { logLevels } from '@vmferry/agent-core/log';
 import { compressModes, stallActions, strategies } from '@vmferry/engine/options';
+import { libraryAbout, libraryNames } from '@vmferry/memsim/guest-file/library';
 import { type Command, Option } from 'commander';
 import type { CommandContext } from '../context.ts';
 import { runMigration } from '../migration.ts';
 import { agentUrl, collected, duration, rate, wholeNumber } from '../parsers.ts';
 import type { MigrateOptions } from '../request.ts';
 import { addConnectionOptions, addStateDirOption } from '../settings.ts';
+
+const LIBRARY = libraryNames.map((name) => `  ${`sim:${name}`.padEnd(16)} ${libraryAbout(name)}`).join('\n');
 
 const HELP = `
 Durations: 300ms, 2s, 10m, 1h. Rates: 1gbit, 500mbit, 100MB/s, 12MiB/s.
@@ -14,6 +17,9 @@ With --from the migration runs in that agent; Ctrl-C cancels it there, and when 
 is lost it goes on ('vmferry watch' shows it). With --to alone the source agent runs inside this command;
 without either both do, which moves a guest between two QEMUs on this host. The first Ctrl-C cancels and
 waits for the outcome.
+
+Simulated guests need no hypervisor: sim:./FILE.yaml is one of your own (docs/memsim.md), and there are
+${LIBRARY}
 
 Examples:
   Between two QEMUs on this host, the second started with -incoming defer -S:
