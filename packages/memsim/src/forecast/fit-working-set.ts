@@ -32,7 +32,8 @@ export function fitWorkingSet(memoryPages: number, short: DirtyCount, long: Dirt
   const often = Math.sqrt(low * high);
   const set = -dirtied / Math.expm1(-often * short.seconds);
   const pages = Math.max(1, Math.min(memoryPages, Math.round(set)));
-  // Where the set is all of memory its rate alone tells how much is dirty.
-  const rate = set > memoryPages ? dirtied / short.seconds : often * set;
+  // Where the set is all of memory the shorter time tells how often its pages are written.
+  const everywhere = Math.min(MOST_OFTEN, -Math.log1p(-dirtied / memoryPages) / short.seconds) * memoryPages;
+  const rate = set > memoryPages ? everywhere : often * set;
   return { kind: 'uniform', pagesPerSec: rate, region: { first: 0, pages } };
 }

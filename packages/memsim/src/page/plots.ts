@@ -43,15 +43,15 @@ export const downtimeAgainstTotal = {
   },
 };
 
-/** The courses of one case's runs, which is chosen from a list. */
-export function courses(cases: readonly string[]): object {
+/** The courses of one case's runs, which is chosen from a list; `shown` at first. */
+export function courses(cases: readonly string[], shown: string): object {
   const chosen = { filter: 'datum.case === shown' };
   return {
     $schema: SCHEMA,
     params: [
       {
         name: 'shown',
-        value: cases[0] ?? '',
+        value: shown,
         bind: { input: 'select', options: cases, name: 'guest, memory, link: ' },
       },
     ],

@@ -11,7 +11,7 @@ const MOST_ELEMENTS = 3000;
 const STYLE = `
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #1c2733; background: #fff; }
 h1 { font-size: 1.4rem; } p { max-width: 46rem; } .plot { margin: 1.5rem 0; overflow-x: auto; }
-form.vega-bindings { margin-top: .5rem; } footer { color: #66727e; margin-top: 2rem; }
+#courses.vega-embed { display: flex; flex-direction: column; } form.vega-bindings { order: -1; margin-bottom: .5rem; } footer { color: #66727e; margin-top: 2rem; }
 `;
 
 export interface SweepPage {
@@ -85,12 +85,18 @@ const options = { actions: { export: true, source: false, compiled: false, edito
 const draw = (id, spec, names) => vegaEmbed('#' + id, { ...spec, datasets: Object.fromEntries(names.map((name) => [name, data[name]])) }, options);
 window.drawn = Promise.all([
   draw('downtime', ${embedded(downtimeAgainstTotal)}, ['runs']),
-  draw('courses', ${embedded(courses(cases))}, ['rounds', 'series']),
+  draw('courses', ${embedded(courses(cases, eventful(result)))}, ['rounds', 'series']),
 ]);
 </script>
 </body>
 </html>
 `;
+}
+
+/** The case in which most happens: it is shown first. */
+function eventful({ rows, courses: all }: SweepResult): string {
+  const [first] = all.toSorted((a, b) => b.rounds.length - a.rounds.length);
+  return first ? caseOf(rows[first.run]!) : '';
 }
 
 function caseOf(row: SweepRow): string {
