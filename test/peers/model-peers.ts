@@ -1,10 +1,15 @@
 /** Guests whose migrations the simulator predicts, and how each looks in its eyes. */
 import { existsSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { ChosenStrategy, MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import type { Calibration } from '@vmferry/memsim/forecast/calibrate';
 import type { SimulatedGuest } from '@vmferry/memsim/simulator/model';
 import { BENCH_GUEST } from '../guest/linux.ts';
+import { twoHosts } from '../rig/two-hosts.ts';
+import { hostedAgents } from './hosted-agents.ts';
 import { runVmferryMigration } from './vmferry-migration.ts';
 
 export type Compress = MigrateRequest['compress'];
@@ -67,7 +72,72 @@ export function qemuPeer(): ModelPeer | undefined {
   };
 }
 
-/** The simulated one; undefined as long as the agents cannot move it. */
-export function simulatedPeer(): ModelPeer | undefined {
-  return undefined;
+const SIMULATED = {
+  name: 'checked',
+  memoryMiB: 512,
+  // Half of what is not zero packs to little, half not at all.
+  content: { zero: 0.3, text: 0.35, random: 0.35, duplicate: 0 },
+  workingSetMiB: 16,
+  pagesPerSec: 1000,
+  readsPerSec: 4000,
+};
+
+/** The simulated one, in agents of their own on both hosts. */
+export function simulatedPeer(): ModelPeer {
+  const { name, memoryMiB, workingSetMiB, pagesPerSec, readsPerSec } = SIMULATED;
+  const region = { first: 0, pages: workingSetMiB * MIB_PAGES };
+  const move = async (
+    strategy: ChosenStrategy,
+    writes: number,
+    compress: Compress,
+    rate?: string,
+  ): Promise<MigrationReport> => {
+    const folder = await mkdtemp(join(tmpdir(), 'vmferry-model-'));
+    const rig = await twoHosts(rate === undefined ? {} : { rate });
+    try {
+      const file = join(folder, 'guest.yaml');
+      await writeFile(file, JSON.stringify(guestFile(writes)));
+      const agents = await hostedAgents(rig, folder, ['a', 'b'], [file]);
+      return await agents.migrate(`sim:${name}`, `sim:${name}`, [
+        ...['--strategy', strategy, '--compress', compress],
+      ]);
+    } finally {
+      await rig.close();
+      await rm(folder, { recursive: true, force: true });
+    }
+  };
+  const guestFile = (writes: number) => ({
+    name,
+    memory: `${memoryMiB}M`,
+    vcpus: 1,
+    content: SIMULATED.content,
+    workload: {
+      kind: 'mix',
+      parts: [
+        { kind: 'uniform', pagesPerSec: writes, region },
+        { kind: 'read-mostly', readsPerSec, pagesPerSec: 1 },
+      ],
+    },
+  });
+  return {
+    name: 'simulated',
+    migrate: (strategy, rate, compress) => move(strategy, pagesPerSec, compress, rate),
+    calibrationRun: (compress) => move('precopy', 10, compress),
+    guest: ({ zero, left }) => ({
+      name,
+      memoryBytes: memoryMiB * 2 ** 20,
+      vcpus: 1,
+      content: { zero, text: 1 - zero, random: 0, duplicate: 0, textLeft: left, writtenLeft: left },
+      workload: {
+        kind: 'mix',
+        parts: [
+          { kind: 'uniform', pagesPerSec, region },
+          { kind: 'read-mostly', readsPerSec, pagesPerSec: 1 },
+        ],
+      },
+      ranSeconds: 0,
+      dirtyLog: 'round',
+      oneLiveRound: false,
+    }),
+  };
 }

@@ -24,12 +24,11 @@ export function calibrate(report: MigrationReport): Calibration {
   const scanUs = DEFAULT_COSTS.scanPageUs;
   const pageUs = Math.max(0.1, (roundsMs * 1000 - roundPages * scanUs) / rawInRounds);
   const left = wireBytes / Math.max(1, pages.raw * PAGE_BYTES);
-  // The last pages, and those that were on their way, at the rounds' speed; what is left of the stop is not theirs.
-  const { bufferedBytes, inFlightBytes } = DEFAULT_COSTS;
-  const onTheirWay = Math.min(
-    rawInRounds,
-    (bufferedBytes + inFlightBytes / Math.max(0.01, left)) / PAGE_BYTES,
-  );
+  // The last pages, and those that were ready, at the rounds' speed; what is left of the stop is not theirs. An
+  // unshaped link has next to nothing on its way.
+  const { bufferedMs, bufferedBytes } = DEFAULT_COSTS;
+  const lately = (rounds.at(-1)?.pages ?? 0) * rawShare;
+  const onTheirWay = Math.min(lately, bufferedBytes / PAGE_BYTES, (bufferedMs * 1000) / pageUs);
   const lastPages = Math.max(0, all - roundPages) * rawShare;
   const stopMs = Math.max(0, downtime.finalPagesMs - ((lastPages + onTheirWay) * pageUs) / 1000);
   return {

@@ -46,11 +46,13 @@ const costsSchema = z
       roundMs: millis.optional(),
       roundMsPerGiB: millis.optional(),
       stopMs: millis.optional(),
+      bufferedMs: millis.optional(),
       bufferedBytes: z
         .number()
         .min(0)
         .max(2 ** 40)
         .optional(),
+      inFlightMs: millis.optional(),
       inFlightBytes: z
         .number()
         .min(0)

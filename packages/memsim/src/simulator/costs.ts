@@ -16,10 +16,12 @@ export interface Costs {
   /** From the decision to the guest's standing still. */
   readonly stopMs: number;
   /**
-   * What waits for the link when the guest stops, in bytes of pages: three batches, which the agent packs ahead.
-   * And what is on its way at most, in bytes on the wire.
+   * What waits for the link when the guest stops: batches that are read and packed ahead, for so long, which are at
+   * most so many bytes of pages. And what is on its way, the same in bytes on the wire. See `pipeline.ts`.
    */
+  readonly bufferedMs: number;
   readonly bufferedBytes: number;
+  readonly inFlightMs: number;
   readonly inFlightBytes: number;
   readonly deviceStateBytes: number;
   readonly loadStateMs: number;
@@ -42,7 +44,9 @@ export const DEFAULT_COSTS: Costs = {
   roundMs: 2,
   roundMsPerGiB: 0.3,
   stopMs: 5,
+  bufferedMs: 50,
   bufferedBytes: 6 * 1024 * 1024,
+  inFlightMs: 20,
   inFlightBytes: 2 * 1024 * 1024,
   deviceStateBytes: 400_000,
   loadStateMs: 20,

@@ -8,6 +8,7 @@ import type { CodecChoice } from './codec-choice.ts';
 import { type Load, loadOf, scaled } from './content.ts';
 import { measure } from './dirty/cells.ts';
 import type { Migration } from './migration.ts';
+import { pipelineOf } from './pipeline.ts';
 
 /** Where it matters when a page has its turn, a round is looked at in so many parts. */
 const SLICES = 32;
@@ -203,9 +204,13 @@ export class Rounds {
   }
 
   #seen(remainingBytes: number) {
+    const migration = this.#migration;
     return {
       round: round(this.#round),
-      remainingBytes: bytes(remainingBytes),
+      // As the source agent tells it: with what it holds itself.
+      remainingBytes: bytes(
+        remainingBytes + pipelineOf(migration, this.#codecs.codec, migration.recentBytes).bytes,
+      ),
       dirtyBytesPerSec: bytesPerSec(this.#dirtyRate),
     };
   }

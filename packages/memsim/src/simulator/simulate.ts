@@ -11,6 +11,7 @@ import { CodecChoice } from './codec-choice.ts';
 import { loadOf } from './content.ts';
 import { Migration } from './migration.ts';
 import type { Simulation, SimulationResult } from './model.ts';
+import { pipelineOf } from './pipeline.ts';
 import { servePages } from './postcopy/serve-pages.ts';
 import { Rounds, type RoundsEnd } from './precopy.ts';
 
@@ -58,7 +59,7 @@ function stopAndCopy(
   migration.stand(
     speed.tookMs +
       restSpeed.tookMs +
-      drainMs(migration, codec, migration.recentBytes) +
+      pipelineOf(migration, codec, migration.recentBytes).ms +
       link.roundTripMs(migration.now) / 2,
   );
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
@@ -78,7 +79,7 @@ function moveFirst(migration: Migration, missing: Float64Array, codecs: CodecCho
   builder.stopped();
   // Post-copy from the start: its first pages fill the buffers before the hypervisor gets to stop the guest.
   const sent = migration.recentBytes === 0 ? Number.POSITIVE_INFINITY : migration.recentBytes;
-  migration.stand(drainMs(migration, codec, sent) + link.roundTripMs(migration.now) / 2);
+  migration.stand(pipelineOf(migration, codec, sent).ms + link.roundTripMs(migration.now) / 2);
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
   handOver(migration, beganAt, rate);
   const figures = servePages(migration, missing, codecs);
@@ -88,14 +89,6 @@ function moveFirst(migration: Migration, missing: Float64Array, codecs: CodecCho
   }
   migration.stand(costs.completeMs);
   return { ...resultOf(migration, 'completed', null), postcopy: figures };
-}
-
-/** What is packed ahead and what is on its way when the guest stops must arrive first; no more than was there to send. */
-function drainMs(migration: Migration, codec: 'raw' | 'lz4', sentBytes: number): number {
-  const { costs, simulation, link, conductor, now } = migration;
-  const waiting = loadOf(simulation.guest.content, 0, Math.min(costs.bufferedBytes, sentBytes) / PAGE_BYTES);
-  const rate = link.rate(now, conductor.rateLimit);
-  return migration.speedOf(waiting, codec).tookMs + (Math.min(costs.inFlightBytes, sentBytes) * 1000) / rate;
 }
 
 function handOver(migration: Migration, stoppedAt: number, rate: number): void {
