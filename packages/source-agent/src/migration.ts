@@ -350,6 +350,7 @@ export class SourceMigration implements RunningMigration {
     this.#setPhase('precopy');
     this.#builder.firstRound(machineNow());
     this.#progressTimer = setInterval(() => this.#onProgressTime(), PROGRESS_MS);
+    await this.#steering?.opened();
     transfer(items, {
       guest,
       carrier,

@@ -37,7 +37,10 @@ export class Steering {
   readonly #options: SteeringOptions;
   readonly #policy: SteeringPolicy;
   #timer: NodeJS.Timeout | undefined;
+  #begun = false;
   #sampling = false;
+  /** What the guest was asked for last. Never rejects. */
+  #asked: Promise<void> = Promise.resolve();
 
   constructor(options: SteeringOptions) {
     this.#options = options;
@@ -47,8 +50,20 @@ export class Steering {
     if (strategy !== undefined) options.onStrategy(strategy);
   }
 
+  /**
+   * The hypervisor has begun, and nothing of its stream was read: what it sends before a post-copy begins would
+   * only stand before the guest's state. Resolves when reading may begin.
+   */
+  async opened(): Promise<void> {
+    if (this.#policy.strategy !== 'postcopy') return;
+    this.begin();
+    await this.#asked;
+  }
+
   /** The guest's stream has begun. */
   begin(): void {
+    if (this.#begun) return;
+    this.#begun = true;
     this.#carryOut(this.#policy.begin(now()));
     if (!this.#policy.over) this.#timer = setInterval(() => void this.#sample(), this.#policy.sampleMs);
   }
@@ -122,7 +137,7 @@ export class Steering {
   }
 
   #do(work: Promise<void>): void {
-    work.catch((error: unknown) => this.#options.onFailure(error));
+    this.#asked = work.catch((error: unknown) => this.#options.onFailure(error));
   }
 }
 
