@@ -25,6 +25,7 @@ interface Row extends CheckRow {
   readonly rate: string;
 }
 
+const CALIBRATIONS = 3;
 /** Two namespaces on one machine. */
 const LATENCY_MS = 0.05;
 const WINDOW_BYTES = 16 * 1024 * 1024;
@@ -44,7 +45,7 @@ const peers = [simulatedPeer(), qemuPeer()].filter((peer) => peer !== undefined)
 
 const rows: Row[] = [];
 for (const peer of peers) {
-  const calibration = calibrate(await peer.calibrationRun(compress));
+  const calibration = await fastestOf(peer);
   console.error(
     `${peer.name}: a page takes ${calibration.costs.sendPageUs.toFixed(1)} us, ${(calibration.left * 100).toFixed(0)} % of it goes over`,
   );
@@ -69,6 +70,13 @@ else {
 }
 if (rows.length === 0) console.error('there is neither QEMU nor a simulated guest here: nothing was checked');
 process.exitCode = rows.length > 0 && rows.every(({ holds }) => holds) ? 0 : 1;
+
+/** What else a host has to do makes it slower, never faster: the fastest run tells what it takes. */
+async function fastestOf(peer: ModelPeer): Promise<Calibration> {
+  const all: Calibration[] = [];
+  for (let run = 0; run < CALIBRATIONS; run += 1) all.push(calibrate(await peer.calibrationRun(compress)));
+  return all.reduce((best, each) => (each.costs.sendPageUs < best.costs.sendPageUs ? each : best));
+}
 
 async function compare(
   peer: ModelPeer,
