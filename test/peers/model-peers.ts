@@ -13,8 +13,8 @@ export interface ModelPeer {
   readonly name: string;
   /** By vmferry, between two hosts; `rate` as `tc` writes it. */
   migrate(strategy: ChosenStrategy, rate: string, compress: Compress): Promise<MigrationReport>;
-  /** The same by pre-copy on an unshaped link, with a guest that rests as far as it can: to measure the hosts. */
-  calibrationRun(compress: Compress): Promise<MigrationReport>;
+  /** The same on an unshaped link, with a guest that rests as far as it can: to measure the hosts. */
+  calibrationRun(strategy: ChosenStrategy, compress: Compress): Promise<MigrationReport>;
   /** The guest in the simulator's words, with what the calibration told of its memory. */
   guest(calibration: Calibration): SimulatedGuest;
 }
@@ -30,10 +30,10 @@ export function qemuPeer(): ModelPeer | undefined {
     name: 'QEMU',
     migrate: async (strategy, rate, compress) =>
       (await runVmferryMigration({ strategy, rate, args: ['--compress', compress] })).report,
-    calibrationRun: async (compress) =>
+    calibrationRun: async (strategy, compress) =>
       (
         await runVmferryMigration({
-          strategy: 'precopy',
+          strategy,
           guest: { ...BENCH_GUEST, workingSetMiB: 1, dirtyMBps: 1 },
           args: ['--compress', compress],
         })

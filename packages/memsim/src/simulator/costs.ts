@@ -23,6 +23,8 @@ export interface Costs {
   readonly inFlightBytes: number;
   readonly deviceStateBytes: number;
   readonly loadStateMs: number;
+  /** The same, what post-copy takes besides: pages to be dropped, the handler of faults. */
+  readonly postcopyStateMs: number;
   /** Journals of both hosts, besides the network's round trips. */
   readonly commitMs: number;
   readonly resumeMs: number;
@@ -46,6 +48,7 @@ export const DEFAULT_COSTS: Costs = {
   inFlightBytes: 2 * 1024 * 1024,
   deviceStateBytes: 400_000,
   loadStateMs: 20,
+  postcopyStateMs: 10,
   commitMs: 4,
   resumeMs: 8,
   faultMs: 0.45,

@@ -80,7 +80,7 @@ function moveFirst(migration: Migration, missing: Float64Array, codecs: CodecCho
   const sent = migration.recentBytes === 0 ? Number.POSITIVE_INFINITY : migration.recentBytes;
   migration.stand(drainMs(migration, codec, sent) + link.roundTripMs(migration.now) / 2);
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
-  handOver(migration, beganAt, rate);
+  handOver(migration, beganAt, rate, costs.postcopyStateMs);
   const figures = servePages(migration, missing, codecs);
   if (figures === 'link-dead') {
     const error = { ...LINK_DEAD, phase: 'postcopy', guestRunsOn: 'dest' } as const;
@@ -98,10 +98,10 @@ function drainMs(migration: Migration, codec: 'raw' | 'lz4', sentBytes: number):
   return migration.speedOf(waiting, codec).tookMs + (Math.min(costs.inFlightBytes, sentBytes) * 1000) / rate;
 }
 
-function handOver(migration: Migration, stoppedAt: number, rate: number): void {
+function handOver(migration: Migration, stoppedAt: number, rate: number, moreMs = 0): void {
   const { costs, link, builder } = migration;
   const roundTrip = link.roundTripMs(migration.now);
-  const deviceStateMs = (costs.deviceStateBytes * 1000) / rate + costs.loadStateMs;
+  const deviceStateMs = (costs.deviceStateBytes * 1000) / rate + costs.loadStateMs + moreMs;
   const commitMs = costs.commitMs + 1.5 * roundTrip;
   migration.stand(deviceStateMs + commitMs + costs.resumeMs);
   builder.downtimePart('deviceStateMs', millis(deviceStateMs));
