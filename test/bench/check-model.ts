@@ -13,6 +13,7 @@
 import { parseArgs } from 'node:util';
 import type { ChosenStrategy } from '@vmferry/engine/options';
 import { parseRate } from '@vmferry/engine/quantities';
+import type { MigrationReport } from '@vmferry/engine/report/report';
 import { type Calibration, calibrate } from '@vmferry/memsim/forecast/calibrate';
 import { type CheckRow, checkPrediction } from '@vmferry/memsim/forecast/check';
 import type { Simulation } from '@vmferry/memsim/simulator/model';
@@ -25,6 +26,7 @@ interface Row extends CheckRow {
   readonly rate: string;
 }
 
+const CALIBRATIONS = 3;
 /** Two namespaces on one machine. */
 const LATENCY_MS = 0.05;
 const WINDOW_BYTES = 16 * 1024 * 1024;
@@ -44,9 +46,9 @@ const peers = [simulatedPeer(), qemuPeer()].filter((peer) => peer !== undefined)
 
 const rows: Row[] = [];
 for (const peer of peers) {
-  const calibration = calibrate(await peer.calibrationRun(compress));
+  const calibration = await fastestOf(peer);
   console.error(
-    `${peer.name}: a page takes ${calibration.costs.sendPageUs.toFixed(1)} us, ${(calibration.left * 100).toFixed(0)} % of it goes over`,
+    `${peer.name}: a page takes ${calibration.costs.sendPageUs.toFixed(1)} us, ${(calibration.left * 100).toFixed(0)} % of it goes over, a fault ${calibration.costs.faultMs.toFixed(1)} ms`,
   );
   for (const rate of rates)
     for (const strategy of strategies) await compare(peer, calibration, strategy, rate);
@@ -69,6 +71,17 @@ else {
 }
 if (rows.length === 0) console.error('there is neither QEMU nor a simulated guest here: nothing was checked');
 process.exitCode = rows.length > 0 && rows.every(({ holds }) => holds) ? 0 : 1;
+
+/** What else a host has to do makes it slower, never faster: the fastest run tells what it takes. */
+async function fastestOf(peer: ModelPeer): Promise<Calibration> {
+  const speeds: { readonly report: MigrationReport; readonly pageUs: number }[] = [];
+  for (let run = 0; run < CALIBRATIONS; run += 1) {
+    const report = await peer.calibrationRun('precopy', compress);
+    speeds.push({ report, pageUs: calibrate(report).costs.sendPageUs });
+  }
+  const fastest = speeds.reduce((best, each) => (each.pageUs < best.pageUs ? each : best));
+  return calibrate(fastest.report, await peer.calibrationRun('postcopy', compress));
+}
 
 async function compare(
   peer: ModelPeer,
@@ -107,7 +120,7 @@ function simulationOf(
       changes: [],
       windowBytes: WINDOW_BYTES,
     },
-    costs: calibration.costs,
+    costs: { ...calibration.costs, ...peer.costs },
     request: { strategy, maxDowntimeMs: 300, maxBandwidth: 0, streams: 1, compress },
     adaptiveRate: undefined,
     postcopy: { channel: 'express', prepaging: 'around', queuedBytes: 0 },

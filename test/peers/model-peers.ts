@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { ChosenStrategy, MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import type { Calibration } from '@vmferry/memsim/forecast/calibrate';
+import type { Costs } from '@vmferry/memsim/simulator/costs';
 import type { SimulatedGuest } from '@vmferry/memsim/simulator/model';
 import { BENCH_GUEST } from '../guest/linux.ts';
 import { twoHosts } from '../rig/two-hosts.ts';
@@ -18,8 +19,13 @@ export interface ModelPeer {
   readonly name: string;
   /** By vmferry, between two hosts; `rate` as `tc` writes it. */
   migrate(strategy: ChosenStrategy, rate: string, compress: Compress): Promise<MigrationReport>;
-  /** The same by pre-copy on an unshaped link, with a guest that rests as far as it can: to measure the hosts. */
-  calibrationRun(compress: Compress): Promise<MigrationReport>;
+  /** The same on an unshaped link, with a guest that rests as far as it can: to measure the hosts. */
+  calibrationRun(strategy: ChosenStrategy, compress: Compress): Promise<MigrationReport>;
+  /**
+   * What is known of its kind: the size of the device state, and for how long batches are read ahead (three that
+   * wait for the link; a QEMU's reader and socket have as much again).
+   */
+  readonly costs: Pick<Costs, 'deviceStateBytes' | 'bufferedMs'>;
   /** The guest in the simulator's words, with what the calibration told of its memory. */
   guest(calibration: Calibration): SimulatedGuest;
 }
@@ -33,12 +39,13 @@ export function qemuPeer(): ModelPeer | undefined {
   const { memoryMiB, fillMiB, workingSetMiB, dirtyMBps, checkMBps } = BENCH_GUEST;
   return {
     name: 'QEMU',
+    costs: { deviceStateBytes: 60_000, bufferedMs: 60 },
     migrate: async (strategy, rate, compress) =>
       (await runVmferryMigration({ strategy, rate, args: ['--compress', compress] })).report,
-    calibrationRun: async (compress) =>
+    calibrationRun: async (strategy, compress) =>
       (
         await runVmferryMigration({
-          strategy: 'precopy',
+          strategy,
           guest: { ...BENCH_GUEST, workingSetMiB: 1, dirtyMBps: 1 },
           args: ['--compress', compress],
         })
@@ -122,7 +129,8 @@ export function simulatedPeer(): ModelPeer {
   return {
     name: 'simulated',
     migrate: (strategy, rate, compress) => move(strategy, pagesPerSec, compress, rate),
-    calibrationRun: (compress) => move('precopy', 10, compress),
+    costs: { deviceStateBytes: 2000, bufferedMs: 30 },
+    calibrationRun: (strategy, compress) => move(strategy, 10, compress),
     guest: ({ zero, left }) => ({
       name,
       memoryBytes: memoryMiB * 2 ** 20,

@@ -1,6 +1,6 @@
 /**
- * What hosts take, from the report of one pre-copy on a link that holds nothing up: a guest of the kind that is to be
- * predicted, at rest or nearly so. Whatever differs from link to link is left to the model.
+ * What hosts take, from the reports of a pre-copy and a post-copy on a link that holds nothing up: a guest of the kind
+ * that is to be predicted, at rest or nearly so. Whatever differs from link to link is left to the model.
  */
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import { PAGE_BYTES } from '@vmferry/engine/units';
@@ -14,7 +14,11 @@ export interface Calibration {
   readonly zero: number;
 }
 
-export function calibrate(report: MigrationReport): Calibration {
+/** Fewer faults tell nothing of how long one takes. */
+const LEAST_FAULTS = 10;
+
+/** @param postcopy absent: what only post-copy takes is as on any host */
+export function calibrate(report: MigrationReport, postcopy?: MigrationReport): Calibration {
   const { downtime, pages, rounds, totalMs, downtimeMs, wireBytes } = report;
   const roundsMs = rounds.reduce((sum, { durationMs }) => sum + durationMs, 0);
   const roundPages = rounds.reduce((sum, row) => sum + row.pages, 0);
@@ -43,6 +47,10 @@ export function calibrate(report: MigrationReport): Calibration {
       packCores: Number.POSITIVE_INFINITY,
       stopMs,
       loadStateMs: downtime.deviceStateMs,
+      ...(postcopy && {
+        postcopyStateMs: Math.max(0, postcopy.downtime.deviceStateMs - downtime.deviceStateMs),
+        ...(postcopy.faults.count >= LEAST_FAULTS && { faultMs: postcopy.faults.p50Ms }),
+      }),
       commitMs: downtime.commitMs,
       resumeMs: downtime.resumeMs,
     },

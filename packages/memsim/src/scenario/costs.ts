@@ -19,6 +19,7 @@ const NONE: Costs = {
   inFlightBytes: 0,
   deviceStateBytes: 0,
   loadStateMs: 0,
+  postcopyStateMs: 0,
   commitMs: 0,
   resumeMs: 0,
   faultMs: DEFAULT_COSTS.faultMs,

@@ -64,6 +64,7 @@ const costsSchema = z
         .max(2 ** 40)
         .optional(),
       loadStateMs: millis.optional(),
+      postcopyStateMs: millis.optional(),
       commitMs: millis.optional(),
       resumeMs: millis.optional(),
       faultMs: millis.optional(),

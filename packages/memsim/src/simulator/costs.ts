@@ -25,6 +25,8 @@ export interface Costs {
   readonly inFlightBytes: number;
   readonly deviceStateBytes: number;
   readonly loadStateMs: number;
+  /** The same, what post-copy takes besides: pages to be dropped, the handler of faults. */
+  readonly postcopyStateMs: number;
   /** Journals of both hosts, besides the network's round trips. */
   readonly commitMs: number;
   readonly resumeMs: number;
@@ -44,12 +46,13 @@ export const DEFAULT_COSTS: Costs = {
   roundMs: 2,
   roundMsPerGiB: 0.3,
   stopMs: 5,
-  bufferedMs: 50,
+  bufferedMs: 60,
   bufferedBytes: 6 * 1024 * 1024,
   inFlightMs: 20,
   inFlightBytes: 2 * 1024 * 1024,
   deviceStateBytes: 400_000,
   loadStateMs: 20,
+  postcopyStateMs: 10,
   commitMs: 4,
   resumeMs: 8,
   faultMs: 0.45,

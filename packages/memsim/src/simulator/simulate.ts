@@ -77,11 +77,12 @@ function moveFirst(migration: Migration, missing: Float64Array, codecs: CodecCho
   const rate = link.rate(migration.now, migration.conductor.rateLimit);
   if (rate === 0) return resultOf(migration, 'failed', LINK_DEAD);
   builder.stopped();
-  // Post-copy from the start: its first pages fill the buffers before the hypervisor gets to stop the guest.
-  const sent = migration.recentBytes === 0 ? Number.POSITIVE_INFINITY : migration.recentBytes;
-  migration.stand(pipelineOf(migration, codec, sent).ms + link.roundTripMs(migration.now) / 2);
+  // From the start there is nothing: the hypervisor is told before its stream is read.
+  migration.stand(
+    pipelineOf(migration, codec, migration.recentBytes).ms + link.roundTripMs(migration.now) / 2,
+  );
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
-  handOver(migration, beganAt, rate);
+  handOver(migration, beganAt, rate, costs.postcopyStateMs);
   const figures = servePages(migration, missing, codecs);
   if (figures === 'link-dead') {
     const error = { ...LINK_DEAD, phase: 'postcopy', guestRunsOn: 'dest' } as const;
@@ -91,10 +92,10 @@ function moveFirst(migration: Migration, missing: Float64Array, codecs: CodecCho
   return { ...resultOf(migration, 'completed', null), postcopy: figures };
 }
 
-function handOver(migration: Migration, stoppedAt: number, rate: number): void {
+function handOver(migration: Migration, stoppedAt: number, rate: number, moreMs = 0): void {
   const { costs, link, builder } = migration;
   const roundTrip = link.roundTripMs(migration.now);
-  const deviceStateMs = (costs.deviceStateBytes * 1000) / rate + costs.loadStateMs;
+  const deviceStateMs = (costs.deviceStateBytes * 1000) / rate + costs.loadStateMs + moreMs;
   const commitMs = costs.commitMs + 1.5 * roundTrip;
   migration.stand(deviceStateMs + commitMs + costs.resumeMs);
   builder.downtimePart('deviceStateMs', millis(deviceStateMs));
