@@ -2,7 +2,7 @@
 MAKEFLAGS += --no-print-directory
 BIN := node_modules/.bin
 
-.PHONY: help setup build test demo bench lint format unit e2e clean
+.PHONY: help setup build test demo bench model lint format unit e2e clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 16
@@ -23,6 +23,9 @@ demo: ## Moves a running guest by every strategy and prints what it took. DEMO="
 
 bench: build ## Beside QEMU's own migration. BENCH="--runs 3 --rate 1gbit"
 	@node test/dist/bench/main.js $(BENCH)
+
+model: build ## The simulator's predictions beside real migrations. MODEL="--rates 500mbit"
+	@node test/dist/bench/check-model.js $(MODEL)
 
 lint: setup ## Biome and knip.
 	@$(BIN)/biome check --error-on-warnings .

@@ -45,15 +45,6 @@ void UnpackJob(const Napi::CallbackInfo& info) {
   });
 }
 
-// verify(src, hi, lo, settle)
-void VerifyJob(const Napi::CallbackInfo& info) {
-  const Bytes src = BytesOf(info[0], "src must be a Uint8Array");
-  const uint64_t hi = U32Of(info[1], "hi must be a u32");
-  const uint64_t lo = U32Of(info[2], "lo must be a u32");
-  const Napi::Function settle = FunctionOf(info[3], "settle must be a function");
-  Instance::Of(info.Env()).jobs.Run(info[0], info[0], settle, [=] { return Verify(src, hi << 32 | lo); });
-}
-
 // checksum(src, seed): the result is in table.sum.
 void ChecksumNow(const Napi::CallbackInfo& info) {
   const Bytes src = BytesOf(info[0], "src must be a Uint8Array");
@@ -165,7 +156,6 @@ void ReadRecordsNow(const Napi::CallbackInfo& info) {
 void ExportKernels(Napi::Env env, Napi::Object table) {
   table.Set("pack", Napi::Function::New<PackJob>(env, "pack"));
   table.Set("unpack", Napi::Function::New<UnpackJob>(env, "unpack"));
-  table.Set("verify", Napi::Function::New<VerifyJob>(env, "verify"));
   table.Set("checksumAsync", Napi::Function::New<ChecksumJob>(env, "checksumAsync"));
   table.Set("readRecords", Napi::Function::New<ReadRecordsNow>(env, "readRecords"));
   table.Set("checksum", Napi::Function::New<ChecksumNow>(env, "checksum"));

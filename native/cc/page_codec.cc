@@ -108,12 +108,6 @@ Outcome Pack(Bytes src, Bytes dst, Codec codec, uint32_t acceleration) {
                        static_cast<double>(sum >> 32), static_cast<double>(sum & 0xffffffffU));
 }
 
-Outcome Verify(Bytes src, uint64_t checksum) {
-  if (!HasXxhash()) return Outcome::Failed(Code::Missing, kWithoutXxhash);
-  if (Checksum(src, 0) == checksum) return Outcome::Done();
-  return Outcome::Failed(Code::Corrupt, "checksum: the payload is not what was sent");
-}
-
 Outcome Sum(Bytes src) {
   if (!HasXxhash()) return Outcome::Failed(Code::Missing, kWithoutXxhash);
   const uint64_t sum = Checksum(src, 0);
@@ -124,8 +118,9 @@ Outcome Unpack(Bytes src, Bytes dst, Codec codec, size_t raw_bytes, uint64_t che
   if (!HasXxhash()) return Outcome::Failed(Code::Missing, kWithoutXxhash);
   if (dst.size < raw_bytes) return Outcome::Failed(Code::Bounds, "dst is shorter than rawBytes");
   if (Overlap(src, {dst.data, raw_bytes})) return Outcome::Failed(Code::Bounds, "src and dst overlap");
-  const Outcome verified = Verify(src, checksum);
-  if (verified.code != Code::Ok) return verified;
+  if (Checksum(src, 0) != checksum) {
+    return Outcome::Failed(Code::Corrupt, "checksum: the payload is not what was sent");
+  }
   if (codec == Codec::None) {
     if (src.size != raw_bytes) {
       return Outcome::Failed(Code::Corrupt, "length: the verbatim payload does not have rawBytes bytes");

@@ -26,9 +26,6 @@ Outcome Pack(Bytes src, Bytes dst, Codec codec, uint32_t acceleration);
 // Values of the outcome: upper and lower half of the XXH3-64 of src.
 Outcome Sum(Bytes src);
 
-// Fails unless `checksum` (seed 0) is that of src.
-Outcome Verify(Bytes src, uint64_t checksum);
-
 // Writes exactly `raw_bytes` to dst, or fails. dst is undefined after a failure.
 Outcome Unpack(Bytes src, Bytes dst, Codec codec, size_t raw_bytes, uint64_t checksum);
 

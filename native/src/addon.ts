@@ -80,7 +80,6 @@ export interface NativeTable {
     lo: number,
     settle: Settle,
   ): void;
-  verify(src: Uint8Array, hi: number, lo: number, settle: Settle): void;
   scanZero(src: Uint8Array, pageBytes: number, out: Uint8Array): number;
   scanZeroAsync(src: Uint8Array, pageBytes: number, out: Uint8Array, settle: Settle): void;
   hash128(src: Uint8Array, pageBytes: number, out: Uint32Array, settle: Settle): void;

@@ -7,7 +7,7 @@
  * overlap. Wrong arguments give `E_NATIVE_BOUNDS`, never a read or write out of bounds.
  */
 import { addon, type Settle } from './addon.ts';
-import { boundsError, nativeFailure, nativeThrown } from './errors.ts';
+import { boundsError, NativeError, nativeFailure, nativeThrown } from './errors.ts';
 
 /** An XXH3-64 in two unsigned 32-bit halves. */
 export interface Checksum {
@@ -117,13 +117,13 @@ export function unpack(src: Uint8Array, dst: Uint8Array, options: UnpackOptions)
  * The check of `unpack` alone, for bytes that are used where they lie: `E_NATIVE_CORRUPT` unless the checksum
  * (seed 0) is that of `src`.
  */
-export function verify(src: Uint8Array, { hi, lo }: Checksum): Promise<void> {
-  return job<void>((settle) => {
-    requireBytes(src, 'src');
-    requireInteger(hi, 0, 0xffffffff, 'hi');
-    requireInteger(lo, 0, 0xffffffff, 'lo');
-    addon().verify(src, hi, lo, settle);
-  }, nothing);
+export async function verify(src: Uint8Array, { hi, lo }: Checksum): Promise<void> {
+  requireInteger(hi, 0, 0xffffffff, 'hi');
+  requireInteger(lo, 0, 0xffffffff, 'lo');
+  const found = await checksumAsync(src);
+  if (found.hi !== hi || found.lo !== lo) {
+    throw new NativeError('E_NATIVE_CORRUPT', 'checksum: the payload is not what was sent');
+  }
 }
 
 /**

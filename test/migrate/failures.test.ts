@@ -22,7 +22,7 @@ import type { QemuProcess } from '../rig/qemu.ts';
 import { RunWatcher } from '../rig/watcher.ts';
 import { type Agents, type AgentsOptions, follow, startAgents, when } from './agents.ts';
 import { Gate } from './faulty-guest.ts';
-import { leftInTmp, ranAlone, settingsOf, useLater, usePrivateTmp, waitingState } from './traces.ts';
+import { leftInTmp, settingsOf, useLater, usePrivateTmp, waitingState } from './traces.ts';
 
 usePrivateTmp();
 const later = useLater();
@@ -104,7 +104,7 @@ async function goesOnAtSource(scene: Scene, report: MigrationReport, expected: O
   expect((await checkBootSector(src)).bad).toEqual([]);
   expect(await settingsOf(src)).toEqual(settings);
   await within(20_000, () => 'end of the destination QEMU', dst.process.exited);
-  const { spans } = await ranAlone(watcher);
+  const { spans } = await watcher.finish();
   expect(new Set(spans.map(({ qemu }) => qemu))).toEqual(new Set(['src']));
   expect(await leftInTmp()).toEqual([]);
   expect(await lastRecord(agents, 'source')).toBe('rolled-back');
@@ -161,7 +161,7 @@ describe('cancelled', () => {
       expect(await waitingState(stage.dst)).toEqual(waiting);
       expect((await follow(migrate(stage, { strategy: 'postcopy' }))).report.outcome).toBe('completed');
       await nextPass(stage.dst);
-      await ranAlone(stage.watcher);
+      await stage.watcher.finish();
     },
   );
 
@@ -178,7 +178,7 @@ describe('cancelled', () => {
     );
     await nextPass(stage.src);
     expect(await settingsOf(stage.src)).toEqual(stage.settings);
-    await ranAlone(stage.watcher);
+    await stage.watcher.finish();
     expect(await leftInTmp()).toEqual([]);
   });
 
@@ -225,7 +225,7 @@ describe('cancelled', () => {
       expect(report.notes).toContain(text);
       await nextPass(stage.dst);
       expect((await checkBootSector(stage.dst)).bad).toEqual([]);
-      await ranAlone(stage.watcher);
+      await stage.watcher.finish();
     },
   );
 
@@ -240,7 +240,7 @@ describe('cancelled', () => {
     expect(report.notes).toContainEqual(expect.stringMatching(/can no longer be cancelled/));
     await nextPass(stage.dst);
     expect((await checkBootSector(stage.dst)).bad).toEqual([]);
-    await ranAlone(stage.watcher);
+    await stage.watcher.finish();
   });
 });
 
@@ -338,7 +338,7 @@ describe('the destination’s QEMU', () => {
     needsOperator(report, 'neither', 'E_GUEST_GONE');
     expect(report.error).toMatchObject({ side: 'dest', phase: 'postcopy' });
     await staysStopped(stage.src);
-    await ranAlone(stage.watcher);
+    await stage.watcher.finish();
   });
 });
 
@@ -356,7 +356,7 @@ describe('the source’s QEMU', () => {
       code: 0,
       signal: null,
     });
-    const { spans } = await ranAlone(watcher);
+    const { spans } = await watcher.finish();
     expect(spans.map(({ qemu }) => qemu)).toEqual(['src']);
     expect(await leftInTmp()).toEqual([]);
   }
@@ -403,7 +403,7 @@ describe('the source’s QEMU', () => {
       message: expect.stringMatching(/memory that had not been sent/),
     });
     expect(await stage.dst.runState()).toBe('running');
-    await ranAlone(stage.watcher);
+    await stage.watcher.finish();
   });
 });
 
@@ -448,7 +448,7 @@ describe('the link', () => {
       await stage.dst.qmp.waitForEvent(({ event }) => event === 'RESUME', { from: 0 });
       await staysStopped(stage.src);
       expect(await stage.dst.runState()).toBe('running');
-      await ranAlone(stage.watcher);
+      await stage.watcher.finish();
       expect(await lastRecord(stage.agents, 'source')).toBe('committed');
     },
   );
@@ -466,7 +466,7 @@ describe('the link', () => {
       needsOperator(await migration.done, 'dest', 'E_LINK_LOST');
       await staysStopped(stage.src);
       expect(await stage.dst.runState()).toBe('running');
-      const { spans } = await ranAlone(stage.watcher);
+      const { spans } = await stage.watcher.finish();
       expect(spans.map(({ qemu }) => qemu)).toEqual(['src', 'dst']);
     },
   );
@@ -503,7 +503,7 @@ describe('a guest that verifies its memory, rolled back out of post-copy', () =>
     );
     expect(second.error).toBeNull();
     await verifyHistory([src, third]);
-    await ranAlone(stage.watcher);
+    await stage.watcher.finish();
   });
 
   async function allSent(migration: RunningMigration): Promise<void> {
@@ -533,7 +533,7 @@ describe('a guest that was paused', () => {
       await dst.qmp.execute('cont');
       await nextPass(dst);
       expect((await checkBootSector(dst)).bad).toEqual([]);
-      await ranAlone(watcher);
+      await watcher.finish();
     },
   );
 

@@ -18,7 +18,7 @@ import { QemuProcess } from '../rig/qemu.ts';
 import { Qmp } from '../rig/qmp.ts';
 import { RunWatcher } from '../rig/watcher.ts';
 import { type Agents, follow, startAgents, when } from './agents.ts';
-import { leftInTmp, ranAlone, settingsOf, useLater, usePrivateTmp, waitingState } from './traces.ts';
+import { leftInTmp, settingsOf, useLater, usePrivateTmp, waitingState } from './traces.ts';
 
 usePrivateTmp();
 const later = useLater();
@@ -476,6 +476,6 @@ describe('a destination agent that does not take the guest', () => {
 
 test('all these refusals and moves left a guest that ran in one place at a time', async () => {
   expect((await checkBootSector(src)).bad).toEqual([]);
-  const { handovers } = await ranAlone(watcher);
+  const { handovers } = await watcher.finish();
   expect(handovers.length).toBeGreaterThan(5);
 });

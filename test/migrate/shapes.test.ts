@@ -8,7 +8,7 @@ import { GuestProcess, verifyHistory } from '../rig/guest.ts';
 import { HugepagesError, reserveHugepages } from '../rig/hugepages.ts';
 import { RunWatcher } from '../rig/watcher.ts';
 import { type Agents, follow, startAgents } from './agents.ts';
-import { ranAlone, useLater, usePrivateTmp } from './traces.ts';
+import { useLater, usePrivateTmp } from './traces.ts';
 
 usePrivateTmp();
 const later = useLater();
@@ -42,7 +42,7 @@ async function movesByEach(options: LinuxGuestOptions, streams = 1): Promise<voi
     places.push(there);
     expect((await verifyHistory(places)).checked.bad, strategy).toBe(0);
   }
-  const { spans } = await ranAlone(watcher);
+  const { spans } = await watcher.finish();
   expect(spans).toHaveLength(places.length);
 }
 

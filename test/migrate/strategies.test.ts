@@ -7,7 +7,7 @@ import { GuestProcess, verifyHistory } from '../rig/guest.ts';
 import { within } from '../rig/process.ts';
 import { RunWatcher } from '../rig/watcher.ts';
 import { follow, startAgents } from './agents.ts';
-import { leftInTmp, ranAlone, settingsOf, useLater, usePrivateTmp } from './traces.ts';
+import { leftInTmp, settingsOf, useLater, usePrivateTmp } from './traces.ts';
 
 usePrivateTmp();
 const later = useLater();
@@ -41,6 +41,9 @@ test.each(['precopy', 'postcopy', 'hybrid'] as const)(
       );
       expect(report.error, `move ${move}`).toBeNull();
       expect(report).toMatchObject({ outcome: 'completed', strategy });
+      // Every page went at least once, whichever way it took.
+      const { raw, zero } = report.pages;
+      expect(raw + zero).toBeGreaterThanOrEqual(here.qemu.options.memoryMiB * 256);
       expect(await settingsOf(there.qemu), `move ${move}`).toEqual(settings);
       await within(20_000, () => `end of the source QEMU of move ${move}`, here.qemu.process.exited);
       places.push(there);
@@ -49,7 +52,7 @@ test.each(['precopy', 'postcopy', 'hybrid'] as const)(
     }
     const { ticks } = await verifyHistory(places);
     expect(ticks.every(({ bad }) => bad === 0)).toBe(true);
-    const { spans, handovers } = await ranAlone(watcher);
+    const { spans, handovers } = await watcher.finish();
     expect(spans.map(({ qemu }) => qemu)).toEqual(places.map(({ qemu }) => qemu.name));
     // What is reported is what the hypervisors' own events say.
     for (const [index, { downtimeMs, downtimeUncertaintyMs }] of reports.entries()) {
@@ -82,7 +85,7 @@ test('auto chooses a strategy, and says which and why', async () => {
     }),
   );
   await verifyHistory([src, dst]);
-  await ranAlone(watcher);
+  await watcher.finish();
 });
 
 function summary(strategy: ChosenStrategy, reports: readonly MigrationReport[]): string {

@@ -3,9 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, expect } from 'vitest';
+import { afterAll, afterEach } from 'vitest';
 import type { QemuProcess } from '../rig/qemu.ts';
-import type { RunWatcher, WatchReport } from '../rig/watcher.ts';
 
 /** Gives the test file a temporary directory of its own, so that what is left there can be told. */
 export function usePrivateTmp(): void {
@@ -49,17 +48,4 @@ export async function settingsOf({ qmp }: QemuProcess): Promise<unknown> {
 export async function waitingState(qemu: QemuProcess): Promise<unknown> {
   const { status } = await qemu.qmp.query('query-migrate');
   return { run: await qemu.runState(), migration: status ?? 'none', settings: await settingsOf(qemu) };
-}
-
-/**
- * Ends the watch: no two ran at any instant. A QEMU that is about to stop says so (`finish-migrate`) before its
- * vCPUs stand, and counts as running until they do: no contradiction.
- */
-export async function ranAlone(watcher: RunWatcher): Promise<WatchReport> {
-  await watcher.close();
-  const report = watcher.report();
-  expect(report.overlapMs, JSON.stringify(report.spans)).toBe(0);
-  const stopping = /is finish-migrate, but by its events it runs$/;
-  expect(report.contradictions.filter((text) => !stopping.test(text))).toEqual([]);
-  return report;
 }

@@ -6,6 +6,8 @@ import { repoRoot } from '../rig/repo.ts';
 import { ADDRESSES, type HostName, type TwoHosts } from '../rig/two-hosts.ts';
 
 const MAIN = join(repoRoot(), 'packages/migrate-cli/dist/main.js');
+/** On a slow link a migration takes minutes. */
+const SLOWEST_MS = 600_000;
 const PORTS = { source: 4446, dest: 4447 } as const;
 
 export interface HostedAgents {
@@ -33,10 +35,11 @@ export async function hostedAgents(
     source,
     dest,
     async migrate(guest, destGuest, args = []) {
-      const { stdout } = await rig.exec(from, [
+      const command = [
         ...[process.execPath, MAIN, 'migrate', guest, '--from', url('source', from), '--to', url('dest', to)],
         ...['--dest-guest', destGuest, '--insecure', '--json', ...args],
-      ]);
+      ];
+      const { stdout } = await rig.exec(from, command, { timeoutMs: SLOWEST_MS });
       return JSON.parse(stdout) as MigrationReport;
     },
   };

@@ -153,6 +153,8 @@ export class RunWatcher {
     // An event on the way says that it changed meanwhile: this poll proves nothing.
     if (!status || qmp.events.length !== events) return undefined;
     const ran = watched.running;
+    // It stands by then; STOP follows when all that it had to do with the disks is done.
+    if (ran && status['status'] === 'finish-migrate') return undefined;
     if ((status['running'] === true) === ran) return undefined;
     return `${name} is ${status['status']}, but by its events it ${ran ? 'runs' : 'stands'}`;
   }

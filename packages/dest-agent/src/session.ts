@@ -83,9 +83,12 @@ export class DestSession implements RunningMigration {
   #examined: Promise<Examination> | undefined;
   #announced: Promise<AnnounceResult> = Promise.resolve({ frames: 0, interfaces: [], notes: [] });
   #opened: ControlMessage<'open'> | undefined;
+  #probedBytes = 0;
   #paused = false;
   #runs = false;
   #hasAllPages = false;
+  /** When there was nothing left to wait for but the announcements. */
+  #completeAtMs = 0;
   #phase: Phase = 'connect';
   /** The first failure that came with a remedy. */
   #failure: GuestError | undefined;
@@ -164,6 +167,9 @@ export class DestSession implements RunningMigration {
         this.#control.send({ type: 'clock-reply', t0: message.t0, t1, t2: wallClockMs() });
         return;
       }
+      case 'probe':
+        this.#probe(message);
+        return;
       case 'open':
         await this.#open(message);
         return;
@@ -207,6 +213,15 @@ export class DestSession implements RunningMigration {
       default:
         return;
     }
+  }
+
+  /** What a probe brings is thrown away. Only before a guest is named: a migration needs the link for itself. */
+  #probe({ bytes: sent, last }: ControlMessage<'probe'>): void {
+    if (this.#opened) throw new PayloadError('the link cannot be probed during a migration');
+    this.#probedBytes += sent.length;
+    if (!last) return;
+    this.#control.send({ type: 'probed', bytes: this.#probedBytes });
+    this.#probedBytes = 0;
   }
 
   async #open(message: ControlMessage<'open'>): Promise<void> {
@@ -314,7 +329,12 @@ export class DestSession implements RunningMigration {
   async #complete(): Promise<void> {
     await this.#guest!.complete();
     this.#hasAllPages = true;
-    if (this.#runs) this.#machine?.dispatch({ type: 'guest-complete' });
+    if (this.#runs) this.#guestComplete();
+  }
+
+  #guestComplete(): void {
+    this.#completeAtMs = wallClockMs();
+    this.#machine?.dispatch({ type: 'guest-complete' });
   }
 
   #perform(action: DestAction): void {
@@ -382,6 +402,7 @@ export class DestSession implements RunningMigration {
         if (this.#control.link.state !== 'open') return;
         this.#control.send({
           type: 'complete',
+          atMs: this.#completeAtMs,
           faults: this.#faults.summary(),
           announce: { frames: announced.frames, interfaces: announced.interfaces },
           pagesApplied: this.#receiver?.pagesApplied ?? 0,
@@ -418,7 +439,7 @@ export class DestSession implements RunningMigration {
       this.#runs = true;
       this.#machine?.dispatch({ type: 'guest-running', atMs });
       // In pre-copy all pages were there before.
-      if (this.#hasAllPages) this.#machine?.dispatch({ type: 'guest-complete' });
+      if (this.#hasAllPages) this.#guestComplete();
     } catch (error) {
       this.#machine?.dispatch({ type: 'run-failed', ...failureOf(error) });
     }

@@ -150,8 +150,11 @@ export interface SourceGuest {
   /** Starts the migration; the stream honours back-pressure by not being pulled. May be called once. */
   open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>>;
   progress(): Promise<SourceProgress>;
-  /** How fast the guest dirties memory, without reading the dirty log; undefined where that cannot be told. */
-  measureDirtyRate(): Promise<BytesPerSec | undefined>;
+  /**
+   * How fast the guest dirties memory, without reading the dirty log: different pages in so many whole seconds
+   * (default 1). Undefined where that cannot be told.
+   */
+  measureDirtyRate(seconds?: number): Promise<BytesPerSec | undefined>;
   /** Stops the guest at the next chance and sends the rest (pre-copy). */
   switchover(): Promise<void>;
   /** Stops the guest, sends its state, then serves pages (needs `plan.postcopy`). */
@@ -164,8 +167,11 @@ export interface SourceGuest {
    * Undefined: it cannot, so they have to be asked for.
    */
   takePages(range: PageRange): PageBatch | 'sent' | undefined;
-  /** 0 means no limit. */
-  setBandwidth(rate: BytesPerSec): Promise<void>;
+  /**
+   * So much content gets away in a second. What the driver reads and gathers ahead of that
+   * counts as downtime when the guest stops: it should be some hundredths of a second's worth.
+   */
+  setPace(contentBytesPerSec: BytesPerSec): void;
   /** Slows the guest's CPUs by `percent` (0 to 99); 0 lets go. */
   setThrottle(percent: number): Promise<void>;
   /** Bytes that the destination's hypervisor answers to the source's, carried untouched. */

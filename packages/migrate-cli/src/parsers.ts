@@ -1,7 +1,7 @@
 /** Parsers of option values. Commander adds the option's name to what they complain of. */
+import { parseDuration, parseRate, UnitError } from '@vmferry/engine/quantities';
 import { parseAddress } from '@vmferry/wire/address';
 import { InvalidArgumentError } from 'commander';
-import { parseDuration, parseRate, UnitError } from './units.ts';
 
 /** Milliseconds. */
 export const duration = (text: string): number => complaining(() => parseDuration(text));

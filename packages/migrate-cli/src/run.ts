@@ -8,6 +8,8 @@ import { addCancelCommand } from './commands/cancel.ts';
 import { addDemoCommand } from './commands/demo.ts';
 import { addListCommand } from './commands/list.ts';
 import { addMigrateCommand } from './commands/migrate.ts';
+import { addPlanCommand } from './commands/plan.ts';
+import { addSimCommand } from './commands/sim.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addWatchCommand } from './commands/watch.ts';
 import type { CommandContext } from './context.ts';
@@ -62,6 +64,8 @@ function commands(context: CommandContext): Command {
     .addHelpText('after', HELP);
   addDemoCommand(program, context);
   addMigrateCommand(program, context);
+  addPlanCommand(program, context);
+  addSimCommand(program, context);
   addAgentCommand(program, context);
   addListCommand(program, context);
   addStatusCommand(program, context);

@@ -58,15 +58,15 @@ export async function findGuests(
   const and = (definition: GuestDefinition | undefined): readonly GuestDefinition[] =>
     definition ? [...configured, definition] : configured;
   return {
-    guest: source.uri,
-    ...(dest === undefined ? {} : { destGuest: dest.uri }),
+    guest: source.guest,
+    ...(dest === undefined ? {} : { destGuest: dest.guest }),
     simulatedHere: { source: and(source.definition), dest: and((dest ?? source).definition) },
   };
 }
 
 interface NamedGuest {
-  /** As agents know it. */
-  readonly uri: string;
+  /** The URI as agents know it. */
+  readonly guest: string;
   /** Of a simulated guest that an agent in this process is to have. */
   readonly definition?: GuestDefinition;
 }
@@ -75,17 +75,17 @@ interface NamedGuest {
  * A guest of the command line. Files are read here: agents are never given a path.
  * `embedded`: the agent that has the guest runs inside the command.
  */
-async function resolveGuest(uri: string, { embedded }: { embedded: boolean }): Promise<NamedGuest> {
-  if (!uri.startsWith(SCHEME)) return { uri };
+export async function resolveGuest(uri: string, { embedded }: { embedded: boolean }): Promise<NamedGuest> {
+  if (!uri.startsWith(SCHEME)) return { guest: uri };
   const name = uri.slice(SCHEME.length);
   if (!embedded) {
-    if (!isGuestPath(name)) return { uri };
+    if (!isGuestPath(name)) return { guest: uri };
     throw usageError(
       `${uri}: an agent elsewhere does not read this guest file: give it to the agent with --simulate, and name the guest here`,
     );
   }
   const definition = await load(name, process.cwd(), 'cli');
-  return { uri: `${SCHEME}${definition.file.name}`, definition };
+  return { guest: `${SCHEME}${definition.file.name}`, definition };
 }
 
 async function load(guest: string, directory: string, side: Side): Promise<GuestDefinition> {

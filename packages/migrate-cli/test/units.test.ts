@@ -1,14 +1,7 @@
+import { parseDuration, parseRate, parseSize, UnitError } from '@vmferry/engine/quantities';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import {
-  formatDuration,
-  formatRate,
-  formatSize,
-  parseDuration,
-  parseRate,
-  parseSize,
-  UnitError,
-} from '../src/units.ts';
+import { formatDuration, formatRate, formatSize } from '../src/units.ts';
 
 describe('durations', () => {
   it.each([

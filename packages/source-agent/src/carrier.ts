@@ -65,6 +65,11 @@ export class Carrier {
     return this.#permits.free === 0;
   }
 
+  /** What the link was seen to carry of late; 0 while that is not known. */
+  get linkBytesPerSec(): number {
+    return this.#options.data.reduce((sum, link) => sum + link.stats.rateBytesPerSec, 0);
+  }
+
   get wireBytes(): number {
     const { control, data, express } = this.#options;
     return [control.link, express, ...data].reduce((sum, link) => sum + link.stats.bytesSent, 0);

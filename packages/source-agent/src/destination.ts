@@ -16,16 +16,15 @@ import type { ControlMessage } from '@vmferry/wire/messages';
 import { MAX_PACKED_BYTES } from '@vmferry/wire/packed';
 import { RateLimiter } from '@vmferry/wire/rate-limiter';
 import { connect, connectData, MIGRATION_PATH, type TlsMaterial } from '@vmferry/wire/socket';
+import { DEFAULT_WINDOW } from '@vmferry/wire/window';
 
 const ANSWER_TIMEOUT_MS = 10_000;
 /** A destination may have to start a hypervisor first. */
 const OPEN_TIMEOUT_MS = 60_000;
 const CLOCK_SAMPLES = 8;
-/** Several frames must fit, or the destination's workers wait for the next one. */
-const LEAST_WINDOW_BYTES = 2 * 1024 * 1024;
 /** A destination answers data with acknowledgements and control messages only. */
 const ANSWER_BYTES = HEADER_BYTES + MAX_PACKED_BYTES;
-const FEATURES = ['lz4', 'express'];
+const FEATURES = ['lz4', 'express', 'probe'];
 
 export interface DestinationOptions {
   readonly url: string;
@@ -46,6 +45,8 @@ export class Destination {
   readonly session: string;
   readonly clock = new ClockOffset();
   readonly tls: boolean;
+  /** What both sides can do. */
+  readonly features: readonly string[];
   /** The largest frame that both sides take. */
   readonly maxFrameBytes: number;
   #data: readonly Link[] = [];
@@ -85,6 +86,7 @@ export class Destination {
   ) {
     this.control = control;
     this.session = welcome.session;
+    this.features = welcome.features;
     this.#secret = welcome.secret;
     this.#options = options;
     this.#limiter = new RateLimiter(options.maxBandwidth);
@@ -195,7 +197,7 @@ async function openLink(
     name,
     window: {
       maxBytes: options.limits.windowBytes,
-      minBytes: Math.min(LEAST_WINDOW_BYTES, options.limits.windowBytes),
+      minBytes: Math.min(DEFAULT_WINDOW.minBytes, options.limits.windowBytes),
     },
     ...(rateLimiter ? { rateLimiter } : {}),
     onFrame: (frame, link) => link.consumed(frame),

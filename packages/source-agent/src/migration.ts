@@ -18,9 +18,10 @@ import { POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-lim
 import { downtimeAcross } from '@vmferry/engine/clock/offset';
 import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
-import type { GuestDescription, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
+import type { GuestDescription, PageBatch, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
 import { encodeRecord } from '@vmferry/engine/journal/records';
 import type { ChosenStrategy, MigrateRequest, Strategy } from '@vmferry/engine/options';
+import type { ProgressSample } from '@vmferry/engine/policy/steering';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
@@ -42,9 +43,10 @@ import { Destination } from './destination.ts';
 import { type FailureFacts, factsOf, knownCode, refusal } from './failures.ts';
 import { knownAddresses } from './guest-addresses.ts';
 import type { SourceGuestFactory } from './guests.ts';
+import { Pace } from './pace.ts';
 import { PostcopySender } from './postcopy-sender.ts';
-import { type ProgressSample, Steering } from './steering.ts';
-import { type PageTally, tallyOf, transfer } from './transfer.ts';
+import { Steering } from './steering.ts';
+import { transfer } from './transfer.ts';
 
 const SWITCHOVER_LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };
 const PROGRESS_MS = 200;
@@ -302,6 +304,7 @@ export class SourceMigration implements RunningMigration {
     const guest = this.#guest!;
     const destination = this.#destination!;
     this.#setPhase('setup');
+    const pace = new Pace(machineNow());
     const carrier = new Carrier({
       control: destination.control,
       data: destination.data,
@@ -312,6 +315,8 @@ export class SourceMigration implements RunningMigration {
         this.#delivered.contentBytes += contentBytes;
         this.#delivered.zeroPages += zeroPages;
         this.#sender?.delivered();
+        const rate = pace.delivered(contentBytes, machineNow());
+        if (rate !== undefined) guest.setPace(rate);
       },
     });
     this.#carrier = carrier;
@@ -319,7 +324,7 @@ export class SourceMigration implements RunningMigration {
       guest,
       carrier,
       backlogBytes: this.#limits.bufferBytes,
-      onTaken: (batch) => this.#countPages(tallyOf(batch)),
+      onTaken: (batch) => this.#count(batch),
       onFailure: (error) => this.#fail(error),
     });
     this.#steering = this.#makeSteering(guest);
@@ -349,7 +354,7 @@ export class SourceMigration implements RunningMigration {
       guest,
       carrier,
       postcopy: this.#sender,
-      onPages: (tally) => this.#countPages(tally),
+      onPages: (batch) => this.#count(batch),
       onMilestone: (item) => this.#onMilestone(item),
     }).then(
       () => this.#machine?.dispatch({ type: 'stream-end' }),
@@ -357,8 +362,10 @@ export class SourceMigration implements RunningMigration {
     );
   }
 
-  #countPages(tally: PageTally): void {
-    this.#builder.pages(tally, bytes((tally.raw + tally.zero) * PAGE_BYTES));
+  /** Raw pages are those that have content. */
+  #count({ pages, content }: PageBatch): void {
+    const raw = content.length / PAGE_BYTES;
+    this.#builder.pages({ raw, zero: pages.length - raw }, bytes(pages.length * PAGE_BYTES));
   }
 
   #makeSteering(guest: SourceGuest): Steering {
@@ -369,6 +376,7 @@ export class SourceMigration implements RunningMigration {
       oneLiveRound: this.#description!.oneLiveRound,
       postcopyObstacle: this.#postcopyObstacle,
       delivered: () => this.#delivered,
+      held: () => this.#carrier?.bulkOutstanding ?? 0,
       emit: (event) => this.#emit(event),
       progress: (sample) => {
         this.#progress = sample;
@@ -450,6 +458,7 @@ export class SourceMigration implements RunningMigration {
         if (this.#machine?.state.phase === 'finishing') this.#setPhase('postcopy');
         return;
       case 'complete':
+        this.#onComplete(message.atMs);
         this.#resolveComplete(message);
         this.#machine?.dispatch({ type: 'message', message: { type: 'complete' } });
         return;
@@ -496,6 +505,15 @@ export class SourceMigration implements RunningMigration {
     this.#builder.downtimePart('deviceStateMs', millis(ready - (lastPage ?? ready)));
     this.#builder.downtimePart('commitMs', millis(commit - ready));
     this.#builder.downtimePart('resumeMs', millis(now - commit));
+  }
+
+  /** The announcements that the destination went on with are not part of the migration's time. */
+  #onComplete(atMs: number): void {
+    if (this.#machine?.state.mode !== 'postcopy') return;
+    const now = wallClockMs();
+    const offsetMs = this.#destination?.clock.estimate(millis(now))?.offsetMs;
+    const agoMs = offsetMs === undefined ? 0 : Math.max(0, now - (atMs - offsetMs));
+    this.#completedMs = Math.max(this.#completedMs ?? 0, machineNow() - this.#began - agoMs);
   }
 
   // ── what the machine decides ──
@@ -610,14 +628,7 @@ export class SourceMigration implements RunningMigration {
 
   async #finish(report: SwitchoverReport): Promise<MigrationReport> {
     const { outcome } = report;
-    let damage: ErrorReport | undefined;
-    if (outcome === 'completed') {
-      this.#completedMs = Math.max(
-        this.#completedMs ?? 0,
-        this.#machine!.state.mode === 'postcopy' ? machineNow() - this.#began : 0,
-      );
-      damage = await this.#lastFigures();
-    }
+    const damage = outcome === 'completed' ? await this.#lastFigures() : undefined;
     this.#setPhase(outcome === 'completed' ? 'completion' : this.#phase);
     if (outcome !== 'attention') this.#machine?.stop();
     this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));

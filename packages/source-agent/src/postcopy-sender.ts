@@ -6,34 +6,29 @@
  *     pages around it ──▶ express behind it, compressed (pre-paging)
  *     any other page ──▶ backlog ──▶ bulk, within a budget that shrinks while faults are frequent
  *
- * What is in flight in bulk delays the next fault, so the budget is small after a fault and doubles as long
+ * What is in flight in bulk delays the next fault, so the budget is nothing after a fault and doubles as long
  * as none comes.
  */
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { Backlog } from '@vmferry/engine/postcopy/backlog';
-import { Prepaging } from '@vmferry/engine/postcopy/prepaging';
+import { bulkBudget } from '@vmferry/engine/postcopy/bulk-budget';
+import { neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import type { Carrier } from './carrier.ts';
 
-const LEAST_IN_FLIGHT = 64 * 1024;
-/**
- * More than this in the queues of a switch makes it drop packets, and a dropped answer to a fault, with
- * nothing sent behind it, waits for TCP's timer: a fifth of a second and more.
- */
-const MOST_IN_FLIGHT = 2 * 1024 * 1024;
 /** What is read from the hypervisor ahead of the link while no fault waits. */
 const READ_AHEAD = 1024 * 1024;
-/** None for such a time after a fault, then the budget doubles after each without one. */
-const QUIET_MS = 4;
+/** How much a new answer's time weighs against those before. */
+const ANSWER_WEIGHT = 0.2;
 /** An answer that stays out this long (the page was on its way already) no longer holds up the bulk. */
 const ANSWER_MS = 50;
 
 export interface PostcopySenderOptions {
   readonly guest: SourceGuest;
-  readonly carrier: Pick<Carrier, 'express' | 'bulk' | 'bulkOutstanding'>;
+  readonly carrier: Pick<Carrier, 'express' | 'bulk' | 'bulkOutstanding' | 'linkBytesPerSec'>;
   /** The most content bytes that may wait. */
   readonly backlogBytes: number;
-  /** Pages that were taken from the guest's memory, and do not come with its stream. */
-  readonly onTaken?: (batch: PageBatch) => void;
+  /** A batch that was read from the stopped guest, and so does not come with its stream. */
+  readonly onTaken: (batch: PageBatch) => void;
   readonly onFailure: (error: unknown) => void;
 }
 
@@ -46,6 +41,8 @@ export class PostcopySender {
   /** Faults asked of the hypervisor and not answered yet, and since when. */
   readonly #unanswered = new Map<PageRange, number>();
   #faults = 0;
+  /** From a fault's arrival until the destination has taken its page, on average. */
+  #answerMs = 0;
   #pumping = false;
   /** Express batches that are being made ready. */
   #expressing = 0;
@@ -63,13 +60,15 @@ export class PostcopySender {
 
   /** A vCPU on the destination waits. */
   fault(ranges: readonly PageRange[]): void {
-    this.#lastFaultAt = performance.now();
+    const now = performance.now();
+    this.#lastFaultAt = now;
+    const answered = (): void => this.#answered(performance.now() - now);
     for (const range of ranges) {
       this.#faults += 1;
       const found = this.#backlog.fault(range);
-      for (const batch of found) this.#express(batch);
+      for (const batch of found) this.#express(batch, 'none', answered);
       // What is on its way needs no asking, and the hypervisor would not answer.
-      if (found.length === 0 && !this.#isFlying(range) && !this.#take(range)) {
+      if (found.length === 0 && !this.#isFlying(range) && !this.#take(range, 'none', answered)) {
         this.#unanswered.set(range, performance.now());
         this.#options.guest.requestPages([range], 'express');
       }
@@ -79,25 +78,22 @@ export class PostcopySender {
     this.#wakeReaders();
   }
 
-  /** Reads the pages from the stopped guest, if that can be done. */
-  #take(range: PageRange): boolean {
+  /** Reads the pages from the stopped guest and sends them. False where that cannot be done. */
+  #take(range: PageRange, codec: 'none' | 'lz4', onLanded?: () => void): boolean {
     const taken = this.#options.guest.takePages(range);
     if (taken === undefined) return false;
-    if (taken !== 'sent') this.#expressTaken(taken);
+    if (taken === 'sent') return true;
+    this.#options.onTaken(taken);
+    this.#express(taken, codec, onLanded);
     return true;
   }
 
   /** What the guest is likely to want next. */
   #sendAlong({ block, first }: PageRange): void {
-    const around = this.#prepaging.around(block, first);
+    const { linkBytesPerSec } = this.#options.carrier;
+    const around = this.#prepaging.around(block, first, neighbourhood(linkBytesPerSec));
     for (const batch of this.#backlog.take(around)) this.#express(batch, 'lz4');
-    const taken = this.#options.guest.takePages(around);
-    if (taken !== undefined && taken !== 'sent') this.#expressTaken(taken, 'lz4');
-  }
-
-  #expressTaken(batch: PageBatch, codec: 'none' | 'lz4' = 'none'): void {
-    this.#options.onTaken?.(batch);
-    this.#express(batch, codec);
+    this.#take(around, 'lz4');
   }
 
   /** Resolves when the next item should be read from the hypervisor. Takes the batch over. */
@@ -157,16 +153,23 @@ export class PostcopySender {
     }
   }
 
-  get #budget(): number {
-    const quietMs = performance.now() - this.#lastFaultAt;
-    if (quietMs < QUIET_MS) return 0;
-    return Math.min(MOST_IN_FLIGHT, LEAST_IN_FLIGHT * 2 ** Math.min(16, quietMs / QUIET_MS));
+  #answered(ms: number): void {
+    this.#answerMs += (ms - this.#answerMs) * (this.#answerMs === 0 ? 1 : ANSWER_WEIGHT);
   }
 
-  #express(batch: PageBatch, codec: 'none' | 'lz4' = 'none'): void {
+  get #budget(): number {
+    const { linkBytesPerSec } = this.#options.carrier;
+    return bulkBudget(performance.now() - this.#lastFaultAt, { answerMs: this.#answerMs, linkBytesPerSec });
+  }
+
+  #express(batch: PageBatch, codec: 'none' | 'lz4' = 'none', onLanded: () => void = () => {}): void {
     this.#expressing += 1;
+    const land = this.#fly(batch);
     this.#options.carrier
-      .express(batch, codec, this.#fly(batch))
+      .express(batch, codec, () => {
+        land();
+        onLanded();
+      })
       .catch((error: unknown) => this.#fail(error))
       .finally(() => {
         this.#expressing -= 1;

@@ -1,20 +1,13 @@
 /** The guest's stream on its way: items from the hypervisor, in order, to the carrier. */
 import type { PageBatch, SourceGuest, SourceItem } from '@vmferry/engine/guest';
-import { PAGE_BYTES } from '@vmferry/engine/units';
 import type { Carrier } from './carrier.ts';
 import type { PostcopySender } from './postcopy-sender.ts';
-
-/** Pages of a batch with content, and without. */
-export interface PageTally {
-  readonly raw: number;
-  readonly zero: number;
-}
 
 export interface TransferOptions {
   readonly guest: SourceGuest;
   readonly carrier: Carrier;
   readonly postcopy: PostcopySender;
-  readonly onPages: (tally: PageTally) => void;
+  readonly onPages: (batch: PageBatch) => void;
   /** Items that are not only carried: the caller takes note of them. */
   readonly onMilestone: (
     item: Exclude<SourceItem, PageBatch | { type: 'opaque' }> | { type: 'opaque' },
@@ -28,7 +21,7 @@ export async function transfer(items: AsyncIterable<SourceItem>, options: Transf
   for await (const item of items) {
     switch (item.type) {
       case 'pages':
-        options.onPages(tallyOf(item));
+        options.onPages(item);
         if (inPostcopy) await postcopy.add(item);
         else await carrier.bulk(item);
         break;
@@ -55,10 +48,4 @@ export async function transfer(items: AsyncIterable<SourceItem>, options: Transf
         onMilestone(item);
     }
   }
-}
-
-/** Raw pages are those that have content. */
-export function tallyOf({ pages, content }: PageBatch): PageTally {
-  const raw = content.length / PAGE_BYTES;
-  return { raw, zero: pages.length - raw };
 }

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { blockIndex, bytes, PAGE_BYTES, pages, round } from '@vmferry/engine/units';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { PostcopySender } from '../src/postcopy-sender.ts';
 
 function batchOf(first: number, count: number, lane: 'bulk' | 'express' = 'bulk'): PageBatch {
@@ -34,6 +34,7 @@ function rig({ readable = [] as readonly number[], backlogBytes = 64 * 2 ** 20 }
   const left = new Set(readable);
   const asked: number[] = [];
   const sent: Sent[] = [];
+  const taken: number[] = [];
   const failures: unknown[] = [];
   /** Express batches that are made ready, each until it is called. */
   const readying: ((error?: Error) => void)[] = [];
@@ -41,6 +42,7 @@ function rig({ readable = [] as readonly number[], backlogBytes = 64 * 2 ** 20 }
   const state = { holdExpress: false, bulkFails: undefined as Error | undefined };
   const carrier = {
     bulkOutstanding: 0,
+    linkBytesPerSec: 0,
     async express(batch: PageBatch, _codec: 'none' | 'lz4', onLanded: () => void): Promise<void> {
       if (state.holdExpress) {
         await new Promise<void>((resolve, reject) =>
@@ -75,13 +77,14 @@ function rig({ readable = [] as readonly number[], backlogBytes = 64 * 2 ** 20 }
     guest: guest as SourceGuest,
     carrier,
     backlogBytes,
+    onTaken: (batch) => taken.push(...batch.pages),
     onFailure: (error) => failures.push(error),
   });
   const land = (): void => {
     for (const landed of landing.splice(0)) landed();
     sender.delivered();
   };
-  return { sender, carrier, state, sent, asked, failures, readying, land };
+  return { sender, carrier, state, sent, asked, taken, failures, readying, land };
 }
 
 /** Whether it settles while the event loop goes round a few times. */
@@ -109,10 +112,11 @@ describe('a fault', () => {
   });
 
   test('on a page that the stopped guest can be read for asks nobody', async () => {
-    const { sender, sent, asked } = rig({ readable: [5, 6, 70] });
+    const { sender, sent, asked, taken } = rig({ readable: [5, 6, 70] });
     sender.fault([faultOn(5)]);
     await nextTurn();
     expect(sent.map((each) => each.pages)).toEqual([[5], [6]]);
+    expect(taken).toEqual([5, 6]);
     expect(asked).toEqual([]);
     sender.close();
   });
@@ -202,4 +206,27 @@ test('a reader waits while the backlog is full, unless a fault waits for what it
   sender.fault([faultOn(4000)]);
   expect(await settles(full)).toBe(true);
   sender.close();
+});
+
+test('while faults are answered slowly the bulk waits longer after each', async () => {
+  vi.useFakeTimers();
+  try {
+    const { sender, sent, land } = rig({ readable: [5] });
+    await sender.add(batchOf(100, 8));
+    await vi.advanceTimersByTimeAsync(20);
+    sent.length = 0;
+    sender.fault([faultOn(5)]);
+    await vi.advanceTimersByTimeAsync(30);
+    // The answer took 30 ms: nothing in bulk goes out before the second 30 are over.
+    land();
+    sender.fault([faultOn(105)]);
+    void sender.add(batchOf(200, 8));
+    await vi.advanceTimersByTimeAsync(50);
+    expect(sent.filter(({ lane }) => lane === 'bulk')).toEqual([]);
+    await vi.advanceTimersByTimeAsync(20);
+    expect(sent.filter(({ lane }) => lane === 'bulk')).toHaveLength(1);
+    sender.close();
+  } finally {
+    vi.useRealTimers();
+  }
 });

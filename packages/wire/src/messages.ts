@@ -3,7 +3,8 @@
  *
  *     S hello ▶ D welcome | refuse            S attach ▶ D attached | refuse   (every further stream)
  *     S open ▶ D accepted | rejected          S start ▶ D started
- *     S clock ▶ D clock-reply                 S layout, barrier, round         D fault, reply
+ *     S clock ▶ D clock-reply                 S probe* ▶ D probed              S layout, barrier, round
+ *     D fault, reply
  *     S state-complete, end, sealed ▶ D ready ▶ S commit ▶ D running ▶ D complete ▶ S goodbye
  *     S discard ▶ D discarded                 either: failure, ping, pong
  *
@@ -19,6 +20,8 @@ import { pack, unpack } from './packed.ts';
 export const MAX_STREAMS = 64;
 export const MAX_FAULT_RANGES = 256;
 export const SECRET_BYTES = 32;
+/** The most that one `probe` carries. */
+export const MAX_PROBE_BYTES = 512 * 1024;
 
 const code = z.string().min(1).max(64);
 const sentence = z.string().max(4096);
@@ -134,6 +137,9 @@ const schemas = {
   started: z.object({ type: type('started') }),
   clock: z.object({ type: type('clock'), t0: ms }),
   'clock-reply': z.object({ type: type('clock-reply'), t0: ms, t1: ms, t2: ms }),
+  /** How much the link carries, before a guest is named: bytes that mean nothing; the last is answered. */
+  probe: z.object({ type: type('probe'), bytes: bytes(MAX_PROBE_BYTES), last: z.boolean() }),
+  probed: z.object({ type: type('probed'), bytes: count }),
   layout: z.object({
     type: type('layout'),
     blocks: z
@@ -165,6 +171,7 @@ const schemas = {
   reply: z.object({ type: type('reply'), bytes: bytes(512 * 1024) }),
   complete: z.object({
     type: type('complete'),
+    atMs: ms,
     faults: z.object({ count, p50Ms: nonNegative, p99Ms: nonNegative, maxMs: nonNegative }),
     announce: z.object({ frames: count, interfaces: z.array(name).max(64) }),
     pagesApplied: count,

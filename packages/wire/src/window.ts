@@ -2,7 +2,10 @@
  * How many bytes may be in flight: near the bandwidth-delay product, never "as much as the socket takes",
  * because what is buffered between the hosts counts as downtime.
  *
- *     window = clamp(gain × delivered rate × least round trip + one frame, minBytes, maxBytes)
+ *     window = clamp(max(gain × delivered rate × least round trip + one frame, floor), minBytes, maxBytes)
+ *     floor  = min(delivered rate × floorMs, floorBytes)
+ *
+ * The floor keeps the receiver's workers busy where the round trip is nothing, and costs no more than its time.
  *
  * After BBR (Cardwell et al., "BBR: Congestion-Based Congestion Control", 2016): the rate is a windowed
  * maximum of delivery-rate samples, the round trip a windowed minimum. The window itself keeps a small queue
@@ -16,6 +19,8 @@
  */
 export interface WindowOptions {
   readonly minBytes: number;
+  readonly floorMs: number;
+  readonly floorBytes: number;
   readonly maxBytes: number;
   readonly gain: number;
   /** A delivery rate is remembered for so long. */
@@ -25,7 +30,9 @@ export interface WindowOptions {
 }
 
 export const DEFAULT_WINDOW: WindowOptions = {
-  minBytes: 512 * 1024,
+  minBytes: 128 * 1024,
+  floorMs: 20,
+  floorBytes: 2 * 1024 * 1024,
   maxBytes: 8 * 1024 * 1024,
   gain: 1.25,
   rateHorizonMs: 1000,
@@ -80,7 +87,8 @@ export class InFlightWindow {
   #delivered = 0;
   #deliveredAt = 0;
   #burstBegan = 0;
-  #largestFrame = 0;
+  /** Of late: what is sent on a link that has become slow is cut smaller. */
+  readonly #frames: WindowedMax;
   #leastRtt = Number.POSITIVE_INFINITY;
   #leastRttAt = 0;
   /** Size of the frame that `#leastRtt` was measured with. */
@@ -95,6 +103,7 @@ export class InFlightWindow {
     }
     this.#maxBytes = this.#options.maxBytes;
     this.#rate = new WindowedMax(this.#options.rateHorizonMs);
+    this.#frames = new WindowedMax(this.#options.rttHorizonMs);
   }
 
   get bytesInFlight(): number {
@@ -116,9 +125,11 @@ export class InFlightWindow {
   }
 
   get size(): number {
-    const { minBytes, gain } = this.#options;
-    const product = gain * this.#rate.value * this.leastRttMs;
-    const wanted = this.#probe === undefined ? product + this.#largestFrame : 0;
+    const { minBytes, gain, floorMs, floorBytes } = this.#options;
+    const rate = this.#rate.value;
+    const product = gain * rate * this.leastRttMs + this.#frames.value;
+    const floor = Math.min(rate * floorMs, floorBytes);
+    const wanted = this.#probe === undefined ? Math.max(product, floor) : 0;
     return Math.min(this.#maxBytes, Math.max(minBytes, wanted));
   }
 
@@ -149,7 +160,7 @@ export class InFlightWindow {
       probe: this.#probe !== undefined && this.#inFlight <= this.#options.minBytes,
     };
     this.#inFlight += bytes;
-    this.#largestFrame = Math.max(this.#largestFrame, bytes);
+    this.#frames.add(bytes, now);
     return stamp;
   }
 
@@ -178,8 +189,9 @@ export class InFlightWindow {
     const rtt = now - stamp.sentAt;
     this.#smoothedRtt = this.#smoothedRtt === 0 ? rtt : this.#smoothedRtt + (rtt - this.#smoothedRtt) / 8;
     // A small frame's round trip says nothing of how long a large one takes to cross and to be consumed.
-    if (stamp.bytes * 4 < this.#largestFrame) return;
-    const outgrown = this.#leastRttBytes * 4 < this.#largestFrame;
+    const largest = this.#frames.value;
+    if (stamp.bytes * 4 < largest) return;
+    const outgrown = this.#leastRttBytes * 4 < largest;
     if (rtt <= this.#leastRtt || outgrown) this.#believe(rtt, stamp.bytes, now);
     const probe = this.#probe;
     if (probe === undefined || !stamp.probe) return;

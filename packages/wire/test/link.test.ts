@@ -85,7 +85,7 @@ describe.each(transports)('a link, over %s', (chosen) => {
 
   test('delivers frames in the order of the calls, numbered from 1, with their fields', async () => {
     const inbox = new Inbox();
-    const { near } = await pair({}, { onFrame: inbox.onFrame });
+    const { near } = await pair({ window: { minBytes: 1024 * 1024 } }, { onFrame: inbox.onFrame });
     for (let i = 1; i <= 20; i++) {
       void near.send(
         pagesFrame(i * 1000, { block: i, round: 3, epoch: 2, count: 4, codec: Codec.lz4, rawBytes: 9 }),

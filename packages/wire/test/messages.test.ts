@@ -81,10 +81,13 @@ const samples: { readonly [T in MessageType]: OutgoingMessage<T> } = {
   reply: { type: 'reply', bytes: Uint8Array.of(0, 1, 255) },
   complete: {
     type: 'complete',
+    atMs: 1_763_715_841_123,
     faults: { count: 2, p50Ms: 0.5, p99Ms: 2, maxMs: 2.5 },
     announce: { frames: 3, interfaces: ['tap0'] },
     pagesApplied: 131_072,
   },
+  probe: { type: 'probe', bytes: new Uint8Array(1000).fill(3), last: true },
+  probed: { type: 'probed', bytes: 1000 },
   goodbye: { type: 'goodbye' },
   discard: { type: 'discard', reason: 'cancelled' },
   discarded: { type: 'discarded' },

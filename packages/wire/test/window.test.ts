@@ -153,7 +153,8 @@ describe('the window', () => {
           const roundTrip = delayMs + consumeMs + size / rate;
           const byWindow = (DEFAULT_WINDOW.maxBytes - size) / roundTrip;
           expect(bytesPerMs).toBeGreaterThan(0.8 * Math.min(path, byWindow));
-          const bound = Math.max(DEFAULT_WINDOW.minBytes, 2.5 * path * roundTrip + 2 * size);
+          const floor = Math.min(DEFAULT_WINDOW.floorBytes, 1.1 * path * DEFAULT_WINDOW.floorMs);
+          const bound = Math.max(DEFAULT_WINDOW.minBytes, floor, 2.5 * path * roundTrip) + 2 * size;
           expect(inFlight).toBeLessThanOrEqual(Math.min(DEFAULT_WINDOW.maxBytes, bound));
         },
       ),
@@ -199,6 +200,24 @@ describe('the window', () => {
     expect(window.admits(1)).toBe(false);
     window.acknowledged(stamp, 1);
     expect(window.admits(5000)).toBe(true);
+  });
+
+  test('holds 20 ms of a path whose round trip is nothing, and no more than 2 MiB for that', () => {
+    const standing = (rate: number) =>
+      simulate({ bytesPerMs: () => rate, delayMs: 0, consumeMs: 0, frameBytes: 16 * 1024, forMs: 3000 })
+        .window.size;
+    expect(standing(3750)).toBe(DEFAULT_WINDOW.minBytes);
+    expect(standing(20_000)).toBeGreaterThan(300_000);
+    expect(standing(20_000)).toBeLessThan(500_000);
+    expect(standing(10 * gigabit)).toBe(DEFAULT_WINDOW.floorBytes);
+  });
+
+  test('forgets how large frames were, when they have become small', () => {
+    const window = new InFlightWindow({ rttHorizonMs: 1000 });
+    window.acknowledged(window.sent(2_000_000, 0, true), 100);
+    expect(window.size).toBeGreaterThan(2_000_000);
+    for (let now = 200; now < 6000; now += 100) window.acknowledged(window.sent(4096, now, true), now + 10);
+    expect(window.size).toBe(DEFAULT_WINDOW.minBytes);
   });
 
   test('keeps below what the peer is willing to hold', () => {

@@ -35,6 +35,22 @@ export function precopyBatch(maxFrameBytes: number): BatchLimits {
   return limits;
 }
 
+/** So much of a second is a batch on its way: what is in batches when the guest stops counts as downtime. */
+const BATCH_SECONDS = 0.01;
+/** 64 KiB: each batch has its price. */
+const LEAST_RAW_PAGES = 16;
+/** Until it is known what gets away. */
+const FIRST_RAW_PAGES = 64;
+
+/** Where so much content gets away in a second (undefined before it was measured), of the `most` that there may be. */
+export function pacedBatch(most: BatchLimits, contentBytesPerSec: number | undefined): BatchLimits {
+  const wanted =
+    contentBytesPerSec === undefined
+      ? FIRST_RAW_PAGES
+      : Math.max(LEAST_RAW_PAGES, Math.floor((contentBytesPerSec * BATCH_SECONDS) / PAGE_BYTES));
+  return { rawPages: Math.min(most.rawPages, wanted), pages: most.pages };
+}
+
 /** Room before the content of a batch of so many pages for its list and the carrier's header, in bytes. */
 export function headroomFor(pages: number): number {
   return CARRIER_HEADER_BYTES + maxPageListBytes(pages);

@@ -3,15 +3,10 @@ import type { BlockIndex, Pages } from '../units.ts';
 
 export class PageSet {
   readonly #blocks: readonly Uint32Array[];
-  #count = 0;
 
   /** `blockPages`: how many pages each block has. Empty at first. */
   constructor(blockPages: readonly Pages[]) {
     this.#blocks = blockPages.map((count) => new Uint32Array(Math.ceil(count / 32)));
-  }
-
-  get size(): number {
-    return this.#count;
   }
 
   /** False for what lies outside the blocks, too. */
@@ -24,16 +19,7 @@ export class PageSet {
   add(block: BlockIndex, page: number): void {
     const words = this.#blocks[block];
     const at = page >>> 5;
-    if (words === undefined || at >= words.length || this.has(block, page)) return;
+    if (words === undefined || at >= words.length) return;
     words[at] = words[at]! | (1 << (page & 31));
-    this.#count += 1;
-  }
-
-  delete(block: BlockIndex, page: number): void {
-    if (!this.has(block, page)) return;
-    const words = this.#blocks[block]!;
-    const at = page >>> 5;
-    words[at] = words[at]! & ~(1 << (page & 31));
-    this.#count -= 1;
   }
 }

@@ -6,12 +6,17 @@
  * earlier one brought is part of a sequential walk: from there on twice as much comes each time, forward.
  */
 import type { PageRange } from '../guest.ts';
-import { type BlockIndex, pages } from '../units.ts';
+import { type BlockIndex, PAGE_BYTES, pages } from '../units.ts';
 
-/** A quarter of a mebibyte: 32 gave more faults, 128 made each wait longer. */
-const LEAST = 64;
-/** A mebibyte: as much as the link carries in the time of a few faults. */
-const MOST = 256;
+/** A quarter of a mebibyte: at 1 Gbit/s 32 pages gave more faults, and 128 made each wait longer. */
+const USUAL = 64;
+const FEWEST = 8;
+/** The next fault waits behind a neighbourhood: no longer than two or three faults take. */
+const NEIGHBOURHOOD_MS = 2;
+/** What a page comes to on the link, compressed, as a rule. */
+const PACKED_PAGE_BYTES = PAGE_BYTES / 2;
+/** A walk's windows double up to so many neighbourhoods: what the link carries in the time of a few faults. */
+const WALK_GROWTH = 4;
 /** Walks that are followed at a time, one for each of a few busy threads. */
 const WALKS = 8;
 
@@ -21,16 +26,26 @@ interface Walk {
   readonly size: number;
 }
 
+/** Pages around a fault out of the blue that go along with it, a power of two; 0 stands for an unknown rate. */
+export function neighbourhood(linkBytesPerSec: number): number {
+  if (linkBytesPerSec === 0) return USUAL;
+  const count = (linkBytesPerSec * NEIGHBOURHOOD_MS) / 1000 / PACKED_PAGE_BYTES;
+  return Math.min(USUAL, Math.max(FEWEST, 2 ** Math.floor(Math.log2(count))));
+}
+
 export class Prepaging {
   #walks: Walk[] = [];
 
-  /** The pages to be sent with this one, it among them; they may reach beyond the block's end. */
-  around(block: BlockIndex, page: number): PageRange {
+  /**
+   * The pages to be sent with this one, it among them; they may reach beyond the block's end. `least`: see
+   * `neighbourhood`.
+   */
+  around(block: BlockIndex, page: number, least: number = USUAL): PageRange {
     const walk = this.#walks.find(
       (each) => each.block === block && page >= each.end && page < each.end + each.size,
     );
-    const size = walk ? Math.min(MOST, walk.size * 2) : LEAST;
-    const first = walk ? page : page - (page % LEAST);
+    const size = walk ? Math.min(WALK_GROWTH * least, walk.size * 2) : least;
+    const first = walk ? page : page - (page % least);
     const rest = this.#walks.filter((each) => each !== walk);
     this.#walks = [{ block, end: first + size, size }, ...rest].slice(0, WALKS);
     return { block, first: pages(first), count: pages(size) };

@@ -111,9 +111,9 @@ export class ReportBuilder {
     return row;
   }
 
-  /** A vCPU waited this long for a page. */
-  fault(waitedMs: Millis): void {
-    this.#faults.add(waitedMs);
+  /** A vCPU waited this long for a page; `times`: so often. */
+  fault(waitedMs: Millis, times = 1): void {
+    this.#faults.add(waitedMs, times);
   }
 
   switchover(reason: string): void {

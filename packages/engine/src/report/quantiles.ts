@@ -14,7 +14,7 @@ export class Quantiles {
   #max = 0;
 
   get count(): number {
-    return this.#count;
+    return Math.round(this.#count);
   }
 
   /** The longest, exactly. */
@@ -22,16 +22,17 @@ export class Quantiles {
     return millis(this.#max);
   }
 
-  add(duration: Millis): void {
+  /** `times`: how many of this duration there were; a model may count parts of one. */
+  add(duration: Millis, times = 1): void {
     if (!(duration >= 0)) return;
-    this.#counts[bucketOf(duration * 1000)]! += 1;
-    this.#count += 1;
+    this.#counts[bucketOf(duration * 1000)]! += times;
+    this.#count += times;
     this.#max = Math.max(this.#max, duration);
   }
 
   /** The duration that a share of `share` (0 to 1) does not exceed; 0 when there is none. */
   quantile(share: number): Millis {
-    const rank = Math.max(1, Math.ceil(share * this.#count));
+    const rank = Math.min(this.#count, Math.max(1, Math.ceil(share * this.#count)));
     let seen = 0;
     for (let bucket = 0; bucket < this.#counts.length && this.#count > 0; bucket += 1) {
       seen += this.#counts[bucket]!;

@@ -1,6 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { BATCH_PAYLOAD_BYTES, payloadBytes, precopyBatch } from '../../src/carriage/batch-limits.ts';
+import {
+  BATCH_PAYLOAD_BYTES,
+  pacedBatch,
+  payloadBytes,
+  precopyBatch,
+} from '../../src/carriage/batch-limits.ts';
 
 describe('the limits of batches', () => {
   it('fit the largest frame that a peer takes, and hold what there is room for', () => {
@@ -15,5 +20,14 @@ describe('the limits of batches', () => {
         if (!largest) expect(frame * 2.1).toBeGreaterThan(maxFrameBytes);
       }),
     );
+  });
+
+  it('are 10 ms of what gets away, between 64 KiB and the most there may be', () => {
+    const most = precopyBatch(2 ** 30);
+    expect(pacedBatch(most, 40_960_000)).toEqual({ rawPages: 100, pages: most.pages });
+    expect(pacedBatch(most, 1_000_000).rawPages).toBe(16);
+    expect(pacedBatch(most, 10_000_000_000)).toEqual(most);
+    expect(pacedBatch(most, undefined).rawPages).toBe(64);
+    expect(pacedBatch({ rawPages: 8, pages: 64 }, undefined)).toEqual({ rawPages: 8, pages: 64 });
   });
 });

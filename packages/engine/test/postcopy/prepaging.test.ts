@@ -1,4 +1,4 @@
-import { Prepaging } from '@vmferry/engine/postcopy/prepaging';
+import { neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import { blockIndex } from '@vmferry/engine/units';
 import { expect, test } from 'vitest';
 
@@ -24,6 +24,23 @@ test('a walk through memory is met with more each time, up to a mebibyte', () =>
     at = first + count;
   }
   expect(counts).toEqual([64, 128, 256, 256, 256, 256]);
+});
+
+test('a neighbourhood is what the link carries in 2 ms, from 8 to 64 pages', () => {
+  expect([0, 1.25e9, 125e6, 62.5e6, 40e6, 6.25e6, 1000].map(neighbourhood)).toEqual([
+    64, 64, 64, 32, 32, 8, 8,
+  ]);
+});
+
+test('on a slow link a walk grows from less to less', () => {
+  const prepaging = new Prepaging();
+  const counts: number[] = [];
+  for (let at = 1000, faults = 0; faults < 4; faults += 1) {
+    const { first, count } = prepaging.around(blockIndex(0), at, 8);
+    counts.push(count);
+    at = first + count;
+  }
+  expect(counts).toEqual([8, 16, 32, 32]);
 });
 
 test('several walks are told apart, by block and by place', () => {

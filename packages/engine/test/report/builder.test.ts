@@ -93,6 +93,18 @@ describe('the quantiles', () => {
     );
   });
 
+  it('count a duration as often as there were some, parts of one too', () => {
+    const quantiles = new Quantiles();
+    quantiles.add(millis(1), 98.5);
+    quantiles.add(millis(100), 1.5);
+    expect(quantiles.count).toBe(100);
+    expect(quantiles.quantile(0.5)).toBeLessThan(1.1);
+    expect(quantiles.quantile(0.99)).toBeGreaterThan(99);
+    const one = new Quantiles();
+    one.add(millis(3), 0.4);
+    expect(one.quantile(0.5)).toBe(3);
+  });
+
   it('are 0 when nothing was measured', () => {
     expect(new Quantiles().quantile(0.5)).toBe(0);
   });

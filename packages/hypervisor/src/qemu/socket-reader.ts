@@ -14,6 +14,8 @@ const LINGER_MS = 1;
 export class SocketReader {
   /** Chunks come as soon as there is anything, instead of in good measure. */
   eager = false;
+  /** Taken at a time before post-copy, at most: see `SourceGuest.setPace`. */
+  chunkBytes: number = BUFFER_BYTES;
   readonly #socket: LocalSocket;
   readonly #free: Buffer[] = Array.from({ length: BUFFERS }, () => Buffer.allocUnsafeSlow(BUFFER_BYTES));
   readonly #filled: { readonly buffer: Buffer; readonly bytes: number }[] = [];
@@ -70,12 +72,16 @@ export class SocketReader {
     this.#filling = true;
     const coming = this.eager
       ? this.#socket.receive(buffer.subarray(0, EAGER_BYTES), 1, 0)
-      : this.#socket.receive(buffer, BUFFER_BYTES, LINGER_MS);
+      : this.#receive(buffer.subarray(0, Math.min(this.chunkBytes, BUFFER_BYTES)));
     coming.then(
       (bytes) => this.#take(buffer, bytes),
       // What broke is told by QEMU itself, in better words; here it is the end of the stream.
       () => this.#take(buffer, 0),
     );
+  }
+
+  #receive(room: Buffer): Promise<number> {
+    return this.#socket.receive(room, room.length, LINGER_MS);
   }
 
   #take(buffer: Buffer, bytes: number): void {

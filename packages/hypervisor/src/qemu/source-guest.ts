@@ -11,12 +11,14 @@
  * thrown away, QEMU believes that the destination has it, and stops with the guest's memory and disks as
  * they were. From there `cont` takes the guest back, as long as the destination never ran.
  */
+import { pacedBatch } from '@vmferry/engine/carriage/batch-limits';
 import { GuestError } from '@vmferry/engine/errors';
 import type {
   GuestDescription,
   Lane,
   PageBatch,
   PageRange,
+  RamBlock,
   RamLayout,
   SourceGuest,
   SourceItem,
@@ -38,7 +40,6 @@ import { sourceBlockers } from './inspect/blockers.ts';
 import { MigrationSettings, sourceSettings } from './inspect/capabilities.ts';
 import { describeGuest } from './inspect/guest.ts';
 import { locateBlocks } from './inspect/memory-map.ts';
-import { readRamBlocks } from './inspect/ram-blocks.ts';
 import { listenForQemu, type MigrationListener } from './migration-socket.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, QmpError } from './qmp/errors.ts';
@@ -81,9 +82,13 @@ export class QemuSourceGuest implements SourceGuest {
   #socket: LocalSocket | undefined;
   #decoder: StreamDecoder | undefined;
   #buffers: BatchBuffers | undefined;
+  /** The largest that there may be. */
+  #batches: SourcePlan['batches'] | undefined;
   #layout: RamLayout = { blocks: [] };
   readonly #replies = new ReturnPathEncoder();
   readonly #urgent = new UrgentPages();
+  /** As `describe` found them. */
+  #blocks: readonly RamBlock[] = [];
   /** Where QEMU has the guest's memory, by block; empty unless post-copy is possible. */
   #addresses: ReadonlyMap<string, number> = new Map();
   #stopped: StoppedMemory | undefined;
@@ -136,6 +141,7 @@ export class QemuSourceGuest implements SourceGuest {
     const description = await this.#asking(() => describeGuest(this.#client, this.#name));
     this.#wasRunning = description.running;
     this.#oneLiveRound = description.oneLiveRound;
+    this.#blocks = description.blocks;
     return description;
   }
 
@@ -167,9 +173,11 @@ export class QemuSourceGuest implements SourceGuest {
       ...(plan.postcopy ? { 'max-postcopy-bandwidth': 0 } : {}),
     });
     this.#buffers = new BatchBuffers(plan);
+    this.#batches = plan.batches;
+    const firstBatch = pacedBatch(plan.batches.precopy, undefined);
     this.#decoder = new StreamDecoder({
-      batchPages: plan.batches.precopy.rawPages,
-      batchPagesInAll: plan.batches.precopy.pages,
+      batchPages: firstBatch.rawPages,
+      batchPagesInAll: firstBatch.pages,
       postcopyBatch: plan.batches.postcopy,
       allocate: this.#buffers.allocate,
     });
@@ -179,13 +187,14 @@ export class QemuSourceGuest implements SourceGuest {
     await this.#client.execute('migrate', { uri: listener.uri });
     this.#socket = await this.#accept(listener);
     this.#reader = new SocketReader(this.#socket);
+    this.#reader.chunkBytes = firstBatch.rawPages * PAGE_BYTES;
     return this.#items();
   }
 
   /** What cannot be found is asked of QEMU, page by page. */
   async #locateMemory(): Promise<ReadonlyMap<string, number>> {
     try {
-      return await locateBlocks(this.#client, await readRamBlocks(this.#client));
+      return await locateBlocks(this.#client, this.#blocks);
     } catch (error) {
       if (error instanceof QmpError && error.code === 'E_QMP_COMMAND') return new Map();
       throw error;
@@ -357,11 +366,11 @@ export class QemuSourceGuest implements SourceGuest {
     };
   }
 
-  /** By samples of pages, beside whatever else QEMU does; takes a second. Undefined where QEMU cannot. */
-  async measureDirtyRate(): Promise<BytesPerSec | undefined> {
+  /** By samples of pages, beside whatever else QEMU does; takes that long. Undefined where QEMU cannot. */
+  async measureDirtyRate(seconds = 1): Promise<BytesPerSec | undefined> {
     try {
-      await this.#client.execute('calc-dirty-rate', { 'calc-time': 1 });
-      for (let tries = 0; tries < DIRTY_RATE_TRIES; tries += 1) {
+      await this.#client.execute('calc-dirty-rate', { 'calc-time': seconds });
+      for (let tries = 0; tries < DIRTY_RATE_TRIES * seconds; tries += 1) {
         await new Promise((resolve) => setTimeout(resolve, DIRTY_RATE_POLL_MS));
         const reply = await typed(this.#client, 'query-dirty-rate', dirtyRateReply);
         if (reply.status === 'measured') return bytesPerSec((reply['dirty-rate'] ?? 0) * 1024 * 1024);
@@ -403,8 +412,12 @@ export class QemuSourceGuest implements SourceGuest {
     this.#socket?.sendSoon(message).catch(() => {});
   }
 
-  async setBandwidth(rate: BytesPerSec): Promise<void> {
-    await this.#asking(() => this.#setParameters({ 'max-bandwidth': rate === 0 ? UNLIMITED : rate }));
+  setPace(contentBytesPerSec: BytesPerSec): void {
+    const most = this.#batches;
+    if (!most || !this.#decoder || !this.#reader) return;
+    const precopy = pacedBatch(most.precopy, contentBytesPerSec);
+    this.#decoder.limitBatches(precopy, pacedBatch(most.postcopy, contentBytesPerSec));
+    this.#reader.chunkBytes = precopy.rawPages * PAGE_BYTES;
   }
 
   /**

@@ -139,7 +139,10 @@ export class StoppedMemory {
       lane: 'express',
       pages: Uint32Array.from(wanted),
       kinds,
-      content: content.subarray(0, closeRanks(content, zero)),
+      content: content.subarray(
+        0,
+        closeRanks(content, (index) => zero[index] === 0),
+      ),
       headroomBytes: bytes(HEADROOM_BYTES),
       release: () => {},
     };
@@ -179,44 +182,32 @@ export class StoppedMemory {
   }
 
   #withoutTaken(batch: PageBatch): PageBatch | undefined {
-    const { block } = batch;
-    const dropped = batch.pages.filter((page) => this.#taken.has(block, page)).length;
-    if (dropped === 0) return batch;
-    if (dropped === batch.pages.length) {
+    const { block, pages: numbers, kinds, content } = batch;
+    const stays = (page: number): boolean => !this.#taken.has(block, page);
+    const kept = numbers.filter(stays);
+    if (kept.length === numbers.length) return batch;
+    if (kept.length === 0) {
       batch.release();
       return undefined;
     }
-    let kept = 0;
-    let from = 0;
-    let to = 0;
-    for (const [index, page] of batch.pages.entries()) {
-      const kind = batch.kinds[index]!;
-      const stays = !this.#taken.has(block, page);
-      if (kind === PageKind.raw) {
-        if (stays && to !== from) batch.content.copyWithin(to, from, from + PAGE_BYTES);
-        from += PAGE_BYTES;
-        if (stays) to += PAGE_BYTES;
-      }
-      if (!stays) continue;
-      batch.pages[kept] = page;
-      batch.kinds[kept] = kind;
-      kept += 1;
-    }
+    const raw = numbers.filter((_, index) => kinds[index] === PageKind.raw);
     return {
       ...batch,
-      pages: batch.pages.subarray(0, kept),
-      kinds: batch.kinds.subarray(0, kept),
-      content: batch.content.subarray(0, to),
+      pages: kept,
+      kinds: kinds.filter((_, index) => stays(numbers[index]!)),
+      content: content.subarray(
+        0,
+        closeRanks(content, (index) => stays(raw[index]!)),
+      ),
     };
   }
 }
 
-/** Moves the pages that are not zero together; returns how many bytes they take. */
-function closeRanks(content: Buffer, zero: Uint8Array): number {
+/** Moves the pages that stay together, in place; returns how many bytes they take. */
+function closeRanks(content: Uint8Array, stays: (index: number) => boolean): number {
   let to = 0;
-  for (const [index, isZero] of zero.entries()) {
-    if (isZero) continue;
-    const from = index * PAGE_BYTES;
+  for (let from = 0; from < content.length; from += PAGE_BYTES) {
+    if (!stays(from / PAGE_BYTES)) continue;
     if (to !== from) content.copyWithin(to, from, from + PAGE_BYTES);
     to += PAGE_BYTES;
   }

@@ -47,6 +47,33 @@ describe('the stream decoder', () => {
     );
   });
 
+  it('takes new limits for the batches that it begins from then on', () => {
+    const pages = Array.from({ length: 20 }, (_, page) => raw(0, page));
+    const stream = new ModelStream().header().advise(4096).setup(twoBlocks).part(pages);
+    const middle = stream.bytes.length;
+    stream.part(pages);
+    const postcopy = stream.bytes.length;
+    stream
+      .packaged(Buffer.from([8]))
+      .part(pages)
+      .end()
+      .eof();
+    const decoder = new StreamDecoder({ batchPages: 10, postcopyBatch: { rawPages: 5, pages: 5 } });
+    const sizes = (from: number, to: number): number[] =>
+      batches(decodeAll(decoder, [stream.bytes.subarray(from, to)])).map((batch) => batch.pages.length);
+    expect(sizes(0, middle)).toEqual([10, 10]);
+    const limit = (precopy: number, postcopy: number): void =>
+      decoder.limitBatches({ rawPages: precopy, pages: precopy }, { rawPages: postcopy, pages: postcopy });
+    limit(4, 5);
+    expect(sizes(middle, postcopy)).toEqual([4, 4, 4, 4, 4]);
+    limit(20, 10);
+    expect(sizes(postcopy, postcopy + 40)).toEqual([]);
+    expect(sizes(postcopy + 40, stream.bytes.length)).toEqual([10, 10]);
+    expect(() => decoder.limitBatches({ rawPages: 3, pages: 2 }, { rawPages: 1, pages: 1 })).toThrow(
+      RangeError,
+    );
+  });
+
   it('makes the same batches whether each page is asked for its lane or runs are read at once', () => {
     const limits = fc
       .tuple(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 0, max: 20 }))

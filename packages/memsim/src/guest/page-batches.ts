@@ -1,5 +1,5 @@
 /** Gathers a guest's pages in batches, in buffers that are used again. */
-import { type BatchLimits, headroomFor } from '@vmferry/engine/carriage/batch-limits';
+import { type BatchLimits, headroomFor, pacedBatch } from '@vmferry/engine/carriage/batch-limits';
 import { type Lane, type PageBatch, PageKind, type SourcePlan } from '@vmferry/engine/guest';
 import { type Bytes, blockIndex, bytes, PAGE_BYTES, type Round } from '@vmferry/engine/units';
 import { PAGE_WORDS } from './content.ts';
@@ -13,7 +13,8 @@ export const RAM = blockIndex(0);
 
 export class PageBatches {
   readonly #machine: SimulatedMachine;
-  readonly #limits: BatchLimits;
+  readonly #most: BatchLimits;
+  #limits: BatchLimits;
   readonly #headroomBytes: Bytes;
   readonly #keep: number;
   readonly #free: Buffer[] = [];
@@ -24,26 +25,33 @@ export class PageBatches {
     { bufferBytes }: Pick<SourcePlan, 'bufferBytes'>,
   ) {
     this.#machine = machine;
-    this.#limits = limits;
+    this.#most = limits;
+    this.#limits = pacedBatch(limits, undefined);
     this.#headroomBytes = bytes(Math.ceil(headroomFor(limits.pages) / 64) * 64);
     this.#keep = Math.max(4, Math.floor((bufferBytes * IDLE_SHARE) / (limits.rawPages * PAGE_BYTES)));
   }
 
+  /** See `SourceGuest.setPace`. */
+  setPace(contentBytesPerSec: number): void {
+    this.#limits = pacedBatch(this.#most, contentBytesPerSec);
+  }
+
   /** A batch of the pages that `next` gives, as many as it holds. Undefined when there are none. */
   gather(next: () => number | undefined, round: Round, lane: Lane): PageBatch | undefined {
-    const { rawPages } = this.#limits;
+    const { rawPages, pages: allPages } = this.#limits;
     const pages: number[] = [];
     const kinds: number[] = [];
     let buffer: Buffer | undefined;
     let raw = 0;
-    while (raw < rawPages && pages.length < this.#limits.pages) {
+    while (raw < rawPages && pages.length < allPages) {
       const page = next();
       if (page === undefined) break;
       const zero = this.#machine.isZeroPage(page);
       pages.push(page);
       kinds.push(zero ? PageKind.zero : PageKind.raw);
       if (zero) continue;
-      buffer ??= this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#headroomBytes + rawPages * PAGE_BYTES);
+      buffer ??=
+        this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#headroomBytes + this.#most.rawPages * PAGE_BYTES);
       this.#machine.readPage(page, wordsOf(buffer, this.#headroomBytes + raw * PAGE_BYTES));
       raw += 1;
     }

@@ -32,8 +32,6 @@ import { PageBatches } from './page-batches.ts';
 
 /** When nothing is dirty and nothing was decided: the next look. */
 const EMPTY_ROUND_MS = 50;
-/** For how long the dirty rate is measured. */
-const DIRTY_RATE_MS = 1000;
 /** A rate over less than this says little: the one before stands. */
 const LEAST_RATE_MS = 20;
 
@@ -65,9 +63,6 @@ export class SimulatedSourceGuest implements SourceGuest {
   #servesPages = false;
   #harvestedAt = 0;
   #dirtyRate = bytesPerSec(0);
-  #bytesPerSec: BytesPerSec = bytesPerSec(0);
-  /** When the link that `setBandwidth` stands for is free again. */
-  #freeAt = 0;
   #pausing: Promise<void> = Promise.resolve();
   #wake: () => void = () => {};
 
@@ -139,7 +134,6 @@ export class SimulatedSourceGuest implements SourceGuest {
       const batch = this.#batches!.precopy.gather(() => this.#toSend.next(), this.#round, 'bulk');
       if (!batch) return;
       yield batch;
-      await this.#pace(batch);
       this.#throwIfDead();
     }
   }
@@ -162,7 +156,6 @@ export class SimulatedSourceGuest implements SourceGuest {
       const batch = this.#batches!.precopy.gather(() => this.#toSend.next(), this.#round, 'bulk');
       if (!batch) break;
       yield batch;
-      await this.#pace(batch);
       this.#throwIfDead();
       if (this.#rollingBack()) return;
     }
@@ -184,7 +177,6 @@ export class SimulatedSourceGuest implements SourceGuest {
         this.#takeUrgent() ?? this.#batches!.postcopy.gather(() => this.#toSend.next(), this.#round, 'bulk');
       if (!batch) break;
       yield batch;
-      await this.#pace(batch);
     }
     yield { type: 'end' };
   }
@@ -229,13 +221,6 @@ export class SimulatedSourceGuest implements SourceGuest {
     this.#harvestedAt = performance.now();
   }
 
-  async #pace(batch: PageBatch): Promise<void> {
-    if (this.#bytesPerSec === 0) return;
-    const now = performance.now();
-    this.#freeAt = Math.max(now, this.#freeAt) + (batch.content.length * 1000) / this.#bytesPerSec;
-    if (this.#freeAt > now) await this.#pause(this.#freeAt - now);
-  }
-
   /** For so long, or until something was decided. */
   #pause(ms: number): Promise<void> {
     return new Promise((resolve) => {
@@ -259,13 +244,13 @@ export class SimulatedSourceGuest implements SourceGuest {
     });
   }
 
-  /** By comparing what every page is now with what it was a second ago. */
-  async measureDirtyRate(): Promise<BytesPerSec> {
+  /** By comparing what every page is now with what it was before. */
+  async measureDirtyRate(seconds = 1): Promise<BytesPerSec> {
     this.#throwIfDead();
     const { generations } = this.#machine;
     const before = Uint32Array.from(generations);
     const since = performance.now();
-    await new Promise((resolve) => setTimeout(resolve, DIRTY_RATE_MS));
+    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
     let written = 0;
     for (let page = 0; page < before.length; page += 1) {
       if (before[page] !== generations[page]) written += 1;
@@ -297,9 +282,9 @@ export class SimulatedSourceGuest implements SourceGuest {
     return this.#gatherRange(range) ?? 'sent';
   }
 
-  setBandwidth(rate: BytesPerSec): Promise<void> {
-    this.#bytesPerSec = rate;
-    return Promise.resolve();
+  setPace(contentBytesPerSec: BytesPerSec): void {
+    this.#batches?.precopy.setPace(contentBytesPerSec);
+    this.#batches?.postcopy.setPace(contentBytesPerSec);
   }
 
   setThrottle(percent: number): Promise<void> {

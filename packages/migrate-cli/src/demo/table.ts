@@ -1,4 +1,5 @@
 /** The demo's result as cells, for the terminal and for the page. */
+import { renderColumns } from '../display/columns.ts';
 import { formatDuration, formatSize } from '../units.ts';
 import type { DemoMove } from './qemu-demo.ts';
 
@@ -38,14 +39,5 @@ export function cellsOf(move: DemoMove): readonly string[] {
 
 /** With a line break at its end. The figures are set to the right. */
 export function renderTable(moves: readonly DemoMove[]): string {
-  const rows = [COLUMNS, ...moves.map(cellsOf)];
-  const widths = COLUMNS.map((_, column) => Math.max(...rows.map((cells) => cells[column]?.length ?? 0)));
-  return rows
-    .map((cells) =>
-      cells.map((cell, column) =>
-        column < 2 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
-      ),
-    )
-    .map((cells) => `${cells.join('  ').trimEnd()}\n`)
-    .join('');
+  return renderColumns([COLUMNS, ...moves.map(cellsOf)], 2);
 }

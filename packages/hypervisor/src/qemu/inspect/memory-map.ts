@@ -6,6 +6,7 @@
  */
 import type { RamBlock } from '@vmferry/engine/guest';
 import { humanMonitor, type QmpExecutor } from '../qmp/schema.ts';
+import { parseHostAddresses } from './ram-blocks.ts';
 
 /** A stretch of guest-physical addresses that shows a stretch of one memory region, in bytes. */
 export interface MappedRange {
@@ -39,20 +40,6 @@ export async function locateBlocks(
     // Every stretch has to lead to the same place.
     const [base] = bases;
     if (bases.size === 1 && base !== undefined && base > 0) found.set(name, base);
-  }
-  return found;
-}
-
-const ramBlockLine =
-  /^\s*(?<name>\S.*?)\s+\d+(?:\.\d+)?(?:e\+\d+)? (?:[KMGTPE]i)?B(?:\s+0x[0-9a-f]+){3}\s+0x(?<address>[0-9a-f]+)\b/;
-
-/** Host addresses from `info ramblock`; none where QEMU does not print them. */
-export function parseHostAddresses(text: string): Map<string, number> {
-  const found = new Map<string, number>();
-  for (const line of text.split(/\r?\n/)) {
-    const { name, address } = ramBlockLine.exec(line)?.groups ?? {};
-    const at = Number.parseInt(address ?? '', 16);
-    if (name !== undefined && Number.isSafeInteger(at) && at > 0) found.set(name, at);
   }
   return found;
 }

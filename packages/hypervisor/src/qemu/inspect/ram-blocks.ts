@@ -9,7 +9,7 @@ import { humanMonitor, type QmpExecutor } from '../qmp/schema.ts';
  * line is read from its numbers.
  */
 const line =
-  /^\s*(?<name>.*?)\s+(?<size>\d+(?:\.\d+)?(?:e\+\d+)?) (?<unit>[KMGTPE]i)?B\s+0x[0-9a-f]+\s+0x(?<used>[0-9a-f]+)\s+0x[0-9a-f]+(?:\s|$)/;
+  /^\s*(?<name>.*?)\s+(?<size>\d+(?:\.\d+)?(?:e\+\d+)?) (?<unit>[KMGTPE]i)?B\s+0x[0-9a-f]+\s+0x(?<used>[0-9a-f]+)\s+0x[0-9a-f]+(?:\s+0x(?<address>[0-9a-f]+))?(?:\s|$)/;
 
 const units = ['Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei'];
 
@@ -28,6 +28,17 @@ export function parseRamBlocks(text: string): RamBlock[] {
   if (!header?.trim().startsWith('Block Name')) throw unreadable(header ?? '');
   // QEMU leaves blocks without a name out of a migration.
   return rows.map(parseRow).filter((block) => block.name !== '');
+}
+
+/** Host addresses by name, from the same text; none where QEMU does not print them. */
+export function parseHostAddresses(text: string): Map<string, number> {
+  const found = new Map<string, number>();
+  for (const row of text.split(/\r?\n/)) {
+    const { name = '', address = '' } = line.exec(` ${row}`)?.groups ?? {};
+    const at = Number.parseInt(address, 16);
+    if (name !== '' && Number.isSafeInteger(at) && at > 0) found.set(name, at);
+  }
+  return found;
 }
 
 function parseRow(row: string): RamBlock {

@@ -109,7 +109,7 @@ export class StreamDecoder {
   readonly #opaque = new OpaqueBuffer();
   readonly #items: DecodedItem[] = [];
   readonly #pages: PageReader;
-  readonly #postcopyBatch: BatchLimits;
+  #postcopyBatch: BatchLimits;
   readonly #maxPackagedBytes: number;
   readonly #opaqueBytes: number;
   readonly #maxBlocks: number;
@@ -146,6 +146,13 @@ export class StreamDecoder {
     this.#maxBlocks = options.maxBlocks ?? 4096;
     const allocate = options.allocate ?? ((bytes) => ({ content: new Uint8Array(bytes), release: () => {} }));
     this.#pages = new PageReader(this.#items as PageBatch[], batch, maxHostPageBytes, allocate);
+  }
+
+  /** What the batches that are begun from now on hold at most, before post-copy and in it. */
+  limitBatches(precopy: BatchLimits, postcopy: BatchLimits): void {
+    const before = checked(precopy);
+    this.#postcopyBatch = checked(postcopy);
+    this.#pages.limits = this.#inPostcopy ? this.#postcopyBatch : before;
   }
 
   get round(): Round {

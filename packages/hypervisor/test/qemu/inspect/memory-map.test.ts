@@ -1,11 +1,7 @@
 import type { RamBlock } from '@vmferry/engine/guest';
 import { bytes } from '@vmferry/engine/units';
-import {
-  locateBlocks,
-  parseFlatView,
-  parseHostAddress,
-  parseHostAddresses,
-} from '@vmferry/hypervisor/qemu/inspect/memory-map';
+import { locateBlocks, parseFlatView, parseHostAddress } from '@vmferry/hypervisor/qemu/inspect/memory-map';
+import { parseHostAddresses } from '@vmferry/hypervisor/qemu/inspect/ram-blocks';
 import type { QmpExecutor } from '@vmferry/hypervisor/qemu/qmp/schema';
 import { expect, test } from 'vitest';
 

@@ -1,0 +1,53 @@
+/** Scenarios and sweeps from files; what they name is found beside them. */
+import { readFileSync, statSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { parseGuestFile } from '../guest-file/parse.ts';
+import { ScenarioError } from './errors.ts';
+import { parseScenario, parseSweep, type Scenario, type Surroundings, type SweepRun } from './parse.ts';
+import type { SweepFile } from './schema.ts';
+
+const MAX_FILE = 64 * 1024 * 1024;
+
+/** @throws ScenarioError, GuestFileError */
+export function loadScenario(path: string): Scenario {
+  return parseScenario(read(path), path, beside(path));
+}
+
+/** @throws ScenarioError, GuestFileError */
+export function loadSweep(path: string): {
+  readonly name: string;
+  readonly file: SweepFile;
+  readonly runs: readonly SweepRun[];
+} {
+  return parseSweep(read(path), path, beside(path));
+}
+
+function beside(path: string): Surroundings {
+  const folder = dirname(resolve(path));
+  return {
+    guestFile: (file) => {
+      const absolute = resolve(folder, file);
+      return parseGuestFile(read(absolute), absolute);
+    },
+    trace: (file) => {
+      throw new ScenarioError(
+        `${path}: the trace ${file} cannot be simulated yet`,
+        'Describe the workload by one of the other kinds.',
+      );
+    },
+  };
+}
+
+function read(path: string): string {
+  try {
+    if (statSync(path).size > MAX_FILE)
+      throw new ScenarioError(`${path} is bigger than 64 MiB`, 'Check the path.');
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    if (cause instanceof ScenarioError) throw cause;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new ScenarioError(`${path} cannot be read: ${why}`, 'Check the path and who may read it.', {
+      cause,
+    });
+  }
+}

@@ -1,0 +1,224 @@
+/** From a scenario's text to what the simulator takes. Reads no files itself: those that a scenario names come in. */
+import type { strategies } from '@vmferry/engine/options';
+import { libraryGuest, libraryNames } from '../guest-file/library.ts';
+import { type GuestFile, guestFileSchema } from '../guest-file/schema.ts';
+import type { Costs } from '../simulator/costs.ts';
+import { resolveWorkload, type Trace } from '../simulator/dirty/regions.ts';
+import type { LinkConditions } from '../simulator/link.ts';
+import type { Simulation } from '../simulator/model.ts';
+import { costsNamed } from './costs.ts';
+import { CheckedDocument } from './document.ts';
+import { ScenarioError } from './errors.ts';
+import {
+  type LinkInScenario,
+  type ScenarioFile,
+  type SweepFile,
+  scenarioSchema,
+  sweepSchema,
+} from './schema.ts';
+
+/** What a scenario names besides itself. Paths are as the scenario has them. */
+export interface Surroundings {
+  /** Throws `GuestFileError` or `ScenarioError`. */
+  readonly guestFile: (path: string) => GuestFile;
+  readonly trace: (path: string, guest: GuestFile) => Trace;
+}
+
+export interface Scenario {
+  readonly name: string;
+  readonly file: ScenarioFile;
+  readonly simulation: Simulation;
+}
+
+export interface SweepAxes {
+  readonly strategy: (typeof strategies)[number];
+  readonly guest: string;
+  readonly link: string;
+  readonly memoryBytes: number;
+}
+
+export interface SweepRun {
+  readonly axes: SweepAxes;
+  readonly simulation: Simulation;
+}
+
+const DEFAULT_LATENCY_MS = 0.1;
+const DEFAULT_RAN_MS = 30_000;
+const DEFAULT_WINDOW = 16 * 1024 * 1024;
+/** What Linux lets one TCP connection hold by itself: 4 MiB to send and 6 MiB received. */
+const SOCKET_BUFFERS = 10 * 1024 * 1024;
+const DEFAULT_MAX_DOWNTIME_MS = 300;
+/** More runs than this are a mistake. */
+const MOST_RUNS = 100_000;
+
+/** @throws ScenarioError, GuestFileError */
+export function parseScenario(text: string, file: string, surroundings: Surroundings): Scenario {
+  const document = new CheckedDocument(text, file);
+  checkInlineGuest(document, field(document.content, 'guest'), ['guest']);
+  const scenario = document.check(scenarioSchema, document.content);
+  const guest = guestOf(scenario.guest, surroundings);
+  const name = scenario.name ?? guest.name;
+  return { name, file: scenario, simulation: simulationOf(scenario, guest, surroundings, file) };
+}
+
+/** @throws ScenarioError, GuestFileError */
+export function parseSweep(
+  text: string,
+  file: string,
+  surroundings: Surroundings,
+): { readonly name: string; readonly file: SweepFile; readonly runs: readonly SweepRun[] } {
+  const document = new CheckedDocument(text, file);
+  const guests = field(document.content, 'guests');
+  if (Array.isArray(guests))
+    for (const [index, guest] of guests.entries()) checkInlineGuest(document, guest, ['guests', index]);
+  const sweep = document.check(sweepSchema, document.content);
+  const loaded = sweep.guests.map((guest) => guestOf(guest, surroundings));
+  const names = loaded.map(({ name }) => name);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice !== undefined)
+    throw new ScenarioError(`${file}: two guests are called ${twice}`, 'Give each a name of its own.');
+  const links = Object.entries(sweep.links);
+  const count = sweep.strategies.length * loaded.length * links.length * (sweep.sizes?.length ?? 1);
+  if (count > MOST_RUNS)
+    throw new ScenarioError(`${file}: ${count} runs are more than ${MOST_RUNS}`, 'Split the sweep.');
+  const runs: SweepRun[] = [];
+  for (const guest of loaded) {
+    for (const memory of sweep.sizes ?? [undefined]) {
+      for (const [linkName, link] of links) {
+        for (const strategy of sweep.strategies) {
+          const scenario = scenarioSchema.parse({ guest: 'idle', link: { bandwidth: '1gbit' } });
+          const simulation = simulationOf(
+            {
+              ...scenario,
+              memory,
+              link,
+              ran: sweep.ran,
+              costs: sweep.costs,
+              migration: { ...sweep.migration, strategy },
+              hypervisor: sweep.hypervisor,
+              seed: sweep.seed,
+            },
+            guest,
+            surroundings,
+            file,
+          );
+          const { memoryBytes } = simulation.guest;
+          runs.push({ axes: { strategy, guest: guest.name, link: linkName, memoryBytes }, simulation });
+        }
+      }
+    }
+  }
+  return { name: sweep.name ?? 'sweep', file: sweep, runs };
+}
+
+/** In a union its faults would come without their places. */
+function checkInlineGuest(document: CheckedDocument, guest: unknown, at: readonly PropertyKey[]): void {
+  if (typeof guest !== 'object' || guest === null || 'file' in guest) return;
+  document.check(guestFileSchema, guest, at);
+}
+
+function field(content: unknown, key: string): unknown {
+  return typeof content === 'object' && content !== null
+    ? (content as Record<string, unknown>)[key]
+    : undefined;
+}
+
+function guestOf(guest: ScenarioFile['guest'], { guestFile }: Surroundings): GuestFile {
+  if (typeof guest !== 'string') return 'file' in guest ? guestFile(guest.file) : guest;
+  const found = libraryGuest(guest);
+  if (found) return found;
+  throw new ScenarioError(
+    `there is no guest ${JSON.stringify(guest)} in the library`,
+    `There are ${libraryNames.join(', ')}; or write guest: {file: PATH}.`,
+  );
+}
+
+function simulationOf(
+  scenario: ScenarioFile,
+  guest: GuestFile,
+  { trace }: Surroundings,
+  file: string,
+): Simulation {
+  const sized = scenario.memory === undefined ? guest : resized(guest, scenario.memory, file);
+  const { migration, policy, hypervisor, postcopy, link } = scenario;
+  return {
+    guest: {
+      name: guest.name,
+      memoryBytes: sized.memory,
+      vcpus: sized.vcpus,
+      content: { ...sized.content, textLeft: scenario.textLeft },
+      workload: resolveWorkload(sized.workload, (path) => trace(path, sized)),
+      ranSeconds: (scenario.ran ?? DEFAULT_RAN_MS) / 1000,
+      dirtyLog: hypervisor.dirtyLog,
+      oneLiveRound: hypervisor.oneLiveRound,
+    },
+    link: linkOf(link),
+    costs: costsOf(scenario.costs),
+    request: {
+      strategy: migration.strategy ?? 'auto',
+      maxDowntimeMs: migration.maxDowntime ?? DEFAULT_MAX_DOWNTIME_MS,
+      ...(migration.deadline === undefined ? {} : { deadlineMs: migration.deadline }),
+      ...(migration.onStall === undefined ? {} : { onStall: migration.onStall }),
+      maxBandwidth: migration.maxBandwidth ?? 0,
+      streams: migration.streams ?? 1,
+      compress: migration.compress ?? 'auto',
+    },
+    adaptiveRate:
+      policy.kind === 'adaptive-rate' ? { minRate: policy.minRate, maxRate: policy.maxRate } : undefined,
+    postcopy: {
+      channel: postcopy.channel,
+      prepaging: postcopy.prepaging,
+      queuedBytes: postcopy.queued ?? SOCKET_BUFFERS,
+    },
+    postcopyObstacle: hypervisor.postcopyObstacle,
+    seed: scenario.seed,
+  };
+}
+
+function resized(guest: GuestFile, memory: number, file: string): GuestFile {
+  const parsed = guestFileSchema.safeParse({ ...unparsed(guest), memory: `${memory / 1024 ** 2}M` });
+  if (parsed.success) return parsed.data;
+  const why = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ');
+  throw new ScenarioError(
+    `${file}: guest ${guest.name} cannot have ${memory / 1024 ** 2} MiB: ${why}`,
+    'Choose another size, or leave the guest out.',
+  );
+}
+
+/** A guest as its file might have it: all amounts are plain numbers, which the schema takes as well. */
+function unparsed(guest: GuestFile): Record<string, unknown> {
+  return JSON.parse(JSON.stringify(guest)) as Record<string, unknown>;
+}
+
+function linkOf(link: LinkInScenario): Simulation['link'] {
+  let current = conditionsOf(link);
+  const initial = current;
+  const changes = [...link.changes]
+    .sort((a, b) => a.at - b.at)
+    .map((change) => {
+      current = conditionsOf(change, current);
+      return { atMs: change.at, conditions: current };
+    });
+  return { initial, changes, windowBytes: link.windowPerStream ?? DEFAULT_WINDOW };
+}
+
+function conditionsOf(
+  link: Pick<LinkInScenario, 'latency' | 'loss' | 'competing'> & { bandwidth?: number | undefined },
+  before?: LinkConditions,
+): LinkConditions {
+  const { bandwidth, latency, loss, competing } = link;
+  return {
+    bandwidth: bandwidth ?? before?.bandwidth ?? 0,
+    latencyMs: latency ?? before?.latencyMs ?? DEFAULT_LATENCY_MS,
+    loss: loss ?? before?.loss ?? 0,
+    otherBytesPerSec: competing ? (competing.rate ?? 0) : (before?.otherBytesPerSec ?? 0),
+    otherStreams: competing ? (competing.streams ?? 0) : (before?.otherStreams ?? 0),
+  };
+}
+
+function costsOf(costs: ScenarioFile['costs']): Costs {
+  if (typeof costs === 'string') return costsNamed(costs);
+  const { like, ...own } = costs;
+  const given = Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined));
+  return { ...costsNamed(like), ...given };
+}

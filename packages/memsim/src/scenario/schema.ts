@@ -1,0 +1,194 @@
+/** What a scenario says: a guest, a link, what hosts take, a strategy with its goals. */
+import { compressModes, stallActions, strategies } from '@vmferry/engine/options';
+import { z } from 'zod';
+import { guestFileSchema } from '../guest-file/schema.ts';
+import { costNames } from './costs.ts';
+import { duration, rate, size } from './quantities.ts';
+
+const conditions = {
+  bandwidth: rate.meta({ description: 'Of the line, as `tc` limits it. 0bit carries nothing.' }),
+  latency: duration.optional().meta({ description: 'One way. Default 0.1ms.' }),
+  loss: z.number().min(0).max(0.5).optional().meta({ description: 'Share of the packets, 0 to 0.5.' }),
+  competing: z
+    .strictObject({
+      rate: rate.optional().meta({ description: 'Traffic that does not give way.' }),
+      streams: z.int().min(0).max(1000).optional().meta({ description: 'TCP streams that share the line.' }),
+    })
+    .optional(),
+};
+
+export const linkSchema = z
+  .strictObject({
+    ...conditions,
+    windowPerStream: size.optional().meta({ description: 'The most that a stream sends ahead. 16MiB.' }),
+    changes: z
+      .array(z.strictObject({ at: duration, ...conditions, bandwidth: conditions.bandwidth.optional() }))
+      .max(1000)
+      .default([])
+      .meta({ description: 'What is different from then on; what is not named stays as it was.' }),
+  })
+  .meta({ description: 'The network between the hosts.' });
+export type LinkInScenario = z.output<typeof linkSchema>;
+
+const micros = z.number().min(0).max(1e6);
+const millis = z.number().min(0).max(1e7);
+
+const costsSchema = z
+  .union([
+    z.enum(costNames),
+    z.strictObject({
+      like: z.enum(costNames).default('vmferry'),
+      setupMs: millis.optional(),
+      scanPageUs: micros.optional(),
+      sendPageUs: micros.optional(),
+      takePageUs: micros.optional(),
+      packCores: z.number().min(0.1).max(1024).optional(),
+      roundMs: millis.optional(),
+      roundMsPerGiB: millis.optional(),
+      stopMs: millis.optional(),
+      bufferedBytes: z
+        .number()
+        .min(0)
+        .max(2 ** 40)
+        .optional(),
+      inFlightBytes: z
+        .number()
+        .min(0)
+        .max(2 ** 40)
+        .optional(),
+      deviceStateBytes: z
+        .number()
+        .min(0)
+        .max(2 ** 40)
+        .optional(),
+      loadStateMs: millis.optional(),
+      commitMs: millis.optional(),
+      resumeMs: millis.optional(),
+      faultMs: millis.optional(),
+      completeMs: millis.optional(),
+    }),
+  ])
+  .meta({ description: 'What hosts take for their part: a name, or a name and what is different.' });
+
+export const migrationSchema = z.strictObject({
+  strategy: z.enum(strategies).optional(),
+  maxDowntime: duration.optional(),
+  deadline: duration.optional(),
+  maxBandwidth: rate.optional(),
+  streams: z.int().min(1).max(16).optional(),
+  compress: z.enum(compressModes).optional(),
+  onStall: z.enum(stallActions).optional(),
+});
+
+const hypervisorSchema = z.strictObject({
+  dirtyLog: z
+    .enum(['round', 'send', 'skip'])
+    .default('round')
+    .meta({
+      description:
+        'When the dirty log forgets a page: at the begin of a round, when the page is sent, or as at the begin ' +
+        'of a round, but a page written again before its turn waits for the next (Xen).',
+    }),
+  oneLiveRound: z.boolean().default(false).meta({ description: 'QEMU before 9.0 under TCG.' }),
+  postcopyObstacle: z.string().max(200).optional().meta({ description: 'Why post-copy is not possible.' }),
+});
+
+const policySchema = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('vmferry') }),
+  z.strictObject({ kind: z.literal('adaptive-rate'), minRate: rate, maxRate: rate }),
+]);
+
+const postcopySchema = z.strictObject({
+  channel: z.enum(['express', 'shared']).default('express'),
+  prepaging: z.enum(['around', 'pivot', 'none']).default('around'),
+  queued: size.optional().meta({ description: 'On a shared channel: what sockets hold before an answer.' }),
+});
+
+/** What a published result says of itself. */
+const sourceSchema = z.strictObject({
+  what: z.string().max(400),
+  where: z.string().max(400),
+  gives: z.array(z.string().max(400)).min(1).max(40),
+  assumed: z.array(z.string().max(600)).max(40),
+});
+
+export const figureNames = [
+  'totalMs',
+  'downtimeMs',
+  'wireBytes',
+  'finalBytes',
+  'firstRoundMs',
+  'faultShare',
+  'pagesTwice',
+  'faultWaitMs',
+] as const;
+export type FigureName = (typeof figureNames)[number];
+
+const expectSchema = z.strictObject({
+  figure: z.enum(figureNames),
+  value: z.number(),
+  within: z.number().min(0).max(1).default(0.2),
+  atMost: z.boolean().default(false).meta({ description: 'The value is a bound, not a measurement.' }),
+});
+
+const guestSchema = z.union([
+  z.string().min(1).max(4096).meta({ description: 'A guest of the library, by its name.' }),
+  z.strictObject({ file: z.string().min(1).max(4096) }),
+  guestFileSchema,
+]);
+
+export const scenarioSchema = z
+  .strictObject({
+    name: z.string().min(1).max(100).optional(),
+    about: z.string().max(2000).optional(),
+    source: sourceSchema.optional(),
+    guest: guestSchema,
+    memory: size.optional().meta({ description: "Instead of the guest's own." }),
+    textLeft: z
+      .number()
+      .min(0.01)
+      .max(1)
+      .optional()
+      .meta({ description: 'Share that LZ4 leaves of a page of text, where that was measured. 0.507.' }),
+    ran: duration.optional().meta({ description: 'How long the guest ran before. 30s.' }),
+    link: linkSchema,
+    costs: costsSchema.default('vmferry'),
+    migration: migrationSchema.default({}),
+    hypervisor: hypervisorSchema.prefault({}),
+    policy: policySchema.default({ kind: 'vmferry' }),
+    postcopy: postcopySchema.prefault({}),
+    seed: z
+      .int()
+      .min(0)
+      .max(2 ** 32 - 1)
+      .default(1),
+    expect: z.array(expectSchema).max(20).default([]),
+  })
+  .meta({ title: 'vmferry scenario' });
+export type ScenarioFile = z.output<typeof scenarioSchema>;
+
+const MAX_AXIS = 1000;
+
+export const sweepSchema = z
+  .strictObject({
+    name: z.string().min(1).max(100).optional(),
+    about: z.string().max(2000).optional(),
+    strategies: z.array(z.enum(strategies)).min(1).default(['auto', 'precopy', 'postcopy', 'hybrid']),
+    guests: z.array(guestSchema).min(1).max(MAX_AXIS),
+    links: z.record(z.string().min(1).max(100), linkSchema).refine((links) => {
+      const count = Object.keys(links).length;
+      return count >= 1 && count <= MAX_AXIS;
+    }, 'name at least one link'),
+    sizes: z.array(size).min(1).max(MAX_AXIS).optional().meta({ description: "Instead of the guests' own." }),
+    ran: duration.optional(),
+    costs: costsSchema.default('vmferry'),
+    migration: migrationSchema.omit({ strategy: true }).default({}),
+    hypervisor: hypervisorSchema.prefault({}),
+    seed: z
+      .int()
+      .min(0)
+      .max(2 ** 32 - 1)
+      .default(1),
+  })
+  .meta({ title: 'vmferry sweep' });
+export type SweepFile = z.output<typeof sweepSchema>;

@@ -1,0 +1,49 @@
+/** The writable working set: which pages a workload dirties from one moment to another, each counted once. */
+import { type Cells, layOut, measure } from './cells.ts';
+import type { Workload } from './regions.ts';
+import { type Walk, type Writer, writerOf } from './writers.ts';
+
+export class WorkingSet {
+  readonly cells: Cells;
+  readonly #writer: Writer;
+
+  constructor(workload: Workload, memoryPages: number) {
+    this.cells = layOut(memoryPages, workload);
+    this.#writer = writerOf(workload, this.cells);
+  }
+
+  /** The share of each cell that is dirtied from `a` up to `b`, in seconds of the workload's time. */
+  dirtied(a: number, b: number, into: Float64Array = this.newSet()): Float64Array {
+    into.fill(1);
+    if (b > a) this.#writer.spare(a, b, into);
+    for (let cell = 0; cell < into.length; cell += 1) into[cell] = 1 - into[cell]!;
+    return into;
+  }
+
+  /** Different pages that are dirtied from `a` up to `b`. */
+  distinctPages(a: number, b: number): number {
+    return measure(this.cells, this.dirtied(a, b));
+  }
+
+  /** Accesses a second to each cell at random, reads and writes, as from `t` to the next change. */
+  access(t: number, perSec: Float64Array): void {
+    perSec.fill(0);
+    this.#writer.access(t, perSec);
+  }
+
+  walks(t: number): readonly Walk[] {
+    const walks: Walk[] = [];
+    this.#writer.walks(t, walks);
+    return walks;
+  }
+
+  /** When accesses change next, after `t`; infinite if they do not. */
+  nextChange(t: number): number {
+    return this.#writer.nextChange(t);
+  }
+
+  /** An empty set of pages. */
+  newSet(): Float64Array {
+    return new Float64Array(this.cells.count.length);
+  }
+}

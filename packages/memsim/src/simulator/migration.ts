@@ -1,0 +1,180 @@
+/** One simulated migration while it runs: its clock, the guest's, what went over, and what is noted of it. */
+import { ReportBuilder } from '@vmferry/engine/report/builder';
+import { bytes, bytesPerSec, millis, PAGE_BYTES, round } from '@vmferry/engine/units';
+import type { Load } from './content.ts';
+import type { Costs } from './costs.ts';
+import { measure } from './dirty/cells.ts';
+import { WorkingSet } from './dirty/working-set.ts';
+import { SimulatedLink } from './link.ts';
+import type { Decision, SeriesPoint, Simulation } from './model.ts';
+import { adaptiveRate } from './policy/adaptive-rate.ts';
+import type { Conductor } from './policy/conductor.ts';
+import { enginePolicy } from './policy/engine-policy.ts';
+
+/** Points of a series that are kept; when there are more, every second one goes. */
+const MOST_POINTS = 512;
+const MOST_DECISIONS = 500;
+/** QEMU measures a dirty rate for so long. */
+const DIRTY_RATE_SECONDS = 1;
+
+export interface Speed {
+  /** For the whole load; infinite while the link carries nothing. */
+  readonly tookMs: number;
+  /** The link is what takes longest. */
+  readonly congested: boolean;
+}
+
+export class Migration {
+  readonly simulation: Simulation;
+  readonly costs: Costs;
+  readonly set: WorkingSet;
+  readonly link: SimulatedLink;
+  readonly builder: ReportBuilder;
+  readonly conductor: Conductor;
+  readonly decisions: Decision[] = [];
+  now = 0;
+  /** The workload's own time, in seconds. */
+  tau: number;
+  delivered = { contentBytes: 0, zeroPages: 0 };
+  wireBytes = 0;
+  faults = 0;
+  /** When the speed of things changed last. */
+  changedAt = 0;
+  /** Content bytes that had been sent when the last round began, and the one before. */
+  #contentAt: readonly [number, number] = [0, 0];
+  #guestSpeed = 1;
+  readonly #virgin: Float64Array;
+  #series: SeriesPoint[] = [];
+  #pointEveryMs = 0;
+
+  constructor(simulation: Simulation) {
+    const { guest, link, request } = simulation;
+    this.simulation = simulation;
+    this.costs = simulation.costs;
+    this.set = new WorkingSet(guest.workload, Math.round(guest.memoryBytes / PAGE_BYTES));
+    this.link = new SimulatedLink(link.initial, link.changes, request.streams, link.windowBytes);
+    this.tau = guest.ranSeconds;
+    this.builder = new ReportBuilder({ guest: guest.name, strategy: request.strategy, startedAt: millis(0) });
+    if (request.strategy !== 'auto') this.builder.strategy(request.strategy);
+    this.now = this.costs.setupMs + 6 * this.link.roundTripMs(0) + this.link.slowStartMs(0);
+    this.tau += this.now / 1000;
+    this.builder.firstRound(millis(this.now));
+    this.#virgin = this.set.dirtied(0, this.tau).map((share) => 1 - share);
+    this.changedAt = this.now;
+    this.conductor = simulation.adaptiveRate
+      ? adaptiveRate(simulation.adaptiveRate)
+      : enginePolicy(
+          {
+            request,
+            memoryBytes: guest.memoryBytes,
+            oneLiveRound: guest.oneLiveRound,
+            postcopyObstacle: simulation.postcopyObstacle,
+          },
+          millis(this.now),
+        );
+    this.point(guest.memoryBytes);
+  }
+
+  /** Time goes by; the guest runs, as fast as it is let. */
+  pass(ms: number): void {
+    const before = this.now;
+    this.now += ms;
+    this.tau += (ms / 1000) * this.#guestSpeed;
+    if (this.link.nextChange(before) <= this.now) this.changed();
+  }
+
+  /** Time goes by while the guest stands still. */
+  stand(ms: number): void {
+    this.now += ms;
+  }
+
+  changed(): void {
+    this.changedAt = this.now;
+  }
+
+  throttle(percent: number): void {
+    this.#guestSpeed = 1 - percent / 100;
+    this.changed();
+  }
+
+  /** Of these pages, how many were written since the guest began. */
+  writtenOf(pages: Float64Array): number {
+    const { cells } = this.set;
+    let written = 0;
+    for (let cell = 0; cell < pages.length; cell += 1)
+      written += pages[cell]! * (1 - this.#virgin[cell]!) * cells.count[cell]!;
+    return written;
+  }
+
+  measureDirtyRate(): number {
+    const { tau } = this;
+    return (this.set.distinctPages(tau, tau + DIRTY_RATE_SECONDS) * PAGE_BYTES) / DIRTY_RATE_SECONDS;
+  }
+
+  /** All stages work at once, so the slowest one counts. */
+  speedOf(load: Load, codec: 'raw' | 'lz4'): Speed {
+    const { scanPageUs, sendPageUs, takePageUs, packCores } = this.costs;
+    const rate = this.link.rate(this.now, this.conductor.rateLimit);
+    const wire = codec === 'lz4' ? load.packedBytes : load.plainBytes;
+    const linkMs = wire === 0 ? 0 : (wire * 1000) / rate;
+    const sourceMs = ((load.rawPages + load.zeroPages) * scanPageUs + load.rawPages * sendPageUs) / 1000;
+    const destMs = (load.zeroPages * scanPageUs + load.rawPages * takePageUs) / 1000;
+    const packMs = codec === 'lz4' ? load.packMs / packCores : 0;
+    const hostMs = Math.max(sourceMs, destMs, packMs);
+    return { tookMs: Math.max(linkMs, hostMs), congested: linkMs > hostMs };
+  }
+
+  sent(load: Load, codec: 'raw' | 'lz4'): void {
+    const wire = codec === 'lz4' ? load.packedBytes : load.plainBytes;
+    this.delivered = {
+      contentBytes: this.delivered.contentBytes + load.rawPages * PAGE_BYTES,
+      zeroPages: this.delivered.zeroPages + load.zeroPages,
+    };
+    this.wireBytes += wire;
+    this.builder.pages(
+      { raw: load.rawPages, zero: load.zeroPages },
+      bytes((load.rawPages + load.zeroPages) * PAGE_BYTES),
+    );
+    this.builder.wire(bytes(wire));
+  }
+
+  roundEnded(number: number, dirtyRate: number, remainingBytes: number): void {
+    this.builder.roundEnd({
+      round: round(number),
+      now: millis(this.now),
+      dirtyBytesPerSec: bytesPerSec(dirtyRate),
+    });
+    this.#contentAt = [this.delivered.contentBytes, this.#contentAt[0]];
+    this.point(0);
+    this.point(remainingBytes);
+    // The next round has a load of its own.
+    this.changed();
+  }
+
+  /** Content bytes of the last round and of this one: no more than these can be on their way. */
+  get recentBytes(): number {
+    return this.delivered.contentBytes - this.#contentAt[1];
+  }
+
+  decided(what: string, why: string): void {
+    if (this.decisions.length < MOST_DECISIONS) this.decisions.push({ atMs: this.now, what, why });
+  }
+
+  point(remainingBytes: number): void {
+    const last = this.#series.at(-1);
+    if (last !== undefined && this.now > last.atMs && this.now - last.atMs < this.#pointEveryMs) return;
+    this.#series.push({ atMs: this.now, remainingBytes, faults: this.faults });
+    if (this.#series.length <= MOST_POINTS) return;
+    this.#series = this.#series.filter((_, index) => index % 2 === 0);
+    this.#pointEveryMs = Math.max(this.#pointEveryMs * 2, (this.now / MOST_POINTS) * 2);
+  }
+
+  get series(): readonly SeriesPoint[] {
+    return this.#series;
+  }
+
+  /** Pages of a set. */
+  size(pages: Float64Array): number {
+    return measure(this.set.cells, pages);
+  }
+}

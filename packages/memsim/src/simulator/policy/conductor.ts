@@ -1,0 +1,17 @@
+/** Whoever decides over a simulated migration: the engine's policy, or one that was published. */
+import type { Delivered, Seen, SteeringAction } from '@vmferry/engine/policy/steering';
+import type { Millis } from '@vmferry/engine/units';
+
+export interface Conductor {
+  /** How often `sample` is called; infinite: never. */
+  readonly sampleMs: number;
+  /** The most that goes over the link now, in bytes per second; 0 is no limit. */
+  readonly rateLimit: number;
+  readonly over: boolean;
+  /** Why and when to look again although nothing happens; infinite where there is no deadline. */
+  readonly deadlineMs: number;
+  begin(now: Millis): readonly SteeringAction[];
+  sample(seen: Seen, delivered: Delivered, now: Millis): readonly SteeringAction[];
+  roundEnd(seen: Seen, delivered: Delivered, now: Millis): readonly SteeringAction[];
+  dirtyRateMeasured(bytesPerSec: number): void;
+}

@@ -1,0 +1,319 @@
+/**
+ * Post-copy: the guest runs at its new place and waits for each page that it wants and that is not there.
+ *
+ * Faults come one by one in life; here as many at a time as change nothing much (a hundredth of what is missing),
+ * so a guest of any size takes about the same. What comes along with an answer is what the engine's `Prepaging`
+ * says, and the background keeps the engine's pace.
+ */
+import { Prepaging } from '@vmferry/engine/postcopy/prepaging';
+import { blockIndex, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
+import { type CodecChoice, LOOK_MS } from '../codec-choice.ts';
+import { type Load, loadOf, scaled } from '../content.ts';
+import type { Walk } from '../dirty/writers.ts';
+import type { Migration } from '../migration.ts';
+import type { PostcopyFigures } from '../model.ts';
+import { type Random, seededRandom } from '../random.ts';
+import { backgroundShare, type FaultLoop, faultLoop } from './fault-loop.ts';
+import { type Ahead, MissingPages } from './missing-pages.ts';
+
+/** The share of what is missing that one step may bring. */
+const STEP_SHARE = 0.02;
+/** The same of the pages that are wanted most, whose number changes how often faults come. */
+const WANTED_SHARE = 0.25;
+const MOST_STEPS = 20_000;
+/** Faults of one step whose waits are told apart. */
+const WAITS_A_STEP = 4;
+/** Between a page's arrival and its acknowledgement. */
+const TAKEN_MS = 1;
+/** What the engine brings with a fault out of the blue, and with each of a walk that goes on. */
+const [AROUND_PAGES, WALK_PAGES] = reaches();
+
+interface WalkDemand {
+  readonly walk: Walk;
+  readonly ahead: Ahead;
+  /** Pages forward that a fault brings, and faults a second while it runs. */
+  readonly reach: number;
+  readonly faultsPerSec: number;
+}
+
+interface Demand {
+  readonly perSec: Float64Array;
+  readonly atRandom: number;
+  readonly walks: readonly WalkDemand[];
+  readonly faultsPerSec: number;
+}
+
+/** What goes over per fault, and how fast. */
+interface Pace {
+  readonly pageMs: number;
+  readonly broughtPages: number;
+  readonly loop: FaultLoop;
+  readonly backgroundPerMs: number;
+}
+
+export function servePages(
+  migration: Migration,
+  missing: Float64Array,
+  codecs: CodecChoice,
+): PostcopyFigures | 'link-dead' {
+  return new PageService(migration, missing, codecs).run();
+}
+
+class PageService {
+  readonly #migration: Migration;
+  readonly #missing: MissingPages;
+  readonly #codecs: CodecChoice;
+  #nextLook: number;
+  readonly #random: Random;
+  /** What an average missing page weighs. */
+  readonly #page: Load;
+  readonly #missingAtFirst: number;
+  /** Accesses a second to each cell, good up to that time of the workload. */
+  readonly #perSec: Float64Array;
+  #accessUntil = Number.NEGATIVE_INFINITY;
+  #faults = 0;
+  #waitedMs = 0;
+  readonly #beganTau: number;
+  #sent = 0;
+
+  constructor(migration: Migration, missing: Float64Array, codecs: CodecChoice) {
+    this.#migration = migration;
+    this.#beganTau = migration.tau;
+    this.#codecs = codecs;
+    this.#nextLook = migration.now + LOOK_MS;
+    this.#perSec = migration.set.newSet();
+    this.#random = seededRandom(migration.simulation.seed);
+    const written = migration.writtenOf(missing);
+    this.#missing = new MissingPages(migration.set.cells, missing);
+    this.#missingAtFirst = this.#missing.total;
+    const load = loadOf(
+      migration.simulation.guest.content,
+      written,
+      Math.max(0, this.#missingAtFirst - written),
+    );
+    this.#page = scaled(load, 1 / Math.max(1e-9, this.#missingAtFirst));
+  }
+
+  run(): PostcopyFigures | 'link-dead' {
+    const migration = this.#migration;
+    for (let step = 0; !this.#missing.none; step += 1) {
+      if (step >= MOST_STEPS) {
+        migration.builder.note('The last pages of post-copy were not followed fault by fault.');
+        break;
+      }
+      if (!this.#step()) return 'link-dead';
+    }
+    // Fractions of a page.
+    this.#send(this.#missing.takeNext(Number.POSITIVE_INFINITY), this.#codecs.codec);
+    migration.point(0);
+    return {
+      missingPages: this.#missingAtFirst,
+      sentPages: this.#sent,
+      touchedPages: migration.set.distinctPages(this.#beganTau, migration.tau),
+      faults: Math.round(this.#faults),
+      meanWaitMs: this.#faults > 0 ? this.#waitedMs / this.#faults : 0,
+    };
+  }
+
+  /** False when the link carries nothing and never will. */
+  #step(): boolean {
+    const migration = this.#migration;
+    const { tookMs: pageMs } = migration.speedOf(this.#page, this.#alongCodec);
+    const { tookMs: bulkMs } = migration.speedOf(this.#page, this.#codecs.codec);
+    const change = migration.link.nextChange(migration.now);
+    if (pageMs === Number.POSITIVE_INFINITY) {
+      if (change === Number.POSITIVE_INFINITY) return false;
+      migration.stand(change - migration.now);
+      return true;
+    }
+    const demand = this.#demand(pageMs);
+    const pace = this.#pace(demand, pageMs, bulkMs);
+    const tookMs = this.#stepMs(demand, pace, change - migration.now);
+    const faults = pace.loop.faultsPerMs * tookMs;
+    const before = this.#missing.total;
+    if (faults > 0) this.#serve(demand, faults, pace.loop);
+    this.#send(before - this.#missing.total, this.#alongCodec);
+    this.#send(this.#missing.takeNext(pace.backgroundPerMs * tookMs), this.#codecs.codec);
+    migration.now += tookMs;
+    migration.tau += (tookMs / 1000) * pace.loop.running;
+    migration.point(this.#missing.total * PAGE_BYTES);
+    this.#lookAtCodec();
+    return true;
+  }
+
+  /** What comes along with a fault is always packed. */
+  get #alongCodec(): 'raw' | 'lz4' {
+    return this.#migration.simulation.postcopy.prepaging === 'around' ? 'lz4' : this.#codecs.codec;
+  }
+
+  /** So little of the background is on its way at a time that frames never wait for the link's window. */
+  #lookAtCodec(): void {
+    const { now, delivered, wireBytes } = this.#migration;
+    if (now < this.#nextLook) return;
+    this.#nextLook = now + LOOK_MS;
+    this.#codecs.look(false, { contentBytes: delivered.contentBytes, wireBytes }, now);
+  }
+
+  /** How often the guest would fault if it never had to wait. */
+  #demand(pageMs: number): Demand {
+    const { set, tau } = this.#migration;
+    if (tau >= this.#accessUntil) {
+      set.access(tau, this.#perSec);
+      this.#accessUntil = set.nextChange(tau);
+    }
+    const perSec = this.#perSec;
+    const walks = set.walks(tau);
+    let atRandom = 0;
+    for (let cell = 0; cell < perSec.length; cell += 1)
+      atRandom += perSec[cell]! * this.#missing.share[cell]!;
+    const seen = walks.flatMap((walk) => this.#walkDemand(walk, pageMs) ?? []);
+    const walking = seen.reduce((sum, { faultsPerSec }) => sum + faultsPerSec, 0);
+    return { perSec, atRandom, walks: seen, faultsPerSec: atRandom + walking };
+  }
+
+  #walkDemand(walk: Walk, pageMs: number): WalkDemand | undefined {
+    const ahead = this.#missing.ahead(walk);
+    if (ahead === undefined || walk.pagesPerSec <= 0) return undefined;
+    // From the end of what a fault brought to the next page that is missing and touched, in untouched parts.
+    const gap = 1 / Math.max(1e-6, ahead.density * walk.touched) - 1;
+    const reach = this.#reach(gap, pageMs);
+    return {
+      walk,
+      ahead,
+      reach,
+      faultsPerSec: ahead.clearPages > 0 ? 0 : (walk.pagesPerSec * ahead.untouched) / (reach + gap),
+    };
+  }
+
+  /** Pages forward that a walk has with each fault. */
+  #reach(gap: number, pageMs: number): number {
+    switch (this.#migration.simulation.postcopy.prepaging) {
+      case 'around':
+        return gap < WALK_PAGES ? WALK_PAGES : AROUND_PAGES / 2;
+      case 'pivot':
+        // The background goes on from the fault, and what it sends while the answer is on its way comes with it.
+        return 1 + this.#aloneMs(pageMs) / pageMs;
+      case 'none':
+        return 1;
+    }
+  }
+
+  /** A fault's wait where nothing else is on the link. */
+  #aloneMs(pageMs: number): number {
+    const { link, now, costs, conductor, simulation } = this.#migration;
+    const { channel, queuedBytes } = simulation.postcopy;
+    const queuedMs = channel === 'shared' ? (queuedBytes * 1000) / link.rate(now, conductor.rateLimit) : 0;
+    return link.roundTripMs(now) + costs.faultMs + pageMs + queuedMs;
+  }
+
+  #pace(demand: Demand, pageMs: number, bulkMs: number): Pace {
+    const { simulation, link, now } = this.#migration;
+    const around = simulation.postcopy.prepaging === 'around';
+    const broughtPages = this.#broughtPages(demand);
+    const loop = faultLoop({
+      vcpus: simulation.guest.vcpus,
+      faultsPerMs: demand.faultsPerSec / 1000,
+      aloneMs: this.#aloneMs(pageMs),
+      serviceMs: pageMs * (around ? broughtPages : 1),
+    });
+    // What is left of the time goes to the background.
+    const free = Math.max(0, 1 - loop.faultsPerMs * broughtPages * pageMs) / bulkMs;
+    const needed = (this.#page.plainBytes / bulkMs) * (link.roundTripMs(now) + TAKEN_MS);
+    const paced = around ? backgroundShare(loop.faultsPerMs, Math.max(1, needed)) / bulkMs : free;
+    return { pageMs, broughtPages, loop, backgroundPerMs: Math.min(free, paced) };
+  }
+
+  /** Missing pages that come with an average fault, itself among them. */
+  #broughtPages({ atRandom, walks, faultsPerSec }: Demand): number {
+    if (faultsPerSec <= 0) return 0;
+    const around = this.#migration.simulation.postcopy.prepaging === 'around' ? AROUND_PAGES : 1;
+    let sum = atRandom * Math.max(1, around * this.#missing.density);
+    for (const { faultsPerSec: often, reach, ahead } of walks)
+      sum += often * Math.max(1, reach * ahead.density);
+    return sum / faultsPerSec;
+  }
+
+  /** As long as nothing changes much. */
+  #stepMs(demand: Demand, { loop, broughtPages, backgroundPerMs }: Pace, changeMs: number): number {
+    const { tau } = this.#migration;
+    const running = Math.max(1e-3, loop.running);
+    const perMs = loop.faultsPerMs * broughtPages + backgroundPerMs;
+    let least = Math.max(1, this.#missing.total * STEP_SHARE) / perMs;
+    if (demand.atRandom > 0) {
+      const often = (loop.faultsPerMs * demand.atRandom) / demand.faultsPerSec;
+      least = Math.min(least, Math.max(1, this.#wantedMost(demand) * WANTED_SHARE) / often);
+    }
+    least = Math.min(least, changeMs, ((this.#accessUntil - tau) * 1000) / running);
+    for (const { walk, ahead } of demand.walks) {
+      const goes = ahead.clearPages > 0 ? ahead.clearPages : ahead.pages;
+      least = Math.min(least, (goes * 1000) / walk.pagesPerSec / running);
+    }
+    return Math.max(least, 0.001);
+  }
+
+  /** How many pages are wanted about as often as those that fault now. */
+  #wantedMost({ perSec, atRandom }: Demand): number {
+    const { share, cells } = this.#missing;
+    let squares = 0;
+    for (let cell = 0; cell < perSec.length; cell += 1) {
+      const here = share[cell]! * cells.count[cell]!;
+      if (here <= 0) continue;
+      const often = (perSec[cell]! * share[cell]!) / atRandom;
+      squares += (often * often) / here;
+    }
+    return squares > 0 ? 1 / squares : Number.POSITIVE_INFINITY;
+  }
+
+  #serve(demand: Demand, faults: number, { waitMs }: FaultLoop): void {
+    const seconds = faults / demand.faultsPerSec;
+    if (demand.atRandom > 0) this.#serveRandom(demand.perSec, seconds);
+    for (const { ahead, reach, faultsPerSec } of demand.walks) {
+      const brought = faultsPerSec * seconds * Math.max(1, reach * ahead.density);
+      this.#missing.takeFrom(ahead.stretch, brought);
+    }
+    this.#faults += faults;
+    this.#waitedMs += faults * waitMs;
+    this.#migration.faults = Math.round(this.#faults);
+    for (let index = 0; index < WAITS_A_STEP; index += 1) {
+      // What is on the link before an answer differs from one to the next.
+      this.#migration.builder.fault(millis(waitMs * (0.75 + 0.5 * this.#random())), faults / WAITS_A_STEP);
+    }
+  }
+
+  /** The pages themselves, and what their neighbourhoods lack; several faults may fall into one of these. */
+  #serveRandom(perSec: Float64Array, seconds: number): void {
+    const { cells, share } = this.#missing;
+    const around = this.#migration.simulation.postcopy.prepaging === 'around' ? AROUND_PAGES : 1;
+    for (let stretch = 0; stretch < cells.first.length; stretch += 1) {
+      if (this.#missing.ofStretch(stretch) <= 0) continue;
+      const [from, to] = [cells.from[stretch]!, cells.from[stretch + 1]!];
+      let here = 0;
+      for (let cell = from; cell < to; cell += 1) here += perSec[cell]! * share[cell]! * seconds;
+      if (here <= 0) continue;
+      const untouched = cells.pages[stretch]! * this.#missing.untouched(stretch);
+      const beside = 1 - Math.exp((-here * (around - 1)) / untouched);
+      for (let cell = from; cell < to; cell += 1) {
+        const count = cells.count[cell]!;
+        if (share[cell]! <= 0 || count <= 0) continue;
+        const own = Math.min(share[cell]!, (perSec[cell]! * share[cell]! * seconds) / count);
+        this.#missing.take(cell, own + (share[cell]! - own) * beside);
+      }
+    }
+  }
+
+  #send(count: number, codec: 'raw' | 'lz4'): void {
+    if (count <= 0) return;
+    this.#sent += count;
+    this.#migration.sent(scaled(this.#page, count), codec);
+  }
+}
+
+/** The engine is asked: a fault out of the blue, and the last of many that follow each other. */
+function reaches(): readonly [number, number] {
+  const prepaging = new Prepaging();
+  const block = blockIndex(0);
+  const first = prepaging.around(block, pages(0));
+  let last = first;
+  for (let walked = 0; walked < 16; walked += 1) last = prepaging.around(block, last.first + last.count);
+  return [first.count, last.count];
+}

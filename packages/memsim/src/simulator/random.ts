@@ -1,0 +1,13 @@
+/** Pseudo-random numbers that follow from a seed: mulberry32, good enough for waits and samples. */
+export type Random = () => number;
+
+/** Gives numbers from 0 up to but without 1. */
+export function seededRandom(seed: number): Random {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

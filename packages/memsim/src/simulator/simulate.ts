@@ -1,0 +1,157 @@
+/**
+ * One migration in virtual time: no clock, no socket, no memory of a guest; the same simulation always comes to the
+ * same result.
+ *
+ *     set-up ──▶ rounds ──▶ the guest stops ──▶ last pages, device state, commit ──▶ it runs ──▶ (post-copy) ──▶ end
+ */
+import type { ErrorReport } from '@vmferry/engine/errors';
+import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
+import { millis, PAGE_BYTES } from '@vmferry/engine/units';
+import { CodecChoice } from './codec-choice.ts';
+import { loadOf } from './content.ts';
+import { Migration } from './migration.ts';
+import type { Simulation, SimulationResult } from './model.ts';
+import { servePages } from './postcopy/serve-pages.ts';
+import { Rounds, type RoundsEnd } from './precopy.ts';
+
+export function simulate(simulation: Simulation): SimulationResult {
+  const refused = refusal(simulation);
+  const migration = new Migration(simulation);
+  if (refused) {
+    migration.now = 0;
+    return resultOf(migration, 'refused', refused);
+  }
+  const codecs = new CodecChoice(simulation.request.compress, migration.now);
+  const end = new Rounds(migration, codecs).run();
+  switch (end.type) {
+    case 'abort':
+      return resultOf(migration, 'failed', errorOf('E_STALLED', end.why, 'precopy'));
+    case 'link-dead':
+      return resultOf(migration, 'failed', LINK_DEAD);
+    case 'stop':
+      return stopAndCopy(migration, end, codecs.codec);
+    case 'postcopy':
+      return moveFirst(migration, end.dirty, codecs);
+  }
+}
+
+/** The guest stands still while the rest is sent. */
+function stopAndCopy(
+  migration: Migration,
+  { dirty }: Extract<RoundsEnd, { type: 'stop' }>,
+  codec: 'raw' | 'lz4',
+): SimulationResult {
+  const { costs, link, builder } = migration;
+  const beganAt = migration.now - costs.stopMs;
+  const pages = migration.size(dirty);
+  const load = loadOf(migration.simulation.guest.content, migration.writtenOf(dirty), 0);
+  const unwritten = pages - migration.writtenOf(dirty);
+  const rest = loadOf(migration.simulation.guest.content, 0, unwritten);
+  const speed = migration.speedOf(load, codec);
+  const restSpeed = migration.speedOf(rest, codec);
+  const rate = link.rate(migration.now, migration.conductor.rateLimit);
+  if (rate === 0) return resultOf(migration, 'failed', LINK_DEAD);
+  builder.stopped();
+  migration.sent(load, codec);
+  migration.sent(rest, codec);
+  // What is between the hypervisors was paid for by the round that it belongs to, and is still on its way.
+  migration.stand(
+    speed.tookMs +
+      restSpeed.tookMs +
+      drainMs(migration, codec, migration.recentBytes) +
+      link.roundTripMs(migration.now) / 2,
+  );
+  builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
+  handOver(migration, beganAt, rate);
+  migration.point(0);
+  migration.stand(costs.completeMs);
+  return { ...resultOf(migration, 'completed', null), finalBytes: pages * PAGE_BYTES };
+}
+
+/** The guest moves, its memory follows. */
+function moveFirst(migration: Migration, missing: Float64Array, codecs: CodecChoice): SimulationResult {
+  const { codec } = codecs;
+  const { costs, link, builder } = migration;
+  const beganAt = migration.now - costs.stopMs;
+  const rate = link.rate(migration.now, migration.conductor.rateLimit);
+  if (rate === 0) return resultOf(migration, 'failed', LINK_DEAD);
+  builder.stopped();
+  // Post-copy from the start: its first pages fill the buffers before the hypervisor gets to stop the guest.
+  const sent = migration.recentBytes === 0 ? Number.POSITIVE_INFINITY : migration.recentBytes;
+  migration.stand(drainMs(migration, codec, sent) + link.roundTripMs(migration.now) / 2);
+  builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
+  handOver(migration, beganAt, rate);
+  const figures = servePages(migration, missing, codecs);
+  if (figures === 'link-dead') {
+    const error = { ...LINK_DEAD, phase: 'postcopy', guestRunsOn: 'dest' } as const;
+    return resultOf(migration, 'attention', error);
+  }
+  migration.stand(costs.completeMs);
+  return { ...resultOf(migration, 'completed', null), postcopy: figures };
+}
+
+/** What is packed ahead and what is on its way when the guest stops must arrive first; no more than was there to send. */
+function drainMs(migration: Migration, codec: 'raw' | 'lz4', sentBytes: number): number {
+  const { costs, simulation, link, conductor, now } = migration;
+  const waiting = loadOf(simulation.guest.content, 0, Math.min(costs.bufferedBytes, sentBytes) / PAGE_BYTES);
+  const rate = link.rate(now, conductor.rateLimit);
+  return migration.speedOf(waiting, codec).tookMs + (Math.min(costs.inFlightBytes, sentBytes) * 1000) / rate;
+}
+
+function handOver(migration: Migration, stoppedAt: number, rate: number): void {
+  const { costs, link, builder } = migration;
+  const roundTrip = link.roundTripMs(migration.now);
+  const deviceStateMs = (costs.deviceStateBytes * 1000) / rate + costs.loadStateMs;
+  const commitMs = costs.commitMs + 1.5 * roundTrip;
+  migration.stand(deviceStateMs + commitMs + costs.resumeMs);
+  builder.downtimePart('deviceStateMs', millis(deviceStateMs));
+  builder.downtimePart('commitMs', millis(commitMs));
+  builder.downtimePart('resumeMs', millis(costs.resumeMs));
+  builder.downtime({ downtimeMs: millis(migration.now - stoppedAt), uncertaintyMs: millis(0) });
+}
+
+function refusal({ request, postcopyObstacle }: Simulation): ErrorReport | undefined {
+  if (postcopyObstacle === undefined || (request.strategy !== 'postcopy' && request.strategy !== 'hybrid'))
+    return undefined;
+  return {
+    ...errorOf('E_REFUSED', `Post-copy is not possible: ${postcopyObstacle}.`, 'preflight'),
+    remedy: 'Choose precopy or auto.',
+  };
+}
+
+const LINK_DEAD = errorOf('E_LINK_LOST', 'The link carries nothing any more.', 'precopy');
+
+function errorOf(code: ErrorReport['code'], message: string, phase: ErrorReport['phase']): ErrorReport {
+  return {
+    code,
+    message,
+    side: 'source',
+    phase,
+    guestRunsOn: 'source',
+    remedy: 'Change the scenario: another strategy, more bandwidth, other goals.',
+  };
+}
+
+function resultOf(migration: Migration, outcome: Outcome, error: ErrorReport | null): SimulationResult {
+  const { builder, simulation, decisions } = migration;
+  builder.link({ streams: simulation.request.streams, reconnects: 0, tls: false });
+  const report = wholeNumbers(builder.build({ outcome, now: millis(migration.now), error }));
+  return { report, series: migration.series, decisions, finalBytes: 0, postcopy: undefined };
+}
+
+/** A model has parts of pages; a report has none. */
+function wholeNumbers(report: MigrationReport): MigrationReport {
+  const { raw, zero, same, delta } = report.pages;
+  return {
+    ...report,
+    rawBytes: Math.round(report.rawBytes),
+    wireBytes: Math.round(report.wireBytes),
+    pages: { raw: Math.round(raw), zero: Math.round(zero), same, delta },
+    rounds: report.rounds.map((row) => ({
+      ...row,
+      pages: Math.round(row.pages),
+      rawBytes: Math.round(row.rawBytes),
+      wireBytes: Math.round(row.wireBytes),
+    })),
+  };
+}

@@ -1,0 +1,102 @@
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { libraryGuest } from '../../src/guest-file/library.ts';
+import { costsNamed } from '../../src/scenario/costs.ts';
+import { ScenarioError } from '../../src/scenario/errors.ts';
+import { scenarioJsonSchema, sweepJsonSchema } from '../../src/scenario/json-schema.ts';
+import { loadScenario } from '../../src/scenario/load.ts';
+import { parseScenario, type Surroundings } from '../../src/scenario/parse.ts';
+
+const surroundings: Surroundings = {
+  guestFile: (path) => ({ ...libraryGuest('web')!, name: path }),
+  trace: () => ({
+    reads: { times: new Float64Array(0), pages: new Uint32Array(0) },
+    writes: { times: Float64Array.of(1), pages: Uint32Array.of(7) },
+  }),
+};
+const parse = (text: string) => parseScenario(text, 'scenario.yaml', surroundings);
+const LINK = 'link: { bandwidth: 10gbit }\n';
+
+describe('a scenario', () => {
+  it('needs a guest and a link, and has defaults for the rest', () => {
+    const { name, simulation } = parse(`guest: web\n${LINK}`);
+    expect(name).toBe('web');
+    expect(simulation.guest).toMatchObject({
+      memoryBytes: 2 ** 29,
+      vcpus: 2,
+      ranSeconds: 30,
+      dirtyLog: 'round',
+    });
+    expect(simulation.link.initial).toMatchObject({ bandwidth: 1.25e9, latencyMs: 0.1, loss: 0 });
+    expect(simulation.request).toMatchObject({
+      strategy: 'auto',
+      maxDowntimeMs: 300,
+      streams: 1,
+      compress: 'auto',
+    });
+    expect(simulation.costs).toEqual(costsNamed('vmferry'));
+  });
+
+  it('takes its guest from the library, from a file, or as it stands there', () => {
+    expect(parse(`guest: { file: mine.yaml }\n${LINK}`).name).toBe('mine.yaml');
+    const inline = `guest: { name: own, memory: 1G, workload: { kind: trace, file: t.txt } }\n${LINK}`;
+    expect(parse(inline).simulation.guest).toMatchObject({ name: 'own', memoryBytes: 2 ** 30 });
+    expect(parse(`guest: web\nmemory: 8GiB\n${LINK}`).simulation.guest.memoryBytes).toBe(8 * 2 ** 30);
+  });
+
+  it('changes the link as time goes on; what is not named stays', () => {
+    const { simulation } = parse(
+      'guest: web\nlink:\n  bandwidth: 1gbit\n  loss: 0.01\n  changes:\n' +
+        '    - { at: 20s, latency: 5ms }\n    - { at: 10s, bandwidth: 500mbit }\n',
+    );
+    expect(simulation.link.changes).toEqual([
+      {
+        atMs: 10_000,
+        conditions: expect.objectContaining({ bandwidth: 62.5e6, latencyMs: 0.1, loss: 0.01 }),
+      },
+      { atMs: 20_000, conditions: expect.objectContaining({ bandwidth: 62.5e6, latencyMs: 5, loss: 0.01 }) },
+    ]);
+  });
+
+  it('has costs by name, or a name and what is different', () => {
+    const { costs } = parse(`guest: web\ncosts: { like: xen-2005, resumeMs: 9 }\n${LINK}`).simulation;
+    expect(costs).toEqual({ ...costsNamed('xen-2005'), resumeMs: 9 });
+  });
+
+  it.each([
+    ['guest: web\n', /link: is missing/],
+    [`guest: nobody\n${LINK}`, /no guest "nobody" in the library/],
+    [`guest: { name: x, memory: 5 }\n${LINK}`, /guest\.memory: write a size.*\(line 1\)/],
+    [
+      `guest: { name: x, memory: 1G, workload: { kind: uniform, pagesPerSec: 0 } }\n${LINK}`,
+      /guest\.workload\.pagesPerSec: .*\(line 1\)/,
+    ],
+    ['guest: web\nlink: { bandwidth: fast }\n', /link\.bandwidth: "fast" is not a rate.*\(line 2\)/],
+    [
+      `guest: web\n${LINK}migration: { maxDowntime: 300 }\n`,
+      /maxDowntime: write it with its unit.*\(line 3\)/,
+    ],
+    [`guest: web\n${LINK}colour: red\n`, /unknown key colour \(line 3\)/],
+    ['guest: [\n', /scenario\.yaml: .*line 2/s],
+    ['', /keys and values/],
+    [`guest: web\nguest: web\n${LINK}`, /unique/],
+    [`guest: builder\nmemory: 1KiB\n${LINK}`, /cannot have/],
+  ])('is refused with what is wrong and where: %j', (text, message) => {
+    expect(() => parse(text)).toThrow(ScenarioError);
+    expect(() => parse(text)).toThrow(message);
+  });
+
+  it('that cannot be read says so', () => {
+    expect(() => loadScenario('/nowhere/scenario.yaml')).toThrow(/cannot be read.*ENOENT/);
+  });
+
+  it.each([
+    ['scenario.schema.json', scenarioJsonSchema],
+    ['sweep.schema.json', sweepJsonSchema],
+  ])('has %s for editors, as the schema is now', (file, schema) => {
+    const path = fileURLToPath(new URL(`../../${file}`, import.meta.url));
+    // scripts/scenario-schemas.mjs writes them anew.
+    expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual(JSON.parse(JSON.stringify(schema())));
+  });
+});

@@ -1,0 +1,18 @@
+import { expect, test } from 'vitest';
+import { Pace } from '../src/pace.ts';
+
+test('the pace is what was delivered in a moment, told at its end', () => {
+  const pace = new Pace(1000);
+  expect(pace.delivered(50_000, 1040)).toBeUndefined();
+  expect(pace.delivered(50_000, 1100)).toBe(1_000_000);
+  expect(pace.delivered(0, 1150)).toBeUndefined();
+  expect(pace.delivered(400_000, 1200)).toBe(4_000_000);
+});
+
+test('a lull is forgiven for two seconds, and then believed', () => {
+  const pace = new Pace(0);
+  pace.delivered(1_000_000, 100);
+  const later = Array.from({ length: 25 }, (_, index) => pace.delivered(100_000, 200 + index * 100));
+  expect(later.slice(0, 19)).toEqual(Array.from({ length: 19 }, () => 10_000_000));
+  expect(later.slice(19)).toEqual(Array.from({ length: 6 }, () => 1_000_000));
+});
