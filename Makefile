@@ -16,7 +16,8 @@ build: setup ## The addon and the TypeScript.
 test: setup ## All there is: lint, knip, types, unit, end to end.
 	@node scripts/test.mjs
 
-demo: ## Moves a running guest by every strategy and prints what it took. DEMO="--report FILE.html"
+DEMO ?= --report vmferry-demo.html
+demo: ## Moves a running guest by every strategy, prints what it took and writes a page about it. DEMO="--report FILE.html"
 	@scripts/setup demo
 	@scripts/build
 	@./vmferry demo $(DEMO)

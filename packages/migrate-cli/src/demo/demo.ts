@@ -46,7 +46,10 @@ export async function runDemo(options: DemoOptions, parts: DemoParts = PARTS): P
   const result = await runToEnd('run' in chosen ? chosen.run : parts.simulate, io);
   if (result === 'interrupted') return 130;
   await write(io.stdout, renderResult(result));
-  if (report !== undefined) await save(report, result);
+  if (report !== undefined) {
+    await save(report, result);
+    await write(io.stdout, `report: ${report}\n`);
+  }
   return isGood(result) ? 0 : 1;
 }
 
