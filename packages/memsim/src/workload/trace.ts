@@ -13,7 +13,7 @@ export interface Trace {
   readonly writes: Recording;
 }
 
-const MAX_LINES = 50_000_000;
+const MAX_LINES = 10_000_000;
 const LINE = /^(\d+(?:\.\d+)?)[ \t,]+(\d+)[ \t,]+([rw])$/;
 
 /**
