@@ -11,7 +11,7 @@
  */
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { Backlog } from '@vmferry/engine/postcopy/backlog';
-import { bulkBudget } from '@vmferry/engine/postcopy/bulk-budget';
+import { bulkBudget, GRANT_EVERY_MS, STARVED_MS, starvedGrant } from '@vmferry/engine/postcopy/bulk-budget';
 import { neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import type { Carrier } from './carrier.ts';
 
@@ -47,6 +47,9 @@ export class PostcopySender {
   /** Express batches that are being made ready. */
   #expressing = 0;
   #closed = false;
+  /** Content bytes of the background that may go although faults come, and when there will be more. */
+  #granted = 0;
+  #nextGrantAt = Number.POSITIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
   #roomWaiters: (() => void)[] = [];
 
@@ -62,6 +65,7 @@ export class PostcopySender {
   fault(ranges: readonly PageRange[]): void {
     const now = performance.now();
     this.#lastFaultAt = now;
+    if (this.#nextGrantAt === Number.POSITIVE_INFINITY) this.#nextGrantAt = now + STARVED_MS;
     const answered = (): void => this.#answered(performance.now() - now);
     for (const range of ranges) {
       this.#faults += 1;
@@ -191,15 +195,31 @@ export class PostcopySender {
   async #drain(): Promise<void> {
     const { carrier } = this.#options;
     while (!this.#closed && !this.#backlog.empty) {
-      if (this.#waiting || carrier.bulkOutstanding >= this.#budget) {
+      if (!this.#mayGo()) {
         await this.#pause();
         continue;
       }
       const batch = this.#backlog.next();
       if (!batch) return;
+      this.#granted = Math.max(0, this.#granted - batch.content.length);
       await carrier.bulk(batch, this.#fly(batch));
       this.#wakeReaders();
     }
+  }
+
+  /** Whether the background has its turn: there is room beside the faults, or it has waited long enough. */
+  #mayGo(): boolean {
+    const { bulkOutstanding, linkBytesPerSec } = this.#options.carrier;
+    const now = performance.now();
+    if (!this.#waiting && bulkOutstanding < this.#budget) {
+      this.#nextGrantAt = now + STARVED_MS;
+      return true;
+    }
+    if (now >= this.#nextGrantAt) {
+      this.#granted = starvedGrant(linkBytesPerSec);
+      this.#nextGrantAt = now + GRANT_EVERY_MS;
+    }
+    return this.#granted > 0;
   }
 
   /** Notes what is on its way, until the returned function is called. */

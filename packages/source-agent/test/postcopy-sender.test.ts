@@ -230,3 +230,30 @@ test('while faults are answered slowly the bulk waits longer after each', async 
     vi.useRealTimers();
   }
 });
+
+test('faults that never cease give the background its share after a while', async () => {
+  vi.useFakeTimers();
+  try {
+    const { sender, sent, land } = rig({
+      readable: Array.from({ length: 500 }, (_, page) => 10_000 + 64 * page),
+    });
+    sender.fault([faultOn(10_000)]);
+    for (let i = 0; i < 40; i++) void sender.add(batchOf(100 * i, 64));
+    const bulkAfter = async (ms: number, from: number): Promise<number> => {
+      for (let at = 0; at < ms; at += 2) {
+        sender.fault([faultOn(10_000 + 64 * ((from + at) / 2))]);
+        land();
+        await vi.advanceTimersByTimeAsync(2);
+      }
+      return sent.filter(({ lane }) => lane === 'bulk').length;
+    };
+    expect(await bulkAfter(240, 0)).toBe(0);
+    const share = await bulkAfter(160, 240);
+    // 64 KiB every 16 ms, in batches of 256 KiB: one each time.
+    expect(share).toBeGreaterThanOrEqual(8);
+    expect(share).toBeLessThanOrEqual(12);
+    sender.close();
+  } finally {
+    vi.useRealTimers();
+  }
+});

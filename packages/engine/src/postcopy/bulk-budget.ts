@@ -2,6 +2,9 @@
  * How much of the background may be in flight in post-copy. What is in flight delays the next fault's answer, so
  * there is nothing for a moment after a fault, and then twice as much after each such moment without one. The
  * moment is twice what an answer takes: a guest in a burst of faults asks again as soon as it has been answered.
+ *
+ * A guest whose faults never cease would keep the background from ever going on, and so from ending them. After a
+ * while without any, it gets a share of the link whatever comes: see `starvedGrant`.
  */
 const LEAST_IN_FLIGHT = 64 * 1024;
 /**
@@ -14,6 +17,22 @@ const MOST_IN_FLIGHT_MS = 40;
 /** The moment, where answers take no time. */
 export const QUIET_MS = 4;
 const MOST_QUIET_MS = 100;
+
+/** So long is a burst of faults given way to, as at the guest's arrival. */
+export const STARVED_MS = 250;
+/** From then on something goes this often, */
+export const GRANT_EVERY_MS = 16;
+/** and so much of the link's time, which is what a fault may have to wait more. */
+const GRANT_MS = 4;
+/** Of the link's time. */
+export const STARVED_SHARE = GRANT_MS / GRANT_EVERY_MS;
+/** What a page comes to on the link, compressed, as a rule. */
+const PACKED = 1 / 2;
+
+/** Content bytes that go although faults come, each time. 0 stands for an unknown rate. */
+export function starvedGrant(linkBytesPerSec: number): number {
+  return Math.max(LEAST_IN_FLIGHT, (linkBytesPerSec * GRANT_MS) / 1000 / PACKED);
+}
 
 export interface BulkConditions {
   /** How long answers take of late, from the fault's arrival until the destination has the page; 0 if unknown. */

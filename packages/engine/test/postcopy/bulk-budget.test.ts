@@ -1,5 +1,11 @@
 import { expect, it } from 'vitest';
-import { bulkBudget, MOST_IN_FLIGHT, QUIET_MS } from '../../src/postcopy/bulk-budget.ts';
+import {
+  bulkBudget,
+  MOST_IN_FLIGHT,
+  QUIET_MS,
+  STARVED_SHARE,
+  starvedGrant,
+} from '../../src/postcopy/bulk-budget.ts';
 
 it('nothing of the background is on its way right after a fault', () => {
   expect(bulkBudget(0)).toBe(0);
@@ -10,4 +16,19 @@ it('doubles as long as no fault comes, up to a bound', () => {
   expect(bulkBudget(2 * QUIET_MS)).toBe(2 * bulkBudget(QUIET_MS));
   expect(bulkBudget(1000)).toBe(MOST_IN_FLIGHT);
   expect(bulkBudget(Number.POSITIVE_INFINITY)).toBe(MOST_IN_FLIGHT);
+});
+
+it('is less on a slow link, and waits longer where answers take long', () => {
+  expect(bulkBudget(1000, { linkBytesPerSec: 6.25e6 })).toBe(250_000);
+  expect(bulkBudget(1000, { linkBytesPerSec: 1e6 })).toBe(64 * 1024);
+  expect(bulkBudget(19, { answerMs: 10 })).toBe(0);
+  expect(bulkBudget(20, { answerMs: 10 })).toBeGreaterThan(0);
+  expect(bulkBudget(100, { answerMs: 10_000 })).toBeGreaterThan(0);
+});
+
+it('is granted a quarter of the link when faults never cease', () => {
+  // Packed to half, and so often that it comes to 4 of 16 ms.
+  expect(starvedGrant(125e6)).toBe(1e6);
+  expect(starvedGrant(0)).toBe(64 * 1024);
+  expect(STARVED_SHARE).toBe(0.25);
 });

@@ -1,5 +1,5 @@
 /** Faults as a closed loop: a vCPU that waits asks for nothing, so the more they wait the less they ask. Pure. */
-import { bulkBudget, MOST_IN_FLIGHT, QUIET_MS } from '@vmferry/engine/postcopy/bulk-budget';
+import { bulkBudget, MOST_IN_FLIGHT, QUIET_MS, STARVED_SHARE } from '@vmferry/engine/postcopy/bulk-budget';
 
 export interface FaultLoop {
   readonly faultsPerMs: number;
@@ -49,5 +49,7 @@ export function backgroundShare(faultsPerMs: number, neededBytes: number): numbe
     const often = Math.exp(-faultsPerMs * quietMs) - Math.exp(-faultsPerMs * (quietMs + QUIET_MS));
     share += often * Math.min(1, bulkBudget(quietMs) / neededBytes);
   }
-  return share + Math.exp(-faultsPerMs * quietMs) * Math.min(1, MOST_IN_FLIGHT / neededBytes);
+  share += Math.exp(-faultsPerMs * quietMs) * Math.min(1, MOST_IN_FLIGHT / neededBytes);
+  // What it is granted whatever comes.
+  return Math.max(share, STARVED_SHARE);
 }
