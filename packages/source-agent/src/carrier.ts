@@ -67,7 +67,7 @@ export class Carrier {
 
   /** What the link was seen to carry of late; 0 while that is not known. */
   get linkBytesPerSec(): number {
-    return this.#options.data.reduce((sum, link) => sum + link.stats.rateBytesPerSec, 0);
+    return this.#options.data.reduce((sum, link) => sum + link.stats.pathBytesPerSec, 0);
   }
 
   get wireBytes(): number {

@@ -82,6 +82,8 @@ export interface LinkStats {
   readonly leastRttMs: number;
   /** The most that was delivered of late. 0 if unknown. */
   readonly rateBytesPerSec: number;
+  /** As `rateBytesPerSec`, of moments in which the path was the limit only; 0 before there was one. */
+  readonly pathBytesPerSec: number;
 }
 
 type State = 'open' | 'closing' | 'closed';
@@ -206,6 +208,7 @@ export class Link {
       rttMs: this.#window.smoothedRttMs,
       leastRttMs: this.#window.leastRttMs,
       rateBytesPerSec: this.#window.rateBytesPerSec,
+      pathBytesPerSec: this.#window.pathBytesPerSec,
     };
   }
 

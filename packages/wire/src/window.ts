@@ -82,6 +82,7 @@ class WindowedMax {
 export class InFlightWindow {
   readonly #options: WindowOptions;
   readonly #rate: WindowedMax;
+  readonly #path: WindowedMax;
   #maxBytes: number;
   #inFlight = 0;
   #delivered = 0;
@@ -104,6 +105,7 @@ export class InFlightWindow {
     this.#maxBytes = this.#options.maxBytes;
     this.#rate = new WindowedMax(this.#options.rateHorizonMs);
     this.#frames = new WindowedMax(this.#options.rttHorizonMs);
+    this.#path = new WindowedMax(this.#options.rttHorizonMs);
   }
 
   get bytesInFlight(): number {
@@ -113,6 +115,11 @@ export class InFlightWindow {
   /** 0 until it was measured. */
   get rateBytesPerSec(): number {
     return this.#rate.value * 1000;
+  }
+
+  /** What the path was seen to carry when the sender had more than it took; 0 before. Kept through a lull. */
+  get pathBytesPerSec(): number {
+    return this.#path.value * 1000;
   }
 
   /** The least round trip of late, from handing a frame over to learning that it was consumed; 0 if unknown. */
@@ -175,6 +182,7 @@ export class InFlightWindow {
     // Acknowledgements that were held up and came at once would measure the host's memory.
     if (interval < SHORTEST_MS || interval < this.leastRttMs) return;
     const rate = (this.#delivered - stamp.delivered) / interval;
+    if (stamp.pathLimited) this.#path.add(rate, now);
     if (stamp.pathLimited || rate > this.#rate.value) this.#rate.add(rate, now);
   }
 

@@ -212,6 +212,17 @@ describe('the window', () => {
     expect(standing(10 * gigabit)).toBe(DEFAULT_WINDOW.floorBytes);
   });
 
+  test('knows what the path carries from when it was the limit on', () => {
+    const window = new InFlightWindow();
+    window.acknowledged(window.sent(10_000, 0, false), 10);
+    expect(window.rateBytesPerSec).toBeGreaterThan(0);
+    expect(window.pathBytesPerSec).toBe(0);
+    window.acknowledged(window.sent(1_000_000, 100, true), 110);
+    expect(window.pathBytesPerSec).toBe(100_000_000);
+    for (let now = 1000; now < 5000; now += 100) window.acknowledged(window.sent(4096, now, false), now + 10);
+    expect(window.pathBytesPerSec).toBe(100_000_000);
+  });
+
   test('forgets how large frames were, when they have become small', () => {
     const window = new InFlightWindow({ rttHorizonMs: 1000 });
     window.acknowledged(window.sent(2_000_000, 0, true), 100);
