@@ -3,6 +3,8 @@
   "variables": {
     "have_lz4%": "<!(pkg-config --exists liblz4 && echo 1 || echo 0)",
     "have_xxhash%": "<!(pkg-config --exists libxxhash && echo 1 || echo 0)",
+    # The headers only: libvirt itself is loaded when it is first used.
+    "have_libvirt%": "<!(pkg-config --exists 'libvirt >= 7.2' 'libvirt-qemu >= 7.2' && echo 1 || echo 0)",
     "sanitize%": "<!(echo ${SANITIZE:-0})"
   },
   "targets": [
@@ -45,6 +47,31 @@
           "defines": ["VMFERRY_XXHASH"],
           "cflags": ["<!@(pkg-config --cflags libxxhash)"],
           "libraries": ["<!@(pkg-config --libs libxxhash)"]
+        }],
+        ["have_libvirt==1", {
+          "defines": ["VMFERRY_LIBVIRT"],
+          "cflags": ["<!@(pkg-config --cflags libvirt)"],
+          "libraries": ["-ldl"],
+          "sources": [
+            "cc/libvirt/auth.cc",
+            "cc/libvirt/binding.cc",
+            "cc/libvirt/call_pool.cc",
+            "cc/libvirt/calls.cc",
+            "cc/libvirt/connection.cc",
+            "cc/libvirt/domain.cc",
+            "cc/libvirt/domain_calls.cc",
+            "cc/libvirt/event_loop.cc",
+            "cc/libvirt/events.cc",
+            "cc/libvirt/failure.cc",
+            "cc/libvirt/host_calls.cc",
+            "cc/libvirt/library.cc",
+            "cc/libvirt/lookup_calls.cc",
+            "cc/libvirt/mailbox.cc",
+            "cc/libvirt/migration_calls.cc",
+            "cc/libvirt/qemu_calls.cc",
+            "cc/libvirt/statistics_calls.cc",
+            "cc/libvirt/typed_parameters.cc"
+          ]
         }],
         ["sanitize==1", {
           "cflags": [

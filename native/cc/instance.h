@@ -3,6 +3,8 @@
 
 #include <napi.h>
 
+#include <memory>
+
 #include "job.h"
 #include "page_scan.h"
 
@@ -16,6 +18,8 @@ struct Instance {
   // Two words for the result of checksum(), so that a call allocates nothing.
   Napi::ObjectReference sum;
   uint32_t* sum_words = nullptr;
+  // The libvirt part's own, once it is used: see libvirt/mailbox.h.
+  std::shared_ptr<void> libvirt;
 
   static Instance& Of(Napi::Env env) { return *env.GetInstanceData<Instance>(); }
 };
