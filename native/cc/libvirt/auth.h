@@ -23,7 +23,6 @@ class Authentication : public std::enable_shared_from_this<Authentication> {
 
   // For virConnectOpenAuth, as long as this lives.
   virConnectAuthPtr ForLibvirt();
-  uint64_t address() const { return address_; }
   // From now on every question is answered with no. Any thread.
   void Cancel();
 

@@ -50,6 +50,14 @@ void CallPool::Run(Task task) {
   changed_.notify_one();
 }
 
+void CallPool::RunAnyhow(const Task& task) {
+  try {
+    Run(task);
+  } catch (const std::system_error&) {
+    task();
+  }
+}
+
 void CallPool::Work() {
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {

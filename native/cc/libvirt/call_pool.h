@@ -18,6 +18,8 @@ class CallPool : public std::enable_shared_from_this<CallPool> {
  public:
   // Any thread. Throws std::system_error when the system has no thread for it.
   void Run(Task task);
+  // What gives something back must happen: without a thread it happens here.
+  void RunAnyhow(const Task& task);
 
  private:
   void Work();

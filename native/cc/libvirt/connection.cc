@@ -41,8 +41,7 @@ bool StartKeepAlive(virConnectPtr connection, const KeepAlive& keep_alive) {
 }
 
 // open(uri | undefined, flags, types, onCredentials | undefined, intervalSeconds, count, onLost, settle); the value is
-// {connection, keepsAlive}. Returns done(how): 0 when it has settled well, 1 when badly, 2 when nobody waits for
-// it any more, before it has settled.
+// {connection, keepsAlive}. Returns the call's number, for abandon().
 Napi::Value Open(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Arguments arguments = Arguments::WithoutHandle(info);
@@ -51,20 +50,23 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   const Words type_words = WordsOf(arguments.Any(), "types must be a Uint32Array");
   std::vector<int> types(type_words.data, type_words.data + type_words.size);
   const Napi::Value on_credentials = arguments.Any();
+  const bool asks = !on_credentials.IsUndefined();
+  if (asks) FunctionOf(on_credentials, "onCredentials must be a function");
   const KeepAlive keep_alive{arguments.I32(), arguments.U32()};
   const Napi::Function on_lost = arguments.Function();
   const Napi::Function settle_function = arguments.Function();
 
   Desk& desk = Desk::Of(env);
-  std::shared_ptr<Authentication> authentication;
-  if (!on_credentials.IsUndefined()) {
-    const uint64_t address =
-        desk.Expect(FunctionOf(on_credentials, "onCredentials must be a function"), Desk::Kind::QuietEvents);
-    authentication = std::make_shared<Authentication>(std::move(types), desk.mailbox(), address);
-    desk.AtTeardown(address, [authentication] { authentication->Cancel(); });
-  }
-  const uint64_t lost = desk.Expect(on_lost, Desk::Kind::QuietEvents);
   const uint64_t settle = desk.Expect(settle_function, Desk::Kind::Call);
+  const uint64_t lost = desk.Expect(on_lost, Desk::Kind::QuietEvents);
+  desk.ForgetWith(settle, lost, Desk::When::Failed);
+  std::shared_ptr<Authentication> authentication;
+  if (asks) {
+    const uint64_t questions = desk.Expect(on_credentials.As<Napi::Function>(), Desk::Kind::QuietEvents);
+    desk.ForgetWith(settle, questions, Desk::When::Settled);
+    authentication = std::make_shared<Authentication>(std::move(types), desk.mailbox(), questions);
+    desk.OnAbandon(settle, [authentication] { authentication->Cancel(); });
+  }
 
   const auto work = [uri, flags, keep_alive, authentication, mailbox = desk.mailbox(), lost]() -> Product {
     const virConnectPtr opened = VIRT(virConnectOpenAuth, OrNull(uri),
@@ -81,26 +83,15 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   try {
     RunAlone(Answering(desk.mailbox(), settle, work));
   } catch (const std::system_error& error) {
-    if (authentication) desk.Forget(authentication->address());
-    desk.Forget(lost);
-    desk.Forget(settle);
+    desk.Fail(settle);
     Throw(env, Code::System, "no thread could be started", error.code().value());
   }
-  return Napi::Function::New(env, [authentication, lost, settle](const Napi::CallbackInfo& call) {
-    const uint32_t how = U32Of(call[0], "how must be 0, 1 or 2");
-    Desk& desk = Desk::Of(call.Env());
-    if (authentication) {
-      authentication->Cancel();
-      desk.Forget(authentication->address());
-    }
-    if (how == 1) desk.Forget(lost);
-    if (how == 2) desk.Quieten(settle);
-  });
+  return Napi::Number::New(env, static_cast<double>(settle));
 }
 
-// abandon(number): the call goes on, and does not keep the event loop alive any more
+// abandon(number): the call goes on, answers no questions, and does not keep the event loop alive any more
 void Abandon(const Napi::CallbackInfo& info) {
-  Desk::Of(info.Env()).Quieten(IntegerOf(info[0], "number must be a call's"));
+  Desk::Of(info.Env()).Abandon(IntegerOf(info[0], "number must be a call's"));
 }
 
 // close(connection, settle): the value is the number of references that are left
@@ -167,6 +158,8 @@ struct Connection::Belongings {
 Connection::Connection(Napi::Env env, std::shared_ptr<OpenConnection> open, uint64_t lost_address)
     : env_(env), open_(std::move(open)), lost_address_(lost_address) {}
 
+Connection::~Connection() { Drop(); }
+
 Connection::Belongings Connection::Take() {
   Desk& desk = Desk::Of(env_);
   Belongings all;
@@ -184,13 +177,13 @@ Connection::Belongings Connection::Take() {
 
 void Connection::Close(uint64_t settle) {
   auto all = std::make_shared<Belongings>(Take());
-  pool_->Run(Answering(Desk::Of(env_).mailbox(), settle, [all] { return Number(all->GiveBack()); }));
+  pool_->RunAnyhow(Answering(Desk::Of(env_).mailbox(), settle, [all] { return Number(all->GiveBack()); }));
 }
 
 void Connection::Drop() {
   if (closed()) return;
   auto all = std::make_shared<Belongings>(Take());
-  pool_->Run([all] { all->GiveBack(); });
+  pool_->RunAnyhow([all] { all->GiveBack(); });
 }
 
 uint32_t Connection::Subscribe(std::shared_ptr<Registration> registration) {
@@ -205,8 +198,9 @@ bool Connection::Unsubscribe(uint32_t number, uint64_t settle) {
   subscriptions_.erase(found);
   Desk& desk = Desk::Of(env_);
   desk.Forget(registration->address);
-  pool_->Run(Answering(desk.mailbox(), settle, [held = std::move(registration)]() mutable {
-    held.reset();
+  const auto box = std::make_shared<std::shared_ptr<Registration>>(std::move(registration));
+  pool_->RunAnyhow(Answering(desk.mailbox(), settle, [box] {
+    *box = nullptr;
     return Nothing();
   }));
   return true;

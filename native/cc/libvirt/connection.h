@@ -28,6 +28,13 @@ ConnectionRef RefOf(virConnectPtr connection);
 // Takes the reference that libvirt handed out.
 DomainRef Own(virDomainPtr domain);
 
+// On the pool; whoever calls this has none any more.
+template <typename Reference>
+void GiveBack(CallPool& pool, Reference reference) {
+  const auto box = std::make_shared<Reference>(std::move(reference));
+  pool.RunAnyhow([box] { *box = nullptr; });
+}
+
 // Where libvirt's callbacks post to; libvirt holds it as their opaque pointer.
 struct Subscriber {
   std::shared_ptr<Mailbox> mailbox;
@@ -72,6 +79,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
  public:
   static const napi_type_tag kTag;
   Connection(Napi::Env env, std::shared_ptr<OpenConnection> open, uint64_t lost_address);
+  // Drops it where no handle could be made; nobody else has it then.
+  ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 

@@ -15,10 +15,13 @@ Domain::Domain(std::shared_ptr<Connection> connection, DomainRef domain)
   connection_->Add(this);
 }
 
+// Without a handle's Drop() where none could be made.
+Domain::~Domain() { Free(); }
+
 void Domain::Free() {
   if (!domain_) return;
   connection_->Remove(this);
-  connection_->pool().Run([domain = std::exchange(domain_, nullptr)]() mutable { domain.reset(); });
+  GiveBack(connection_->pool(), std::exchange(domain_, nullptr));
 }
 
 DomainRef Domain::Take() { return std::exchange(domain_, nullptr); }
@@ -26,7 +29,7 @@ DomainRef Domain::Take() { return std::exchange(domain_, nullptr); }
 Napi::Value NewDomain(Napi::Env env, const std::shared_ptr<Connection>& connection, DomainRef domain) {
   if (connection->closed()) {
     // Closed while the call was under way.
-    connection->pool().Run([domain = std::move(domain)]() mutable { domain.reset(); });
+    GiveBack(connection->pool(), std::move(domain));
     throw Failure::Of(Code::Closed, "the connection is closed");
   }
   const DomainName name(domain.get());

@@ -13,7 +13,9 @@ namespace vmferry::libvirt {
 class Domain {
  public:
   static const napi_type_tag kTag;
+  // Made and dropped on the event loop.
   Domain(std::shared_ptr<Connection> connection, DomainRef domain);
+  ~Domain();
   Domain(const Domain&) = delete;
   Domain& operator=(const Domain&) = delete;
 

@@ -2,6 +2,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "binding.h"
@@ -131,6 +132,7 @@ void Subscribe(const Napi::CallbackInfo& info, Arguments& arguments, const Event
   Desk& desk = Desk::Of(info.Env());
   const uint64_t address = desk.Expect(on_event, Desk::Kind::Events);
   const uint64_t settle = desk.Expect(settle_function, Desk::Kind::Call);
+  desk.ForgetWith(settle, address, Desk::When::Failed);
 
   const auto work = [connection, ref = connection->Ref(), domain, events, deregister, address,
                      mailbox = desk.mailbox()]() -> Product {
@@ -142,11 +144,16 @@ void Subscribe(const Napi::CallbackInfo& info, Arguments& arguments, const Event
     return [connection, box](Napi::Env env) -> Napi::Value {
       if (!connection->closed()) return Napi::Number::New(env, connection->Subscribe(std::move(*box)));
       // Closed while the call was under way.
-      connection->pool().Run([held = std::move(*box)]() mutable { held.reset(); });
+      GiveBack(connection->pool(), std::move(*box));
       throw Failure::Of(Code::Closed, "the connection is closed");
     };
   };
-  connection->pool().Run(Answering(desk.mailbox(), settle, work));
+  try {
+    connection->pool().Run(Answering(desk.mailbox(), settle, work));
+  } catch (const std::system_error& error) {
+    desk.Fail(settle);
+    Throw(info.Env(), Code::System, "no thread could be started", error.code().value());
+  }
 }
 
 // subscribe(connection, event, domain | undefined, onEvent, settle): the value is a number for unsubscribe()

@@ -76,17 +76,32 @@ uint64_t Desk::Expect(const Napi::Function& function, Kind kind) {
 }
 
 void Desk::Forget(uint64_t address) {
-  at_teardown_.erase(address);
   const auto found = waiting_.find(address);
   if (found == waiting_.end()) return;
   if (!IsQuiet(found->second.kind)) Release();
   waiting_.erase(found);
 }
 
-void Desk::Quieten(uint64_t address) {
+void Desk::ForgetWith(uint64_t address, uint64_t with, When when) {
+  waiting_.at(address).forgotten_with.emplace_back(with, when);
+}
+
+void Desk::Fail(uint64_t address) {
+  for (const auto& [with, when] : waiting_.at(address).forgotten_with) Forget(with);
+  Forget(address);
+}
+
+void Desk::OnAbandon(uint64_t address, std::function<void()> what) {
+  waiting_.at(address).on_abandon = std::move(what);
+}
+
+void Desk::Abandon(uint64_t address) {
   const auto found = waiting_.find(address);
-  if (found == waiting_.end() || IsQuiet(found->second.kind)) return;
-  found->second.kind = found->second.kind == Kind::Call ? Kind::QuietCall : Kind::QuietEvents;
+  if (found == waiting_.end()) return;
+  Waiting& waiting = found->second;
+  if (waiting.on_abandon) std::exchange(waiting.on_abandon, nullptr)();
+  if (IsQuiet(waiting.kind)) return;
+  waiting.kind = waiting.kind == Kind::Call ? Kind::QuietCall : Kind::QuietEvents;
   Release();
 }
 
@@ -130,28 +145,31 @@ void Desk::Deliver(const Delivery& delivery) {
   if (found == waiting_.end()) return;
   const napi_value function = found->second.function.Value();
   const bool is_call = found->second.kind == Kind::Call || found->second.kind == Kind::QuietCall;
+  const auto forgotten_with = std::move(found->second.forgotten_with);
   // Before the call: what it wakes may start the next one, or be the last.
   if (is_call) Forget(delivery.address);
 
   std::array<napi_value, 2> arguments{env_.Undefined(), env_.Undefined()};
-  size_t count = 0;
   const auto* product = std::get_if<Product>(&delivery.content);
-  if (is_call) {
-    if (product == nullptr) {
-      arguments[0] = std::get<Failure>(delivery.content).ToValue(env_);
-    } else {
-      try {
-        arguments[1] = (*product)(env_);
-      } catch (const Failure& failure) {
-        arguments[0] = failure.ToValue(env_);
-      }
-    }
-    count = 2;
-  } else {
+  if (!is_call) {
     if (product == nullptr) return;
     arguments[0] = (*product)(env_);
-    count = 1;
+  } else {
+    Failure failure;
+    bool failed = product == nullptr;
+    if (failed) failure = std::get<Failure>(delivery.content);
+    try {
+      if (!failed) arguments[1] = (*product)(env_);
+    } catch (const Failure& thrown) {
+      failed = true;
+      failure = thrown;
+    }
+    for (const auto& [address, when] : forgotten_with) {
+      if (failed || when == When::Settled) Forget(address);
+    }
+    if (failed) arguments[0] = failure.ToValue(env_);
   }
+  const size_t count = is_call ? 2 : 1;
   // Plain N-API: what the function throws is an uncaught exception, and the next delivery comes all the same.
   napi_call_function(env_, env_.Undefined(), function, count, arguments.data(), nullptr);
   Fatal(env_);
@@ -166,8 +184,9 @@ void Desk::OnTeardown(void* self) {
     desk.mailbox_->signal_ = nullptr;
     dropped.swap(desk.mailbox_->deliveries_);
   }
-  for (const auto& [address, what] : desk.at_teardown_) what();
-  desk.at_teardown_.clear();
+  for (const auto& [address, waiting] : desk.waiting_) {
+    if (waiting.on_abandon) waiting.on_abandon();
+  }
   desk.waiting_.clear();
   // Giving handles back may talk to a daemon.
   if (!dropped.empty()) {

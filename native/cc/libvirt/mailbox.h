@@ -10,7 +10,9 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "failure.h"
 
@@ -61,16 +63,23 @@ class Desk {
   uint64_t Expect(const Napi::Function& function, Kind kind);
   // The address is dead from now on. Any number of times.
   void Forget(uint64_t address);
-  // Its function is still called, and does not keep the event loop alive any more. Any number of times.
-  void Quieten(uint64_t address);
   const std::shared_ptr<Mailbox>& mailbox() const { return mailbox_; }
-  // Called when the environment goes down, on its thread, unless the address was forgotten before.
-  void AtTeardown(uint64_t address, std::function<void()> what) { at_teardown_[address] = std::move(what); }
+  // `with` is forgotten when the call at `address` has settled, or only if it failed.
+  enum class When { Settled, Failed };
+  void ForgetWith(uint64_t address, uint64_t with, When when);
+  // Forgets a call that was not even made, and what is forgotten with it.
+  void Fail(uint64_t address);
+  // Called once when nobody waits for `address` any more: on Abandon(), or when the environment goes down.
+  void OnAbandon(uint64_t address, std::function<void()> what);
+  // Quietens it, and calls what was set for it.
+  void Abandon(uint64_t address);
 
  private:
   struct Waiting {
     Napi::FunctionReference function;
     Kind kind;
+    std::vector<std::pair<uint64_t, When>> forgotten_with{};
+    std::function<void()> on_abandon{};
   };
 
   static void OnSignal(napi_env env, napi_value callback, void* self, void* data);
@@ -84,7 +93,6 @@ class Desk {
   Napi::Env env_;
   std::shared_ptr<Mailbox> mailbox_;
   std::unordered_map<uint64_t, Waiting> waiting_;
-  std::unordered_map<uint64_t, std::function<void()>> at_teardown_;
   uint64_t last_address_ = 0;
   size_t holds_ = 0;
   bool open_ = false;

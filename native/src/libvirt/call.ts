@@ -30,56 +30,31 @@ export function call<Handle, Args extends readonly unknown[], Value>(
   });
 }
 
-/** `call` that can be given up. */
+/**
+ * `call` that can be given up: then it rejects with the signal's reason. What comes of it nobody has, and so it is
+ * collected.
+ */
 export function callUntil<Handle, Args extends readonly unknown[], Value>(
   signal: AbortSignal | undefined,
   start: (handle: Handle, ...args: [...Args, settle: SettleCall<Value>]) => number,
   handle: Handle,
   ...args: Args
 ): Promise<Value> {
+  if (signal === undefined) return call(start, handle, ...args);
+  if (signal.aborted) return Promise.reject(signal.reason);
   let number = 0;
   const numbered = (...all: Parameters<typeof start>) => {
     number = start(...all);
   };
-  return abandonable(
-    signal,
-    () => call(numbered, handle, ...args),
-    () => libvirt().abandon(number),
-    // Nobody has what came, so it is collected.
-    () => {},
-  );
-}
-
-/**
- * Rejects with the signal's reason when it is aborted, and then calls `abandon`; `dispose` gets what comes when nobody
- * waits for it any more.
- */
-export async function abandonable<T>(
-  signal: AbortSignal | undefined,
-  start: () => Promise<T>,
-  abandon: () => void,
-  dispose: (value: T) => void,
-): Promise<T> {
-  if (signal === undefined) return start();
-  signal.throwIfAborted();
-  const started = start();
-  return new Promise<T>((resolve, reject) => {
+  const started = call(numbered, handle, ...args);
+  return new Promise<Value>((resolve, reject) => {
     const onAbort = () => {
-      abandon();
+      libvirt().abandon(number);
       reject(signal.reason);
     };
     signal.addEventListener('abort', onAbort, { once: true });
-    started.then(
-      (value) => {
-        signal.removeEventListener('abort', onAbort);
-        if (signal.aborted) dispose(value);
-        resolve(value);
-      },
-      (error: unknown) => {
-        signal.removeEventListener('abort', onAbort);
-        reject(error);
-      },
-    );
+    const settled = () => signal.removeEventListener('abort', onAbort);
+    started.finally(settled).then(resolve, reject);
   });
 }
 

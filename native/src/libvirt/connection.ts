@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import { boundsError } from '../errors.ts';
-import { abandonable, type CallOptions, call, callUntil, requireText, requireWhole } from './call.ts';
+import { type CallOptions, call, callUntil, requireText, requireWhole } from './call.ts';
 import { type AuthOptions, answerer, credentialNumbers } from './credentials.ts';
 import { Domain } from './domain.ts';
 import {
@@ -20,7 +20,7 @@ import { bits, type FlagsOf } from './flags.ts';
 import { LibvirtHost } from './host.ts';
 import { libvirt } from './library.ts';
 import type { Parameters } from './parameters.ts';
-import { type ConnectionHandle, type NativeRecord, OpenEnd, type Opened, type SettleCall } from './table.ts';
+import type { ConnectionHandle, NativeRecord, Opened } from './table.ts';
 
 export interface ConnectOptions extends CallOptions {
   readonly readOnly?: boolean;
@@ -103,28 +103,17 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
     const answer =
       options.auth === undefined ? undefined : answerer(options.auth, (error) => unanswered.push(error));
     const flagNumber = options.readOnly === true ? READ_ONLY : 0;
-    let done: ReturnType<typeof table.open> = () => {};
-    const open = async (): Promise<LibvirtConnection> => {
-      try {
-        const native = await call((_: undefined, settle: SettleCall<Opened>) => {
-          done = table.open(uri, flagNumber, types, answer, interval, count, onLost, settle);
-        }, undefined);
-        done(OpenEnd.opened);
-        const connection = new LibvirtConnection(native.connection, native.keepsAlive);
-        opened = new WeakRef(connection);
-        if (lostEarly !== undefined) queueMicrotask(() => connection.#onLost(lostEarly!));
-        return connection;
-      } catch (error) {
-        done(OpenEnd.failed);
-        throw unanswered[0] ?? error;
-      }
-    };
-    return abandonable(
-      options.signal,
-      open,
-      () => done(OpenEnd.abandoned),
-      (connection) => void connection.close(),
-    );
+    const { signal } = options;
+    let native: Opened;
+    try {
+      native = await callUntil(signal, table.open, uri, flagNumber, types, answer, interval, count, onLost);
+    } catch (error) {
+      throw unanswered[0] ?? error;
+    }
+    const connection = new LibvirtConnection(native.connection, native.keepsAlive);
+    opened = new WeakRef(connection);
+    if (lostEarly !== undefined) queueMicrotask(() => connection.#onLost(lostEarly!));
+    return connection;
   }
 
   private constructor(handle: ConnectionHandle, keepsAlive: boolean) {

@@ -40,7 +40,7 @@ export class LibvirtHost {
     this.handle = handle;
   }
 
-  /** Whether the connection to it is. */
+  /** Whether the connection to it is. Asks nobody. */
   async isEncrypted(): Promise<boolean> {
     return call(libvirt().isEncrypted, this.handle);
   }

@@ -78,9 +78,6 @@ export interface Opened {
   readonly keepsAlive: boolean;
 }
 
-/** What is told to the function that `open` returns: it settled, or nobody waits for it any more. */
-export const OpenEnd = { opened: 0, failed: 1, abandoned: 2 } as const;
-
 export interface LibvirtTable {
   load(library: string, qemuLibrary: string): number;
   typedParameters(entries: readonly ParameterEntry[]): NativeParameters;
@@ -95,7 +92,7 @@ export interface LibvirtTable {
     keepAliveCount: number,
     onLost: (reason: number) => void,
     settle: SettleCall<Opened>,
-  ): (how: (typeof OpenEnd)[keyof typeof OpenEnd]) => void;
+  ): number;
   abandon(call: number): void;
   close(connection: ConnectionHandle, settle: SettleCall<number>): void;
   free(domain: DomainHandle): void;
