@@ -64,13 +64,34 @@ const READ_ONLY = 1;
 const MAX_SECONDS = 2 ** 31 - 1;
 
 /**
+ * What the addon calls when a connection is lost. The addon holds it, and so it must not hold the connection, or that
+ * would never be collected.
+ */
+class Loss {
+  #connection: WeakRef<LibvirtConnection> | undefined;
+  #early: number | undefined;
+
+  readonly listener = (reason: number): void => {
+    if (this.#connection === undefined) this.#early = reason;
+    else this.#connection.deref()?.lost(reason);
+  };
+
+  /** A loss from before is told once whoever opened it had its turn. */
+  belongsTo(connection: LibvirtConnection): void {
+    this.#connection = new WeakRef(connection);
+    const early = this.#early;
+    if (early !== undefined) setImmediate(() => connection.lost(early));
+  }
+}
+
+/**
  * A connection to a libvirtd, or to a driver inside this process (`test:///default`).
  *
  * Emits `close` with a `CloseReason`, once: when the connection is lost or `close` was called. Calls on one that was
  * lost fail with `LibvirtError`, on one that was closed with `E_NATIVE_CLOSED`.
  *
  * Calls under way and subscriptions keep the process running, an open connection alone does not. One that nobody
- * refers to any more is closed when it is collected.
+ * refers to any more, that has no subscription and none of whose domains is in use, is closed when it is collected.
  */
 export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReason] }> {
   /** Whether the peer answers keepalive messages; not for a driver inside this process. */
@@ -91,14 +112,7 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
     const count = keepAlive === false ? 0 : requireWhole(keepAlive.count, 1, MAX_SECONDS, 'count');
     const types = credentialNumbers(options.auth);
     const table = libvirt();
-    // The addon holds what it calls: through a weak reference, or no connection would ever be collected.
-    let opened: WeakRef<LibvirtConnection> | undefined;
-    let lostEarly: number | undefined;
-    const onLost = (reason: number) => {
-      lostEarly = reason;
-      const connection = opened?.deref();
-      if (connection !== undefined) connection.#onLost(reason);
-    };
+    const loss = new Loss();
     const unanswered: unknown[] = [];
     const answer =
       options.auth === undefined ? undefined : answerer(options.auth, (error) => unanswered.push(error));
@@ -106,13 +120,22 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
     const { signal } = options;
     let native: Opened;
     try {
-      native = await callUntil(signal, table.open, uri, flagNumber, types, answer, interval, count, onLost);
+      native = await callUntil(
+        signal,
+        table.open,
+        uri,
+        flagNumber,
+        types,
+        answer,
+        interval,
+        count,
+        loss.listener,
+      );
     } catch (error) {
       throw unanswered[0] ?? error;
     }
     const connection = new LibvirtConnection(native.connection, native.keepsAlive);
-    opened = new WeakRef(connection);
-    if (lostEarly !== undefined) queueMicrotask(() => connection.#onLost(lostEarly!));
+    loss.belongsTo(connection);
     return connection;
   }
 
@@ -147,27 +170,30 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
   /** Domains, active or not, unless flags narrow it. */
   async domains(names: FlagsOf<typeof flags.listFlags> = []): Promise<Domain[]> {
     const natives = await call(libvirt().list, this.handle, bits(flags.listFlags, names));
-    return natives.map((native) => new Domain(native));
+    return natives.map((native) => new Domain(native, this));
   }
 
   /** `VIR_ERR_NO_DOMAIN` where there is none. The same for the next two. */
   async domainByName(name: string): Promise<Domain> {
-    return new Domain(await call(libvirt().lookupByName, this.handle, requireText(name, 'name')));
+    return new Domain(await call(libvirt().lookupByName, this.handle, requireText(name, 'name')), this);
   }
 
   async domainByUuid(uuid: string): Promise<Domain> {
-    return new Domain(await call(libvirt().lookupByUuid, this.handle, requireText(uuid, 'uuid')));
+    return new Domain(await call(libvirt().lookupByUuid, this.handle, requireText(uuid, 'uuid')), this);
   }
 
   /** Of one that runs. */
   async domainById(id: number): Promise<Domain> {
-    return new Domain(await call(libvirt().lookupById, this.handle, requireWhole(id, 0, MAX_SECONDS, 'id')));
+    return new Domain(
+      await call(libvirt().lookupById, this.handle, requireWhole(id, 0, MAX_SECONDS, 'id')),
+      this,
+    );
   }
 
   /** Defines a domain, or changes the definition of the one with this UUID, by its XML. */
   async define(xml: string, names: FlagsOf<typeof flags.defineFlags> = []): Promise<Domain> {
     const number = bits(flags.defineFlags, names);
-    return new Domain(await call(libvirt().define, this.handle, requireText(xml, 'xml'), number));
+    return new Domain(await call(libvirt().define, this.handle, requireText(xml, 'xml'), number), this);
   }
 
   /** Starts a domain that has no definition and is gone when it stops. */
@@ -178,7 +204,7 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
   ): Promise<Domain> {
     requireText(xml, 'xml');
     const number = bits(flags.createFlags, names);
-    return new Domain(await callUntil(signal, libvirt().createTransient, this.handle, xml, number));
+    return new Domain(await callUntil(signal, libvirt().createTransient, this.handle, xml, number), this);
   }
 
   /** Statistics of all domains, or of those that flags choose; of all groups, unless some are named. */
@@ -225,7 +251,7 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
     domain?: Domain,
   ): Promise<Subscription> {
     if (!Object.hasOwn(eventNumbers, event)) throw boundsError(`there is no event '${String(event)}'`);
-    const onEvent = (native: NativeEvents[E]) => listener(decodeEvent(event, native));
+    const onEvent = (native: NativeEvents[E]) => this.#tell(listener, decodeEvent(event, native));
     const { subscribe } = libvirt();
     const number = await call(subscribe, this.handle, eventNumbers[event], domain?.handle, onEvent);
     return this.#subscription(number);
@@ -239,11 +265,16 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
   ): Promise<Subscription> {
     if (event !== undefined) requireText(event, 'event');
     const number = bits(flags.monitorEventFlags, options.flags);
-    const onEvent = (native: NativeMonitorEvent) => listener(decodeMonitorEvent(native));
+    const onEvent = (native: NativeMonitorEvent) => this.#tell(listener, decodeMonitorEvent(native));
     const { subscribeMonitor } = libvirt();
     return this.#subscription(
       await call(subscribeMonitor, this.handle, event, number, options.domain?.handle, onEvent),
     );
+  }
+
+  /** Through here, so that a subscription holds its connection. */
+  #tell<Event>(listener: (event: Event) => void, event: Event): void {
+    if (this.#closing === undefined) listener(event);
   }
 
   #subscription(number: number): Subscription {
@@ -261,7 +292,8 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
     };
   }
 
-  #onLost(reason: number): void {
+  /** @internal */
+  lost(reason: number): void {
     if (this.#lost || this.#closing !== undefined) return;
     this.#lost = true;
     this.emit('close', closeReasons[reason] ?? 'unrecognised');

@@ -39,8 +39,8 @@ export interface MigrateOptions extends MigrationParameters {
   readonly signal?: AbortSignal;
 }
 
-/** What can be a destination: a `LibvirtConnection`. */
-export interface Destination {
+/** A `LibvirtConnection`, as far as domains know it. */
+export interface DomainOwner {
   /** @internal */
   readonly handle: ConnectionHandle;
 }
@@ -63,8 +63,12 @@ export class Domain {
   /** @internal */
   readonly handle: DomainHandle;
 
+  /** Held, so that it is not collected while its domains are in use. */
+  readonly connection: DomainOwner;
+
   /** @internal */
-  constructor(native: NativeDomain) {
+  constructor(native: NativeDomain, connection: DomainOwner) {
+    this.connection = connection;
     this.name = native.name;
     this.uuid = native.uuid;
     this.handle = native.handle;
@@ -199,7 +203,7 @@ export class Domain {
    * destination.
    */
   async migrate(
-    destination: Destination,
+    destination: DomainOwner,
     { flags: names, signal, ...rest }: MigrateOptions,
   ): Promise<Domain> {
     const parameters = migrationParameters(rest);
@@ -208,7 +212,7 @@ export class Domain {
       () => call(libvirt().migrate, this.handle, destination.handle, parameters, number),
       signal,
     );
-    return new Domain(native);
+    return new Domain(native, destination);
   }
 
   /** From the first iteration on, for a migration that was started with `post-copy`. */

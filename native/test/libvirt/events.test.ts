@@ -1,6 +1,9 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { DomainEvents } from '@vmferry/native/libvirt/events';
 import { expect, test, vi } from 'vitest';
-import { connect, domainXml, runRaw } from './support.ts';
+import { connect, domainXml, runRaw, testUri } from './support.ts';
 
 test('lifecycle events come in order, with what happened and why', async () => {
   const connection = await connect();
@@ -56,6 +59,31 @@ test('closing in the listener is fine', async () => {
   });
   // The call that made the event may still be under way.
   expect(await closed).toBeLessThanOrEqual(1);
+});
+
+test('a domain and a subscription keep their connection from being collected', async () => {
+  setFlagsFromString('--expose-gc');
+  const gc = runInNewContext('gc') as () => void;
+  const seen: string[] = [];
+  const uri = testUri();
+  const held = async () => {
+    const [domain] = await (await LibvirtConnection.open(uri)).domains();
+    return domain!;
+  };
+  const subscribed = async () => {
+    const connection = await LibvirtConnection.open('test:///default');
+    await connection.subscribe('lifecycle', ({ event, domain }) => seen.push(`${domain.name} ${event}`));
+  };
+  const domain = await held();
+  await subscribed();
+  for (let i = 0; i < 5; i++) {
+    gc();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect((await domain.state()).state).toBe('running');
+  const other = await connect('test:///default');
+  await (await other.createTransient(domainXml('noticed'))).destroy();
+  await vi.waitFor(() => expect(seen).toEqual(['noticed started', 'noticed stopped']));
 });
 
 test('every event that there is can be waited for', async () => {

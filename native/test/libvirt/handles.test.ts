@@ -1,7 +1,10 @@
 /** What becomes of connections and domains that nobody holds, and of threads and processes with some open. */
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { Worker } from 'node:worker_threads';
+import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import { expect, test } from 'vitest';
 import { addonPath, rawHead, runRaw, testUri } from './support.ts';
 
@@ -84,6 +87,32 @@ test('connections that nobody holds are closed', () => {
   expect(threads).toBeLessThanOrEqual(1);
   expect(grownMiB).toBeLessThan(most(10));
 }, 60_000);
+
+test('a connection is collected whatever it was opened with, once nobody has it or its domains', async () => {
+  setFlagsFromString('--expose-gc');
+  const gc = runInNewContext('gc') as () => void;
+  const uri = testUri({ user: 'astro', password: 'naut' });
+  const auth = {
+    answer: (asked: readonly { type: string }[]) =>
+      asked.map((a) => (a.type === 'auth-name' ? 'astro' : 'naut')),
+  };
+  const { signal } = new AbortController();
+  const use = async () => {
+    const connection = await LibvirtConnection.open(uri, { auth, signal });
+    connection.on('close', () => {});
+    const [domain] = await connection.domains();
+    await domain!.state();
+    await (await connection.subscribe('lifecycle', () => {})).close();
+    return new WeakRef(connection);
+  };
+  const connection = await use();
+  await expect
+    .poll(() => {
+      gc();
+      return connection.deref() === undefined;
+    })
+    .toBe(true);
+});
 
 const busy = `
   let came = 0;
