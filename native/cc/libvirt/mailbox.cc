@@ -193,7 +193,7 @@ void Desk::OnTeardown(void* self) {
     try {
       RunAlone([dropped = std::make_shared<std::deque<Delivery>>(std::move(dropped))] { dropped->clear(); });
     } catch (const std::system_error&) {
-      // No thread to be had: then the process keeps what was in them.
+      // No thread to be had: then it happened here.
     }
   }
 }

@@ -1,4 +1,5 @@
 /** What becomes of connections and domains that nobody holds, and of threads and processes with some open. */
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
@@ -149,6 +150,27 @@ test('worker threads have connections of their own, all at once', async () => {
     });
     await Promise.all(done);
   }
+});
+
+test('the addon outlives the only threads that had it, and the process ends as if it had never been there', () => {
+  const body = `
+    const { Worker } = require('node:worker_threads');
+    const { once } = require('node:events');
+    (async () => {
+      for (let i = 0; i < 3; i++) {
+        const each = new Worker(${JSON.stringify(rawHead + busy)}, { eval: true, workerData: process.argv[1] });
+        await once(each, 'message');
+        await each.terminate();
+      }
+      // Time for whatever would go on in code that is not there any more.
+      setTimeout(() => console.log('still there'), 300);
+    })();
+  `;
+  const { stdout, stderr, status } = spawnSync(process.execPath, ['-e', body, addonPath], {
+    encoding: 'utf8',
+    timeout: 15_000,
+  });
+  expect({ stdout, stderr, status }).toEqual({ stdout: 'still there\n', stderr: '', status: 0 });
 });
 
 test('threads that are terminated with calls and subscriptions open take them along', async () => {
