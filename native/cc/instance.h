@@ -1,4 +1,5 @@
-// What one environment (main thread or worker) holds of the addon. There are no other globals.
+// What one environment (main thread or worker) holds of the addon. The only globals are libvirt itself and its event
+// loop, of which a process has one (libvirt/library.h).
 #pragma once
 
 #include <napi.h>
