@@ -9,6 +9,9 @@
 #include "local_socket.h"
 #include "packet_socket.h"
 #include "page_codec.h"
+#ifdef VMFERRY_LIBVIRT
+#include "libvirt/binding.h"
+#endif
 
 namespace vmferry {
 namespace {
@@ -25,7 +28,12 @@ Napi::Object Initialise(Napi::Env env, Napi::Object table) {
   Napi::Object features = Napi::Object::New(env);
   features.Set("lz4", HasLz4());
   features.Set("xxhash", HasXxhash());
+#ifdef VMFERRY_LIBVIRT
+  features.Set("libvirt", true);
+  libvirt::ExportLibvirt(env, table);
+#else
   features.Set("libvirt", false);
+#endif
   table.Set("features", features);
 
   ExportKernels(env, table);

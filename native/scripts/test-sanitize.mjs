@@ -2,7 +2,7 @@
 // package's tests on it. Any finding ends the process that made it, and so fails the tests.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, realpathSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const native = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -20,10 +20,12 @@ execFileSync(join(native, 'node_modules/.bin/node-gyp'), ['rebuild', '-j', 'max'
   stdio: 'inherit',
 });
 
-// The runtime has to be in the process before Node is; libstdc++ with it, so that it can follow exceptions.
-const preload = ['libasan.so', 'libstdc++.so.6'].map((library) =>
-  execFileSync('g++', [`-print-file-name=${library}`], { encoding: 'utf8' }).trim(),
-);
+// The runtime has to be in the process before Node is; libstdc++ with it, so that it can follow exceptions; and the
+// library that libvirt speaks XDR with, or the runtime, which stands in front of its functions, does not find them.
+const preload = ['libasan.so', 'libstdc++.so.6', 'libtirpc.so.3']
+  .map((library) => execFileSync('g++', [`-print-file-name=${library}`], { encoding: 'utf8' }).trim())
+  // What is not there comes back as it went.
+  .filter(isAbsolute);
 const { status } = spawnSync(
   process.execPath,
   [

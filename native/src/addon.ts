@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { NativeError } from './errors.ts';
+import type { LibvirtTable } from './libvirt/table.ts';
 
 /** Called on the event loop when a job is done. Code 0 is success; then there is no message and no errno. */
 export type Settle = (
@@ -99,6 +100,8 @@ export interface NativeTable {
     onEvent: OnLaneEvent,
   ) => NativeFrameLane;
   readonly PacketSocket: new (interfaceName: string, receive: boolean) => NativePacketSocket;
+  /** Absent where `features.libvirt` is false. */
+  readonly libvirt?: LibvirtTable;
 }
 
 /** As seen from src/ and from dist/ alike. The variable is for builds kept elsewhere (sanitizers). */

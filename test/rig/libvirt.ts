@@ -1,0 +1,223 @@
+/** libvirtd hosts on one machine: each has namespaces of its own, and so its own sockets, state and host UUID. */
+import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type ConnectOptions, LibvirtConnection } from '@vmferry/native/libvirt/connection';
+import { isLibvirtError } from '@vmferry/native/libvirt/errors';
+import { ownPrefix } from './owner.ts';
+import { ManagedProcess, TimeoutError } from './process.ts';
+import { repoRoot } from './repo.ts';
+
+/** What libvirtd finds under its usual paths, each bound to a folder of the host's. */
+const BINDS = {
+  run: '/run/libvirt',
+  lib: '/var/lib/libvirt',
+  log: '/var/log/libvirt',
+  cache: '/var/cache/libvirt',
+  etc: '/etc/libvirt',
+} as const;
+
+const DAEMON_CONF = `
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+unix_sock_group = "root"
+unix_sock_rw_perms = "0700"
+keepalive_interval = 5
+keepalive_count = 5
+log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
+`;
+
+/** QEMUs as root and as plain processes: nothing here has cgroups, a log daemon or a security driver. */
+const QEMU_CONF = `
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+security_default_confined = 0
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+max_core = 0
+`;
+
+/*
+ * libvirtd in mount and UTS namespaces of its own, over the network namespace that it is started in. /dev/kvm is
+ * hidden: it opens here and runs no guest. Read-only, because libvirtd probes QEMU anew for every start as long as it
+ * may write there and QEMU found no KVM.
+ */
+const START = `
+set -e
+hostname "$1"
+for pair in $3; do mkdir -p "\${pair#*:}"; mount --bind "$2/\${pair%%:*}" "\${pair#*:}"; done
+mount --bind "$2/hosts" /etc/hosts
+if [ -e /dev/kvm ]; then mount --bind "$2/empty" /dev/kvm; mount -o remount,ro,bind /dev/kvm; fi
+exec libvirtd --config /etc/libvirt/libvirtd.conf --pid-file /run/libvirt/libvirtd.pid
+`;
+
+/** Probing QEMU takes libvirtd 12 s; it checks by itself whether what it found the last time still holds. */
+const capabilitiesCache = () => join(repoRoot(), '.cache', 'libvirt', 'capabilities');
+
+export interface LibvirtHostOptions {
+  /** For messages and the host's name. */
+  readonly name: string;
+  /** A network namespace, whose removal ends QEMUs that are left. */
+  readonly namespace: string;
+}
+
+/** A libvirtd and what belongs to it. Root only. */
+export class LibvirtHost {
+  readonly name: string;
+  /** Holds all of its state, and is seen by everybody under this path. */
+  readonly dir: string;
+  readonly hostUuid = randomUUID();
+  readonly #namespace: string;
+  #daemon: ManagedProcess | undefined;
+  #stopped: Promise<void> | undefined;
+
+  private constructor(dir: string, { name, namespace }: LibvirtHostOptions) {
+    this.name = name;
+    this.dir = dir;
+    this.#namespace = namespace;
+  }
+
+  static async start(options: LibvirtHostOptions): Promise<LibvirtHost> {
+    const dir = await mkdtemp(join(tmpdir(), `${ownPrefix()}-libvirt-${options.name}-`));
+    const host = new LibvirtHost(dir, options);
+    try {
+      await host.#prepare();
+      await host.startDaemon();
+    } catch (error) {
+      await host.stop();
+      throw error;
+    }
+    return host;
+  }
+
+  /** Its socket, from anywhere on this machine. */
+  get socket(): string {
+    return join(this.dir, 'run', 'libvirt-sock');
+  }
+
+  get uri(): string {
+    return `qemu+unix:///system?socket=${this.socket}`;
+  }
+
+  /** Of libvirtd. */
+  get daemonPid(): number {
+    if (this.#daemon === undefined) throw new Error(`no libvirtd runs on ${this.name}`);
+    return this.#daemon.pid;
+  }
+
+  connect(options: ConnectOptions = {}): Promise<LibvirtConnection> {
+    return LibvirtConnection.open(this.uri, options);
+  }
+
+  /** Also after `killDaemon`; its domains are found again. */
+  async startDaemon(): Promise<void> {
+    const binds = Object.entries(BINDS).map(([folder, path]) => `${folder}:${path}`);
+    const script = ['bash', '-c', START, 'sh', `host-${this.name}`, this.dir, binds.join(' ')];
+    this.#daemon = new ManagedProcess(['unshare', '-m', '-u', '--propagation', 'private', ...script], {
+      namespace: this.#namespace,
+      log: join(this.dir, 'log', 'stderr'),
+    });
+    this.#daemon.child.stdin.end();
+    const deadline = Date.now() + 60_000;
+    while (!(await this.#answers())) {
+      if (this.#daemon.status !== undefined) {
+        throw new Error(`libvirtd on ${this.name} ended: ${this.#daemon.stderr || (await this.log())}`);
+      }
+      if (Date.now() > deadline) throw new TimeoutError(`libvirtd on ${this.name}: ${await this.log()}`);
+      await sleep(50);
+    }
+  }
+
+  /** As a crash would; its QEMUs go on. */
+  async killDaemon(): Promise<void> {
+    this.#daemon?.kill('SIGKILL');
+    await this.#daemon?.exited;
+    await rm(this.socket, { force: true });
+  }
+
+  /** What libvirtd and its QEMUs wrote, for messages. */
+  async log(): Promise<string> {
+    const files = [join(this.dir, 'log', 'libvirtd.log')];
+    const qemu = join(this.dir, 'log', 'qemu');
+    for (const file of await readdir(qemu)) if (file.endsWith('.log')) files.push(join(qemu, file));
+    const texts = files.filter((file) => existsSync(file)).map((file) => readFile(file, 'utf8'));
+    return (await Promise.all(texts)).map((text) => text.slice(-4000)).join('\n');
+  }
+
+  /** Destroys its domains and ends libvirtd. Any number of times. */
+  stop(): Promise<void> {
+    this.#stopped ??= (async () => {
+      if (this.#daemon !== undefined && this.#daemon.status === undefined) {
+        await this.#destroyAll();
+        await this.#daemon.stop(5000);
+        await keepCapabilities(this.dir);
+      }
+      await rm(this.dir, { recursive: true, force: true });
+    })();
+    return this.#stopped;
+  }
+
+  async #prepare(): Promise<void> {
+    const path = (...parts: string[]) => join(this.dir, ...parts);
+    for (const folder of [...Object.keys(BINDS), 'log/qemu', 'etc/qemu/networks', 'cache/qemu']) {
+      await mkdir(path(folder), { recursive: true });
+    }
+    await writeFile(path('empty'), '');
+    await writeFile(path('hosts'), `127.0.0.1 localhost\n127.0.1.1 host-${this.name}\n`);
+    await writeFile(path('etc/libvirtd.conf'), `host_uuid = "${this.hostUuid}"\n${DAEMON_CONF}`);
+    await writeFile(path('etc/qemu.conf'), QEMU_CONF);
+    await writeFile(path('etc/libvirt.conf'), '');
+    const known = path('cache/qemu/capabilities');
+    await mkdir(known);
+    const files = existsSync(capabilitiesCache()) ? await readdir(capabilitiesCache()) : [];
+    for (const file of files.filter((name) => name.endsWith('.xml'))) {
+      await copyFile(join(capabilitiesCache(), file), join(known, file));
+    }
+  }
+
+  async #answers(): Promise<boolean> {
+    if (!existsSync(this.socket)) return false;
+    try {
+      const connection = await this.connect({ keepAlive: false });
+      await connection.close();
+      return true;
+    } catch (error) {
+      // Not listening yet.
+      if (isLibvirtError(error, 'VIR_ERR_SYSTEM_ERROR')) return false;
+      throw error;
+    }
+  }
+
+  async #destroyAll(): Promise<void> {
+    const connection = await this.connect();
+    try {
+      for (const domain of await connection.domains(['active'])) {
+        await domain.destroy().catch((error: unknown) => {
+          // It ended by itself meanwhile.
+          if (!isLibvirtError(error, 'VIR_ERR_NO_DOMAIN', 'VIR_ERR_OPERATION_INVALID')) throw error;
+        });
+      }
+    } finally {
+      await connection.close();
+    }
+  }
+}
+
+async function keepCapabilities(dir: string): Promise<void> {
+  const found = join(dir, 'cache', 'qemu', 'capabilities');
+  if (!existsSync(found)) return;
+  await mkdir(capabilitiesCache(), { recursive: true });
+  for (const file of await readdir(found)) {
+    // Another host may read or write it at the same time.
+    const scratch = join(capabilitiesCache(), `${randomUUID()}.new`);
+    await copyFile(join(found, file), scratch);
+    await rename(scratch, join(capabilitiesCache(), file));
+  }
+}
