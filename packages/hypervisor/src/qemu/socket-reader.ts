@@ -1,5 +1,6 @@
 /**
- * Pulls chunks from QEMU's socket, one ahead of the one that is being used.
+ * Pulls chunks from QEMU's socket, one ahead of the one that is being used. Nothing is pulled before the first
+ * `read`: what QEMU writes until then waits with it.
  *
  *     free ──▶ being filled (on a worker) ──▶ filled ──▶ in use, until the next `read` ──▶ free
  */
@@ -27,7 +28,6 @@ export class SocketReader {
 
   constructor(socket: LocalSocket) {
     this.#socket = socket;
-    this.#fill();
   }
 
   /** No chunk is left and none will come. */
