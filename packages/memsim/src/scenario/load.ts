@@ -1,7 +1,9 @@
 /** Scenarios and sweeps from files; what they name is found beside them. */
 import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import { PAGE_BYTES } from '@vmferry/engine/units';
 import { parseGuestFile } from '../guest-file/parse.ts';
+import { parseTrace } from '../workload/trace.ts';
 import { ScenarioError } from './errors.ts';
 import { parseScenario, parseSweep, type Scenario, type Surroundings, type SweepRun } from './parse.ts';
 import type { SweepFile } from './schema.ts';
@@ -24,16 +26,18 @@ export function loadSweep(path: string): {
 
 function beside(path: string): Surroundings {
   const folder = dirname(resolve(path));
+  /** Of guests from files, by name: their traces lie beside them. */
+  const folders = new Map<string, string>();
   return {
     guestFile: (file) => {
       const absolute = resolve(folder, file);
-      return parseGuestFile(read(absolute), absolute);
+      const guest = parseGuestFile(read(absolute), absolute);
+      folders.set(guest.name, dirname(absolute));
+      return guest;
     },
-    trace: (file) => {
-      throw new ScenarioError(
-        `${path}: the trace ${file} cannot be simulated yet`,
-        'Describe the workload by one of the other kinds.',
-      );
+    trace: (file, guest) => {
+      const absolute = resolve(folders.get(guest.name) ?? folder, file);
+      return parseTrace(read(absolute), guest.memory / PAGE_BYTES, absolute);
     },
   };
 }
