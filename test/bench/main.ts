@@ -34,10 +34,13 @@ const peers: readonly QemuMode[] = [
   ...new Set(strategies.map((s) => (s === 'precopy' ? 'precopy' : 'postcopy'))),
 ] as const;
 
+/** QEMU before 9.0 spoils some TCG guests in pre-copy (see rig/qemu.ts): a guest that panicked measures nothing. */
+const TRIES = 4;
+
 const rows: Row[] = [];
 for (let run = 1; run <= runs; run += 1) {
   for (const mode of peers) {
-    const peer = await runQemuMigration({ mode, ...link });
+    const peer = await survived(mode);
     add({
       mode: `qemu ${mode}`,
       totalMs: peer.totalMs,
@@ -94,6 +97,18 @@ else {
     console.log(`${each.holds ? 'holds' : 'FAILS'}  ${each.what}: ${each.value} (at most ${each.most})`);
 }
 process.exitCode = claims.every((each) => each.holds) ? 0 : 1;
+
+async function survived(mode: QemuMode): ReturnType<typeof runQemuMigration> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await runQemuMigration({ mode, ...link });
+    } catch (error) {
+      if (tries === TRIES) throw error;
+      const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
+      console.error(`qemu ${mode}: the guest did not survive its move (${why}): once more`);
+    }
+  }
+}
 
 function add(row: Row): void {
   rows.push(row);
