@@ -5,7 +5,6 @@ import type { SourceGuest, SourceItem } from '@vmferry/engine/guest';
 import type { ChosenStrategy, MigrateRequest } from '@vmferry/engine/options';
 import {
   type Delivered,
-  fixedStrategy,
   type ProgressSample,
   type Seen,
   type SteeringAction,
@@ -46,7 +45,7 @@ export class Steering {
     this.#options = options;
     const { request, memoryBytes, oneLiveRound, postcopyObstacle } = options;
     this.#policy = new SteeringPolicy({ request, memoryBytes, oneLiveRound, postcopyObstacle }, now());
-    const strategy = fixedStrategy(request.strategy);
+    const { strategy } = this.#policy;
     if (strategy !== undefined) options.onStrategy(strategy);
   }
 

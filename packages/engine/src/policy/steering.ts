@@ -2,7 +2,7 @@
  * The policy over a whole migration: what the guest and the link do goes in, what is to be done comes out.
  * Sans I/O: the source agent drives it by its timers, the simulator in virtual time.
  */
-import type { ChosenStrategy, MigrateRequest, Strategy } from '../options.ts';
+import type { ChosenStrategy, MigrateRequest } from '../options.ts';
 import { type Bytes, type BytesPerSec, bytesPerSec, type Millis, PAGE_BYTES, type Round } from '../units.ts';
 import { chooseStrategy } from './choose-strategy.ts';
 import { type ConvergenceDecision, decide, defaultOnStall, startConvergence } from './convergence.ts';
@@ -288,9 +288,4 @@ export class SteeringPolicy {
       { type: 'abort', why },
     ];
   }
-}
-
-/** What the strategy is before anything was seen, to be told at once; undefined for `auto`. */
-export function fixedStrategy(strategy: Strategy): ChosenStrategy | undefined {
-  return strategy === 'auto' ? undefined : strategy;
 }

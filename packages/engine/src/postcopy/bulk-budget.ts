@@ -6,6 +6,8 @@
  * A guest whose faults never cease would keep the background from ever going on, and so from ending them. After a
  * while without any, it gets a share of the link whatever comes: see `starvedGrant`.
  */
+import { PACKED_SHARE } from './prepaging.ts';
+
 const LEAST_IN_FLIGHT = 64 * 1024;
 /**
  * More than this in the queues of a switch makes it drop packets, and a dropped answer to a fault, with
@@ -26,12 +28,10 @@ export const GRANT_EVERY_MS = 16;
 const GRANT_MS = 4;
 /** Of the link's time. */
 export const STARVED_SHARE = GRANT_MS / GRANT_EVERY_MS;
-/** What a page comes to on the link, compressed, as a rule. */
-const PACKED = 1 / 2;
 
 /** Content bytes that go although faults come, each time. 0 stands for an unknown rate. */
 export function starvedGrant(linkBytesPerSec: number): number {
-  return Math.max(LEAST_IN_FLIGHT, (linkBytesPerSec * GRANT_MS) / 1000 / PACKED);
+  return Math.max(LEAST_IN_FLIGHT, (linkBytesPerSec * GRANT_MS) / 1000 / PACKED_SHARE);
 }
 
 export interface BulkConditions {

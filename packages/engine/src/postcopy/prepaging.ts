@@ -13,8 +13,8 @@ const USUAL = 64;
 const FEWEST = 8;
 /** The next fault waits behind a neighbourhood: no longer than two or three faults take. */
 const NEIGHBOURHOOD_MS = 2;
-/** What a page comes to on the link, compressed, as a rule. */
-const PACKED_PAGE_BYTES = PAGE_BYTES / 2;
+/** What is left of a page on the link, compressed, as a rule. */
+export const PACKED_SHARE = 1 / 2;
 /** A walk's windows double up to so many neighbourhoods: what the link carries in the time of a few faults. */
 const WALK_GROWTH = 4;
 /** Walks that are followed at a time, one for each of a few busy threads. */
@@ -29,7 +29,7 @@ interface Walk {
 /** Pages around a fault out of the blue that go along with it, a power of two; 0 stands for an unknown rate. */
 export function neighbourhood(linkBytesPerSec: number): number {
   if (linkBytesPerSec === 0) return USUAL;
-  const count = (linkBytesPerSec * NEIGHBOURHOOD_MS) / 1000 / PACKED_PAGE_BYTES;
+  const count = (linkBytesPerSec * NEIGHBOURHOOD_MS) / 1000 / (PAGE_BYTES * PACKED_SHARE);
   return Math.min(USUAL, Math.max(FEWEST, 2 ** Math.floor(Math.log2(count))));
 }
 
