@@ -40,7 +40,7 @@ import { WireError } from '@vmferry/wire/errors';
 import type { Frame } from '@vmferry/wire/frame';
 import { type SessionIdentity, sameSecret } from '@vmferry/wire/handshake';
 import type { Link } from '@vmferry/wire/link';
-import type { ControlMessage } from '@vmferry/wire/messages';
+import { type ControlMessage, MAX_SENTENCE } from '@vmferry/wire/messages';
 import { type AnnounceResult, Announcing } from './announcing.ts';
 import { FaultTimes } from './fault-times.ts';
 import type { DestGuestFactory } from './guests.ts';
@@ -49,8 +49,6 @@ import { Receiver } from './receiver.ts';
 const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
 /** From the break of a hypervisor's socket to the news that it is gone. */
 const GONE_MS = 500;
-/** The longest that a peer takes. */
-const MAX_SENTENCE = 4096;
 
 export interface SessionOptions {
   readonly identity: SessionIdentity;

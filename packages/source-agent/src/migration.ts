@@ -36,7 +36,7 @@ import {
   stepSource,
 } from '@vmferry/engine/switchover/source';
 import { bytes, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
-import type { ControlMessage } from '@vmferry/wire/messages';
+import { type ControlMessage, MAX_SENTENCE } from '@vmferry/wire/messages';
 import { Carrier } from './carrier.ts';
 import { CodecChooser } from './codec-chooser.ts';
 import { Destination } from './destination.ts';
@@ -579,7 +579,7 @@ export class SourceMigration implements RunningMigration {
         control.send({ type: 'commit' });
         return;
       case 'discard':
-        control.send({ type: 'discard', reason: message.why.slice(0, 4096) });
+        control.send({ type: 'discard', reason: message.why.slice(0, MAX_SENTENCE) });
         return;
     }
   }

@@ -24,7 +24,9 @@ export const SECRET_BYTES = 32;
 export const MAX_PROBE_BYTES = 512 * 1024;
 
 const code = z.string().min(1).max(64);
-const sentence = z.string().max(4096);
+/** Of what a person is told, in characters; what is longer has to be cut. */
+export const MAX_SENTENCE = 4096;
+const sentence = z.string().max(MAX_SENTENCE);
 const name = z.string().max(255);
 const u32 = z.int().min(0).max(0xffff_ffff);
 /** A whole number below 2^53. */
