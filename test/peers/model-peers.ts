@@ -93,6 +93,14 @@ const SIMULATED = {
 export function simulatedPeer(): ModelPeer {
   const { name, memoryMiB, workingSetMiB, pagesPerSec, readsPerSec } = SIMULATED;
   const region = { first: 0, pages: workingSetMiB * MIB_PAGES };
+  /** The same in a guest file and in the simulator's words. */
+  const workload = (writes: number): SimulatedGuest['workload'] => ({
+    kind: 'mix',
+    parts: [
+      { kind: 'uniform', pagesPerSec: writes, region },
+      { kind: 'read-mostly', readsPerSec, pagesPerSec: 1 },
+    ],
+  });
   const move = async (
     strategy: ChosenStrategy,
     writes: number,
@@ -118,13 +126,7 @@ export function simulatedPeer(): ModelPeer {
     memory: `${memoryMiB}M`,
     vcpus: 1,
     content: SIMULATED.content,
-    workload: {
-      kind: 'mix',
-      parts: [
-        { kind: 'uniform', pagesPerSec: writes, region },
-        { kind: 'read-mostly', readsPerSec, pagesPerSec: 1 },
-      ],
-    },
+    workload: workload(writes),
   });
   return {
     name: 'simulated',
@@ -136,13 +138,7 @@ export function simulatedPeer(): ModelPeer {
       memoryBytes: memoryMiB * 2 ** 20,
       vcpus: 1,
       content: { zero, text: 1 - zero, random: 0, duplicate: 0, textLeft: left, writtenLeft: left },
-      workload: {
-        kind: 'mix',
-        parts: [
-          { kind: 'uniform', pagesPerSec, region },
-          { kind: 'read-mostly', readsPerSec, pagesPerSec: 1 },
-        ],
-      },
+      workload: workload(pagesPerSec),
       ranSeconds: 0,
       dirtyLog: 'round',
       oneLiveRound: false,

@@ -4,7 +4,6 @@ import { fromWireError } from '@vmferry/agent-core/wire-errors';
 import { POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
 import { GuestError, MigrationError } from '@vmferry/engine/errors';
 import type { SourceGuest, SourcePlan } from '@vmferry/engine/guest';
-import type { MigrateRequest } from '@vmferry/engine/options';
 import { bytes, PAGE_BYTES } from '@vmferry/engine/units';
 import { type Measured, planned } from '@vmferry/memsim/forecast/plan';
 import { forecasts, recommend } from '@vmferry/memsim/forecast/strategies';
@@ -14,22 +13,25 @@ import { PeerError, WireError } from '@vmferry/wire/errors';
 import type { CommandContext } from '../context.ts';
 import { write } from '../io.ts';
 import { usageError } from '../reports.ts';
+import type { MigrateOptions } from '../request.ts';
 import { type HostOptions, loadSettings } from '../settings.ts';
 import { loadSimulated, resolveGuest } from '../simulated.ts';
 import { formatDuration, formatRate, formatSize } from '../units.ts';
 import { renderForecasts } from './tables.ts';
 
-export interface PlanOptions extends HostOptions {
-  readonly to?: string;
+type AsForMigrate =
+  | 'to'
+  | 'maxDowntime'
+  | 'deadline'
+  | 'maxBandwidth'
+  | 'streams'
+  | 'compress'
+  | 'onStall'
+  | 'json';
+
+export interface PlanOptions extends HostOptions, Pick<MigrateOptions, AsForMigrate> {
   readonly bandwidth?: number;
   readonly latency?: number;
-  readonly maxDowntime: number;
-  readonly deadline?: number;
-  readonly maxBandwidth?: number;
-  readonly streams: number;
-  readonly compress: MigrateRequest['compress'];
-  readonly onStall?: MigrateRequest['onStall'];
-  readonly json?: boolean;
 }
 
 /** Where the figures come from; a test has its own. */

@@ -1,20 +1,10 @@
 /** A workload as the simulator takes it: that of guest files, with the content of traces read. */
 import type { SimpleWorkload, Workload as WorkloadInFile } from '../../guest-file/schema.ts';
+import type { Trace } from '../../workload/trace.ts';
 
 export interface Region {
   readonly first: number;
   readonly pages: number;
-}
-
-/** Accesses of one kind, in order of time (milliseconds). */
-export interface Recording {
-  readonly times: Float64Array;
-  readonly pages: Uint32Array;
-}
-
-export interface Trace {
-  readonly reads: Recording;
-  readonly writes: Recording;
 }
 
 /** Without brands: a model has parts of pages. */

@@ -5,8 +5,10 @@
  * A page that is written twice within an interval counts once. Writes that come at random leave a page alone with
  * the probability exp(-writes expected); a walk leaves alone what its arc does not reach.
  */
+
+import type { Recording, Trace } from '../../workload/trace.ts';
 import { type Cells, type Favour, favourOf, stretchAt } from './cells.ts';
-import { type Recording, type Region, regionOf, type Trace, type Workload } from './regions.ts';
+import { type Region, regionOf, type Workload } from './regions.ts';
 
 /** A walk through memory at a moment. */
 export interface Walk {
