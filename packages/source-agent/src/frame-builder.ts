@@ -125,6 +125,8 @@ export interface FrameRequest {
 export interface PackedFrameRequest extends Omit<FrameRequest, 'room'> {
   readonly lane: Lane;
   readonly codec: Exclude<PackCodec, 'none'>;
+  /** How hasty the packing is, 1 (the default) being the most thorough. */
+  readonly acceleration?: number;
   /** Absent for what must not wait: then the frame has memory of its own. */
   readonly room?: FrameRoom;
 }
@@ -158,7 +160,7 @@ export async function buildPlainFrame({
 
 /** Compressed by a worker, if that makes it smaller. Takes over the batch. */
 export async function buildPackedFrame(request: PackedFrameRequest): Promise<OutgoingFrame> {
-  const { batch, lane, epoch, codec, room, onRelease } = request;
+  const { batch, lane, epoch, codec, acceleration = 1, room, onRelease } = request;
   let lent: Buffer | undefined;
   const release = (): void => {
     if (lent) room?.takeBack(lent);
@@ -169,7 +171,15 @@ export async function buildPackedFrame(request: PackedFrameRequest): Promise<Out
     const memory = lent ?? Buffer.allocUnsafeSlow(frameBytes(batch));
     const list = listOf(batch);
     const payload = (inPlace(batch, list) ?? joined(batch, list)).subarray(HEADER_BYTES);
-    const { bytes, codec: used, hi, lo } = await pack(payload, memory.subarray(HEADER_BYTES), { codec });
+    const {
+      bytes,
+      codec: used,
+      hi,
+      lo,
+    } = await pack(payload, memory.subarray(HEADER_BYTES), {
+      codec,
+      acceleration,
+    });
     const result = {
       codec: used === 'lz4' ? Codec.lz4 : Codec.none,
       rawBytes: payload.length,

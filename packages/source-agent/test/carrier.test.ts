@@ -1,3 +1,4 @@
+import type { PageBatch } from '@vmferry/engine/guest';
 import type { PackCodec } from '@vmferry/native/kernels';
 import type { ControlChannel } from '@vmferry/wire/control';
 import type { OutgoingFrame } from '@vmferry/wire/frame';
@@ -10,6 +11,8 @@ import { batchOf } from './batches.ts';
 class TestLink {
   readonly sent: OutgoingFrame[] = [];
   readonly stats = { bytesSent: 0 };
+  readonly window = 1000;
+  bytesInFlight = 0;
   lastSent = 0;
   broken = false;
   #waiting: (() => void)[] = [];
@@ -62,7 +65,31 @@ function rig(options: { links?: TestLink[]; codec?: () => PackCodec } = {}) {
   return { carrier, links, express, barriers, delivered };
 }
 
+/** Words: LZ4 finds more in it the longer it looks. */
+function wordy(batch: PageBatch): PageBatch {
+  let text = '';
+  for (let seed = 1; text.length < batch.content.length; seed = (seed * 75 + 74) % 65_537) {
+    text += `${seed % 7} pages of ${seed % 97}, `;
+  }
+  batch.content.set(Buffer.from(text.slice(0, batch.content.length)));
+  return batch;
+}
+
 describe('the carrier', () => {
+  test('packs in haste while the link has room, and thoroughly when it has none', async () => {
+    const { carrier, links } = rig({ codec: () => 'lz4' });
+    const [link] = links as [TestLink];
+    for (const bytesInFlight of [0, link.window]) {
+      link.bytesInFlight = bytesInFlight;
+      await carrier.bulk(wordy(batchOf(64, 0)));
+      await carrier.stateComplete(false);
+    }
+    const [hasty, thorough] = link.sent as [OutgoingFrame, OutgoingFrame];
+    expect(hasty.buffer.length).toBeGreaterThan(thorough.buffer.length);
+    expect(hasty.buffer.length).toBeLessThan(64 * 4096);
+    for (const { release } of link.sent) release?.();
+  });
+
   test('sends bulk frames in their order, however long each takes to be built, and then the barrier', async () => {
     const codecs: PackCodec[] = ['lz4hc', 'none', 'lz4', 'lz4hc'];
     let asked = 0;
