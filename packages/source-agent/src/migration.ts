@@ -451,6 +451,7 @@ export class SourceMigration implements RunningMigration {
         this.#machine?.dispatch({ type: 'message', message: { type: 'ready' } });
         return;
       case 'running':
+        this.#sender?.guestRuns();
         this.#onRunning(message.atMs);
         this.#machine?.dispatch({
           type: 'message',

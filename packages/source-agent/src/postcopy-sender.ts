@@ -7,12 +7,13 @@
  *     any other page ──▶ backlog ──▶ bulk, within a budget that shrinks while faults are frequent
  *
  * What is in flight in bulk delays the next fault, so the budget is nothing after a fault and doubles as long
- * as none comes.
+ * as none comes. Until the guest runs on the destination there is none at all: its devices' state is being loaded
+ * there, which takes faults too, and its first steps are nothing but faults.
  */
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { Backlog } from '@vmferry/engine/postcopy/backlog';
 import { bulkBudget, GRANT_EVERY_MS, STARVED_MS, starvedGrant } from '@vmferry/engine/postcopy/bulk-budget';
-import { neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
+import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import type { Carrier } from './carrier.ts';
 
 /** What is read from the hypervisor ahead of the link while no fault waits. */
@@ -50,6 +51,7 @@ export class PostcopySender {
   /** Content bytes of the background that may go although faults come, and when there will be more. */
   #granted = 0;
   #nextGrantAt = Number.POSITIVE_INFINITY;
+  #guestRuns = false;
   #timer: NodeJS.Timeout | undefined;
   #roomWaiters: (() => void)[] = [];
 
@@ -65,14 +67,14 @@ export class PostcopySender {
   fault(ranges: readonly PageRange[]): void {
     const now = performance.now();
     this.#lastFaultAt = now;
-    if (this.#nextGrantAt === Number.POSITIVE_INFINITY) this.#nextGrantAt = now + STARVED_MS;
+    this.#startWaiting(now);
     const answered = (): void => this.#answered(performance.now() - now);
     for (const range of ranges) {
       this.#faults += 1;
       const found = this.#backlog.fault(range);
       for (const batch of found) this.#express(batch, 'none', answered);
       // What is on its way needs no asking, and the hypervisor would not answer.
-      if (found.length === 0 && !this.#isFlying(range) && !this.#take(range, 'none', answered)) {
+      if (found.length === 0 && !this.#isFlying(range) && !this.#take(answerAlong(range), 'none', answered)) {
         this.#unanswered.set(range, performance.now());
         this.#options.guest.requestPages([range], 'express');
       }
@@ -80,6 +82,17 @@ export class PostcopySender {
     }
     // The answer stands behind what the hypervisor has written already: it must be read.
     this.#wakeReaders();
+  }
+
+  /** The destination runs the guest: its first faults are about to come. */
+  guestRuns(): void {
+    this.#guestRuns = true;
+    this.#lastFaultAt = performance.now();
+  }
+
+  /** From here on the background has had to wait. */
+  #startWaiting(now: number): void {
+    if (this.#nextGrantAt === Number.POSITIVE_INFINITY) this.#nextGrantAt = now + STARVED_MS;
   }
 
   /** Reads the pages from the stopped guest and sends them. False where that cannot be done. */
@@ -107,6 +120,7 @@ export class PostcopySender {
       this.#express(batch);
       return;
     }
+    if (!this.#guestRuns) this.#startWaiting(performance.now());
     this.#backlog.add(batch);
     this.#pump();
     while (this.#full && !this.#closed) {
@@ -162,6 +176,7 @@ export class PostcopySender {
   }
 
   get #budget(): number {
+    if (!this.#guestRuns) return 0;
     const { linkBytesPerSec } = this.#options.carrier;
     return bulkBudget(performance.now() - this.#lastFaultAt, { answerMs: this.#answerMs, linkBytesPerSec });
   }

@@ -30,7 +30,7 @@ interface Sent {
 }
 
 /** `readable`: pages that the driver can read from the stopped guest, until they are taken. */
-function rig({ readable = [] as readonly number[], backlogBytes = 64 * 2 ** 20 } = {}) {
+function rig({ readable = [] as readonly number[], backlogBytes = 64 * 2 ** 20, guestRuns = true } = {}) {
   const left = new Set(readable);
   const asked: number[] = [];
   const sent: Sent[] = [];
@@ -80,6 +80,7 @@ function rig({ readable = [] as readonly number[], backlogBytes = 64 * 2 ** 20 }
     onTaken: (batch) => taken.push(...batch.pages),
     onFailure: (error) => failures.push(error),
   });
+  if (guestRuns) sender.guestRuns();
   const land = (): void => {
     for (const landed of landing.splice(0)) landed();
     sender.delivered();
@@ -112,11 +113,11 @@ describe('a fault', () => {
   });
 
   test('on a page that the stopped guest can be read for asks nobody', async () => {
-    const { sender, sent, asked, taken } = rig({ readable: [5, 6, 70] });
+    const { sender, sent, asked, taken } = rig({ readable: [5, 6, 20, 70] });
     sender.fault([faultOn(5)]);
     await nextTurn();
-    expect(sent.map((each) => each.pages)).toEqual([[5], [6]]);
-    expect(taken).toEqual([5, 6]);
+    expect(sent.map((each) => each.pages)).toEqual([[5, 6], [20]]);
+    expect(taken).toEqual([5, 6, 20]);
     expect(asked).toEqual([]);
     sender.close();
   });
@@ -183,7 +184,7 @@ describe('the end', () => {
     state.bulkFails = new Error('the link is gone');
     void sender.add(batchOf(0, 8));
     void sender.add(batchOf(8, 8));
-    expect(await settles(sender.flush())).toBe(true);
+    await sender.flush();
     expect(failures).toEqual([state.bulkFails]);
   });
 
@@ -195,6 +196,48 @@ describe('the end', () => {
     readying[0]!(error);
     await sender.flush();
     expect(failures).toEqual([error]);
+  });
+});
+
+describe('before the guest runs on the destination', () => {
+  test('faults are answered and nothing goes out in bulk', async () => {
+    const { sender, sent } = rig({ readable: [5, 20], guestRuns: false });
+    await sender.add(batchOf(100, 8));
+    sender.fault([faultOn(5)]);
+    await nextTurn();
+    expect(sent.map(({ lane }) => lane)).toEqual(['express', 'express']);
+    sender.close();
+  });
+
+  test('the background begins when the guest has taken its first steps', async () => {
+    vi.useFakeTimers();
+    try {
+      const { sender, sent } = rig({ guestRuns: false });
+      await sender.add(batchOf(100, 8));
+      await vi.advanceTimersByTimeAsync(100);
+      expect(sent).toEqual([]);
+      sender.guestRuns();
+      await vi.advanceTimersByTimeAsync(2);
+      expect(sent).toEqual([]);
+      await vi.advanceTimersByTimeAsync(20);
+      expect(sent.map(({ lane }) => lane)).toEqual(['bulk']);
+      sender.close();
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  test('a guest that is long in coming does not hold the background up for ever', async () => {
+    vi.useFakeTimers();
+    try {
+      const { sender, sent } = rig({ guestRuns: false });
+      await sender.add(batchOf(100, 8));
+      await vi.advanceTimersByTimeAsync(300);
+      expect(sent.map(({ lane }) => lane)).toEqual(['bulk']);
+      sender.close();
+    } finally {
+      vi.useRealTimers();
+    }
   });
 });
 

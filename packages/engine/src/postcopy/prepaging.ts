@@ -20,6 +20,9 @@ const WALK_GROWTH = 4;
 /** Walks that are followed at a time, one for each of a few busy threads. */
 const WALKS = 8;
 
+/** What a guest touches right behind a page, before the neighbourhood can have come. */
+const ALONG = 4;
+
 interface Walk {
   readonly block: BlockIndex;
   readonly end: number;
@@ -31,6 +34,14 @@ export function neighbourhood(linkBytesPerSec: number): number {
   if (linkBytesPerSec === 0) return USUAL;
   const count = (linkBytesPerSec * NEIGHBOURHOOD_MS) / 1000 / (PAGE_BYTES * PACKED_SHARE);
   return Math.min(USUAL, Math.max(FEWEST, 2 ** Math.floor(Math.log2(count))));
+}
+
+/**
+ * The answer to a fault itself: the page first, and a few behind it, which cost less than the faults that every third
+ * one would bring. It may reach beyond the block's end.
+ */
+export function answerAlong(range: PageRange): PageRange {
+  return { ...range, count: pages(Math.max(range.count, ALONG)) };
 }
 
 export class Prepaging {

@@ -1,11 +1,21 @@
-import { neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
-import { blockIndex } from '@vmferry/engine/units';
+import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
+import { blockIndex, pages } from '@vmferry/engine/units';
 import { expect, test } from 'vitest';
 
 const around = (prepaging: Prepaging, page: number, block = 0): [number, number] => {
   const { first, count } = prepaging.around(blockIndex(block), page);
   return [first, count];
 };
+
+test('a fault is answered with its page first and a few behind it', () => {
+  const fault = { block: blockIndex(1), first: pages(7), count: pages(1) };
+  expect(answerAlong(fault)).toEqual({ block: 1, first: 7, count: 4 });
+});
+
+test('a fault on more pages than that is answered as it is', () => {
+  const fault = { block: blockIndex(1), first: pages(512), count: pages(512) };
+  expect(answerAlong(fault)).toEqual(fault);
+});
 
 test('a fault out of the blue brings its aligned neighbourhood', () => {
   const prepaging = new Prepaging();
