@@ -152,6 +152,53 @@ test('a throttled guest that is not moved after all runs at its own speed again'
 });
 
 describe('after the commit of a post-copy', () => {
+  test('a guest that runs only after its time limit is finished all the same', async () => {
+    let late = true;
+    const site = await start({
+      limits: { readyMs: 30_000, runningMs: 200 },
+      dest: (dest) =>
+        overriding(dest, {
+          run: async (how) => {
+            if (late) await new Promise((resolve) => setTimeout(resolve, 600));
+            late = false;
+            return await dest.run(how);
+          },
+        }),
+    });
+    const { report } = await follow(site.migrate({ strategy: 'postcopy', ...SLOW }));
+    expect(report, JSON.stringify(report.error)).toMatchObject({ outcome: 'completed' });
+    expect(report.notes).toContainEqual(expect.stringMatching(/within 200 ms.*goes on sending/));
+    await writesOn(site.dest, 200);
+    expect((await site.dest.verify()).sound).toBe(true);
+  });
+
+  test('a guest that cannot be run is whole on the destination before the operator is called', async () => {
+    let complete = false;
+    const site = await start({
+      dest: (dest) =>
+        overriding(dest, {
+          run: () => Promise.reject(new GuestError('E_GUEST_FAILED', 'the disk is locked', 'unlock it')),
+          complete: async () => {
+            await dest.complete();
+            complete = true;
+          },
+        }),
+    });
+    const migration = site.migrate({ strategy: 'postcopy', ...SLOW, maxBandwidth: 12_000_000 });
+    await when(migration, (event) => event.type === 'note' && event.text.includes('goes on sending'));
+    const machine = site.dest;
+    const { report } = await follow(migration);
+    expect(report).toMatchObject({
+      outcome: 'attention',
+      error: { side: 'dest', code: 'E_GUEST_FAILED', guestRunsOn: 'neither', message: 'the disk is locked' },
+    });
+    expect(report.error?.remedy).toMatch(/unlock it/);
+    expect(complete).toBe(true);
+    expect(machine.running).toBe(false);
+    expect((await machine.verify()).sound).toBe(true);
+    expect(site.source.running).toBe(false);
+  });
+
   test('a lost link leaves a guest that only an operator can finish, and the source never runs again', async () => {
     const site = await start();
     const migration = site.migrate({ strategy: 'postcopy', ...SLOW, to: site.agents.wire.url });

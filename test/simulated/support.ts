@@ -3,6 +3,7 @@ import type { RunningMigration } from '@vmferry/agent-core/operations';
 import type { DestGuestFactory } from '@vmferry/dest-agent/guests';
 import type { DestGuest, PageBatch, SourceGuest, SourceItem } from '@vmferry/engine/guest';
 import type { MigrateRequestInput } from '@vmferry/engine/options';
+import type { SourceLimits } from '@vmferry/engine/switchover/source';
 import { SimulationHost } from '@vmferry/memsim/guest/host';
 import type { SimulatedMachine } from '@vmferry/memsim/guest/machine';
 import { guestFileSchema } from '@vmferry/memsim/guest-file/schema';
@@ -34,6 +35,7 @@ export interface Site {
 }
 
 export interface Spoil {
+  readonly limits?: SourceLimits;
   readonly source?: (guest: SourceGuest, machine: () => SimulatedMachine) => SourceGuest;
   readonly dest?: (guest: DestGuest) => DestGuest;
 }
@@ -49,7 +51,13 @@ export async function startSite(guest: GuestDefinition, spoil: Spoil = {}): Prom
     return (spoil.source ?? same)(found, () => here.machine(name)!);
   };
   const dests: DestGuestFactory = async (uri) => (spoil.dest ?? same)(await there.dest(uri.slice(4)));
-  const agents = await startAgents({}, { sourceParts: { guests: sources }, destParts: { guests: dests } });
+  const agents = await startAgents(
+    {},
+    {
+      sourceParts: { guests: sources, ...(spoil.limits ? { switchoverLimits: spoil.limits } : {}) },
+      destParts: { guests: dests },
+    },
+  );
   await here.source(name);
   return {
     get here() {

@@ -410,7 +410,7 @@ export class DestSession implements RunningMigration {
         return;
       }
       case 'run-failed':
-        this.#sendFailure({ code: 'E_GUEST_FAILED', why: message.why }, 'neither');
+        this.#sendFailure(message, 'neither');
         return;
       case 'discarded': {
         const state = this.#machine?.state;
@@ -439,6 +439,7 @@ export class DestSession implements RunningMigration {
       // In pre-copy all pages were there before.
       if (this.#hasAllPages) this.#guestComplete();
     } catch (error) {
+      if (error instanceof GuestError) this.#failure ??= error;
       this.#machine?.dispatch({ type: 'run-failed', ...failureOf(error) });
     }
   }

@@ -197,6 +197,16 @@ export class Carrier {
     await this.#options.control.sendInOrder({ type: 'end', upTo: [...this.#lastSent] });
   }
 
+  /** True as soon as the destination has taken everything that was sent; false when a link ends before. */
+  async drained(): Promise<boolean> {
+    const { control, data, express } = this.#options;
+    const links = [control.link, express, ...data];
+    return await Promise.all(links.map((link) => link.drained())).then(
+      () => true,
+      () => false,
+    );
+  }
+
   /** Nothing waits any more, and whoever waits is let go. */
   close(error: unknown): void {
     this.#failure ??= error;

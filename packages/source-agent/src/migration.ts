@@ -357,10 +357,16 @@ export class SourceMigration implements RunningMigration {
       postcopy: this.#sender,
       onPages: (batch) => this.#count(batch),
       onMilestone: (item) => this.#onMilestone(item),
-    }).then(
-      () => this.#machine?.dispatch({ type: 'stream-end' }),
-      (error: unknown) => this.#fail(error),
-    );
+    })
+      .then(() => this.#sentAll(carrier))
+      .catch((error: unknown) => this.#fail(error));
+  }
+
+  /** In post-copy the destination needs this side until the last page is there, not only sent. */
+  async #sentAll(carrier: Carrier): Promise<void> {
+    const taken = this.#machine?.state.mode !== 'postcopy' || (await carrier.drained());
+    // A link that ended before is told by itself.
+    if (taken) this.#machine?.dispatch({ type: 'stream-end' });
   }
 
   /** Raw pages are those that have content. */
@@ -487,10 +493,12 @@ export class SourceMigration implements RunningMigration {
     // The echo of what this side gave up.
     if (phase === 'rolling-back' || phase === 'rolled-back') return;
     this.#peerFailure ??= error;
-    if (phase === 'committed' && error.guestRunsOn === 'neither') {
-      this.#machine?.dispatch({ type: 'message', message: { type: 'run-failed', why: error.message } });
-    } else if (phase === 'finishing') {
-      this.#machine?.dispatch({ type: 'failed', code: knownCode(error.code), why: error.message });
+    const failure = { code: knownCode(error.code), why: error.message };
+    const gone = failure.code === 'E_GUEST_GONE';
+    if (phase === 'committed' && error.guestRunsOn === 'neither' && !gone) {
+      this.#machine?.dispatch({ type: 'message', message: { type: 'run-failed', ...failure } });
+    } else if (phase === 'finishing' || (phase === 'committed' && gone)) {
+      this.#machine?.dispatch({ type: 'failed', ...failure });
     }
   }
 
@@ -633,7 +641,9 @@ export class SourceMigration implements RunningMigration {
     const damage = outcome === 'completed' ? await this.#lastFigures() : undefined;
     this.#setPhase(outcome === 'completed' ? 'completion' : this.#phase);
     if (outcome !== 'attention') this.#machine?.stop();
-    this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
+    // As long as the link holds, the destination may still ask for what is here.
+    if (outcome !== 'attention' || this.#destination?.control.link.state !== 'open')
+      this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
     // An unfinished post-copy keeps its sockets: to close them would only add a second fault.
     if (outcome !== 'attention') await this.#letGo(outcome === 'completed');
     // All was done as it should be, and the guest is not what it was: that is for an operator.

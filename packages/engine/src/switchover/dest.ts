@@ -249,7 +249,7 @@ function starting(state: Phase<'accepting' | 'starting'>, event: DestEventIn, no
     case 'journal-failed':
       // A guest that ran without a record could be discarded, after a restart, by an old message.
       if (state.phase !== 'accepting' || event.record !== 'run') return same(state);
-      return attention(state, 'neither', {
+      return runFailed(state, {
         code: 'E_JOURNAL',
         why: 'The guest is committed to the destination, which cannot write its journal and so does not run it yet.',
       });
@@ -263,10 +263,8 @@ function starting(state: Phase<'accepting' | 'starting'>, event: DestEventIn, no
       return { state: { ...ran, phase: 'closing' }, actions: [...actions, journal('done')] };
     }
     case 'run-failed':
-    case 'guest-gone': {
-      const step = attention(state, 'neither', event);
-      return { state: step.state, actions: [send({ type: 'run-failed', why: event.why }), ...step.actions] };
-    }
+    case 'guest-gone':
+      return runFailed(state, event);
     case 'retry':
       return {
         state: { ...state, told: null },
@@ -277,6 +275,11 @@ function starting(state: Phase<'accepting' | 'starting'>, event: DestEventIn, no
     default:
       return same(state);
   }
+}
+
+function runFailed(state: Phase<'accepting' | 'starting'>, { code, why }: Failure): DestStep {
+  const step = attention(state, 'neither', { code, why });
+  return { state: step.state, actions: [send({ type: 'run-failed', code, why }), ...step.actions] };
 }
 
 function running(state: Phase<'running' | 'closing' | 'done'>, event: DestEventIn, now: Millis): DestStep {

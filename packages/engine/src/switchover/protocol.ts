@@ -19,8 +19,8 @@ export type ToSource =
   | { readonly type: 'running'; readonly atMs: Millis }
   /** No page is missing any more. */
   | { readonly type: 'complete' }
-  /** The guest could not be run although it was committed; it may be tried again. */
-  | { readonly type: 'run-failed'; readonly why: string }
+  /** The guest could not be run although it was committed; unless it is gone, it may be tried again. */
+  | ({ readonly type: 'run-failed' } & Failure)
   /** The guest never ran on the destination and never will. */
   | { readonly type: 'discarded'; readonly why: string };
 

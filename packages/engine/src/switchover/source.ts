@@ -20,7 +20,8 @@
  *
  * Before `committed` is on disk every failure rolls back. From `committing` on the guest never runs here
  * by itself: a lost link, a crash or a timeout only calls for attention, and the outcome is told to the
- * destination whenever it can be heard. In `uncommitting` the commit may or may not be on disk but was
+ * destination whenever it can be heard. In post-copy a destination that is slow to run the guest, or cannot,
+ * still needs the rest of its memory: the operator is told at once, but the report waits until all was sent. In `uncommitting` the commit may or may not be on disk but was
  * never said, so a roll-back waits for proof: its own record, or the destination's word that it discarded.
  */
 import type { GuestRunsOn } from '../errors.ts';
@@ -61,8 +62,14 @@ type In<Name extends string, Own = unknown> = Name extends string
   ? Base & { readonly phase: Name } & Own
   : never;
 
+interface Overdue extends Failure {
+  readonly guestRunsOn: GuestRunsOn;
+}
+
 export type SourceState =
-  | In<'copying' | 'sealing' | 'committing' | 'committed' | 'finishing' | 'closing' | 'done'>
+  | In<'copying' | 'sealing' | 'committing' | 'finishing' | 'closing' | 'done'>
+  /** `overdue`: what the report will say when all is sent, should the guest not run by then. */
+  | In<'committed', { readonly overdue: Overdue | null }>
   | In<'sealed', { readonly ready: boolean }>
   | In<'uncommitting' | 'rolled-back', { readonly cause: Failure }>
   /** `stuck`: the hypervisor refused; `retry` tries again. */
@@ -118,7 +125,7 @@ export function recoverSource(
   const cause: Failure = { code: 'E_INTERNAL', why: 'The source agent was restarted before the commit.' };
   switch (records.at(-1)?.state) {
     case 'committed':
-      return { state: { ...base, phase: 'committed' }, actions: [send({ type: 'commit' })] };
+      return { state: { ...base, phase: 'committed', overdue: null }, actions: [send({ type: 'commit' })] };
     case 'done':
       return { state: { ...base, phase: 'done' }, actions: [] };
     case 'rolled-back':
@@ -132,7 +139,8 @@ export function recoverSource(
 export function sourceDeadline(state: SourceState): Millis | undefined {
   if (state.told !== null) return undefined;
   if (state.phase === 'sealed') return millis(state.since + state.limits.readyMs);
-  if (state.phase === 'committed') return millis(state.since + state.limits.runningMs);
+  if (state.phase === 'committed' && state.overdue === null)
+    return millis(state.since + state.limits.runningMs);
   return undefined;
 }
 
@@ -225,7 +233,10 @@ function aroundCommit(
       return same({ ...state, ended: true });
     case 'journal-written':
       if (state.phase === 'committing' && event.record === 'committed') {
-        return { state: { ...base(state, now), phase: 'committed' }, actions: [send({ type: 'commit' })] };
+        return {
+          state: { ...base(state, now), phase: 'committed', overdue: null },
+          actions: [send({ type: 'commit' })],
+        };
       }
       if (state.phase === 'uncommitting' && event.record === 'rolling-back') {
         return rollBack(state, state.cause, now);
@@ -271,12 +282,18 @@ function afterCommit(
   now: Millis,
 ): SourceStep {
   switch (event.type) {
-    case 'stream-end':
-      return same({ ...state, ended: true });
+    case 'stream-end': {
+      const ended = { ...state, ended: true };
+      return ended.phase === 'committed' && ended.overdue ? late(ended, ended.overdue) : same(ended);
+    }
     case 'message':
       return messageAfterCommit(state, event.message, now);
     case 'linked':
-      if (state.phase === 'committed' || state.phase === 'finishing') {
+      if (state.phase === 'committed') {
+        const fresh: SourceState = { ...state, told: null, since: now, overdue: null };
+        return { state: fresh, actions: [send({ type: 'commit' })] };
+      }
+      if (state.phase === 'finishing') {
         return { state: { ...state, told: null, since: now }, actions: [send({ type: 'commit' })] };
       }
       return same(state);
@@ -298,7 +315,7 @@ function afterCommit(
     case 'tick': {
       if (state.phase !== 'committed' || now < state.since + state.limits.runningMs) return same(state);
       const why = `The destination has not said within ${state.limits.runningMs} ms that it runs the guest.`;
-      return attention(state, 'unknown', { code: 'E_TIMEOUT', why });
+      return late(state, { code: 'E_TIMEOUT', why, guestRunsOn: 'unknown' });
     }
     case 'retry':
       if (state.phase === 'lost') return { state, actions: [journal('rolling-back')] };
@@ -332,7 +349,7 @@ function messageAfterCommit(
       return { state: { ...base(state, now), phase: 'closing' }, actions: [journal('done')] };
     case 'run-failed':
       return state.phase === 'committed'
-        ? attention(state, 'neither', { code: 'E_GUEST_FAILED', why: message.why })
+        ? late(state, { code: message.code, why: message.why, guestRunsOn: 'neither' })
         : same(state);
     case 'discarded': {
       if (state.phase !== 'committed') return same(state);
@@ -432,6 +449,14 @@ function attention(state: SourceState, guestRunsOn: GuestRunsOn, failure: Failur
     state: { ...state, told: failure.why },
     actions: [report('attention', failure.code, failure.why, guestRunsOn, remedyFor(state))],
   };
+}
+
+/** The guest does not run where it belongs. As long as memory of it is here, sending that is the remedy. */
+function late(state: Phase<'committed'>, overdue: Overdue): SourceStep {
+  if (state.ended) return attention(state, overdue.guestRunsOn, overdue);
+  if (state.overdue?.why === overdue.why) return same(state);
+  const text = `${overdue.why} The source goes on sending the rest of its memory, and does not run it.`;
+  return { state: { ...state, overdue }, actions: [{ type: 'note', text }] };
 }
 
 function remedyFor(state: SourceState): string {

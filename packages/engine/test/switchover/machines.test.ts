@@ -106,6 +106,37 @@ describe('the source', () => {
     expect(done.actions).toMatchObject([{ type: 'forget' }, { outcome: 'completed', guestRunsOn: 'dest' }]);
   });
 
+  describe('when the guest does not run on the destination', () => {
+    const slow: SourceEvent = { type: 'tick' };
+    const why = 'The disk is locked.';
+    const failed: SourceEvent = {
+      type: 'message',
+      message: { type: 'run-failed', code: 'E_GUEST_FAILED', why },
+    };
+    const attention = { type: 'report', outcome: 'attention' };
+
+    it.each([
+      ['late', slow, 'unknown'],
+      ['refused', failed, 'neither'],
+    ] as const)('%s, the post-copy goes on until all was sent', (_, event, guestRunsOn) => {
+      const committed = source('postcopy', ...toSealed, ready, written('committed'));
+      const late = stepSource(committed.state, event, millis(5000));
+      expect(late.actions).toMatchObject([{ type: 'note', text: expect.stringMatching(/goes on sending/) }]);
+      expect(sourceDeadline(late.state)).toBeUndefined();
+      expect(stepSource(late.state, event, millis(6000)).actions).toEqual([]);
+      const sent = stepSource(late.state, { type: 'stream-end' }, millis(7000));
+      expect(sent.actions).toMatchObject([{ ...attention, guestRunsOn }]);
+      const ran = stepSource(late.state, running, millis(7000));
+      expect(ran).toMatchObject({ state: { phase: 'finishing' }, actions: [] });
+      expect(stepSource(late.state, linkLost, millis(7000)).actions).toMatchObject([attention]);
+    });
+
+    it.each([slow, failed])('the operator of a pre-copy is called at once', (event) => {
+      const { state } = source('precopy', ...toCommitted);
+      expect(stepSource(state, event, millis(5000)).actions).toMatchObject([attention]);
+    });
+  });
+
   it('rolls back when the destination is not ready in time', () => {
     const sealed = source('precopy', ...toSealed);
     expect(sourceDeadline(sealed.state)).toBe(1010);
@@ -153,7 +184,10 @@ describe('the destination', () => {
   it('does not run the guest while it cannot write its journal, and does when it can again', () => {
     const commit: DestEventIn = { type: 'message', message: { type: 'commit' } };
     const failed = dest(...toReady, commit, { type: 'journal-failed', record: 'run' });
-    expect(failed.actions).toMatchObject([{ outcome: 'attention', code: 'E_JOURNAL' }]);
+    expect(failed.actions).toMatchObject([
+      { type: 'send', message: { type: 'run-failed', code: 'E_JOURNAL' } },
+      { outcome: 'attention', code: 'E_JOURNAL' },
+    ]);
     expect(stepDest(failed.state, { type: 'retry' }, millis(30)).actions).toEqual([
       { type: 'journal', record: 'run' },
     ]);

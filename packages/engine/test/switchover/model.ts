@@ -295,6 +295,8 @@ function dest(world: World, event: DestEventIn, now = NOW): void {
 function actSource(world: World, step: ReturnType<typeof stepSource>): void {
   world.source = { ...step.state, since: NOW, told: null };
   if ('cause' in world.source) world.source = { ...world.source, cause: WHY };
+  if (world.source.phase === 'committed' && world.source.overdue)
+    world.source = { ...world.source, overdue: { ...WHY, guestRunsOn: 'unknown' } };
   for (const [index, action] of step.actions.entries()) {
     switch (action.type) {
       case 'journal':
@@ -394,6 +396,7 @@ function toSource(type: ToSource['type']): ToSource {
     case 'running':
       return { type, atMs: NOW };
     case 'run-failed':
+      return { type, ...WHY };
     case 'discarded':
       return { type, why: 'x' };
     default:
