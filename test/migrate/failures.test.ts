@@ -17,11 +17,12 @@ import {
   startBootSector,
 } from '../guest/boot-sector.ts';
 import { GuestProcess, verifyHistory } from '../rig/guest.ts';
-import { run, within } from '../rig/process.ts';
+import { within } from '../rig/process.ts';
 import type { QemuProcess } from '../rig/qemu.ts';
 import { RunWatcher } from '../rig/watcher.ts';
 import { type Agents, type AgentsOptions, follow, startAgents, when } from './agents.ts';
 import { Gate } from './faulty-guest.ts';
+import { diskBelongsTo, withSharedDisk } from './shared-disk.ts';
 import { leftInTmp, settingsOf, useLater, usePrivateTmp, waitingState } from './traces.ts';
 
 usePrivateTmp();
@@ -599,20 +600,3 @@ describe('a journal that cannot be written', () => {
     expect(await waitingState(dst)).toEqual(waiting);
   });
 });
-
-/** Arguments for a disk that both QEMUs have, locked by the one that may write. */
-async function withSharedDisk(): Promise<{ guest: string[]; disk: string }> {
-  const disk = join(tmpdir(), `shared-${performance.now()}.qcow2`);
-  await run(['qemu-img', 'create', '-q', '-f', 'qcow2', disk, '1M']);
-  const drive = `file=${disk},format=qcow2,if=none,id=shared,file.locking=on`;
-  return { disk, guest: ['-drive', drive, '-device', 'virtio-blk-pci,drive=shared'] };
-}
-
-/** This QEMU writes to the disk and reads it, and nobody else can. */
-async function diskBelongsTo({ qmp }: QemuProcess, disk: string): Promise<void> {
-  const io = (command: string): Promise<unknown> =>
-    qmp.execute('human-monitor-command', { 'command-line': `qemu-io shared "${command}"` });
-  expect(await io('write -P 0x5a 0 64k')).not.toMatch(/error|failed/i);
-  expect(await io('read -P 0x5a 0 64k')).not.toMatch(/error|failed/i);
-  await expect(run(['qemu-io', '-f', 'qcow2', '-c', 'write -P 1 0 512', disk])).rejects.toThrow(/lock/);
-}

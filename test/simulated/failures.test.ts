@@ -138,6 +138,30 @@ test('a source that dies takes its guest with it, and says that it runs nowhere'
   await expect.poll(() => site.there.machine('g')).toBeUndefined();
 });
 
+test('a guest that cannot run again at once is tried again after the operator was called', async () => {
+  let disksFree = false;
+  const site = await start({
+    source: (source) =>
+      overriding(source, {
+        rollback: async () => {
+          if (!disksFree) throw new GuestError('E_GUEST_FAILED', 'the disk is locked', 'end who holds it');
+          await source.rollback();
+        },
+      }),
+    dest: (dest) =>
+      overriding(dest, {
+        ready: () =>
+          Promise.reject(new GuestError('E_GUEST_FAILED', 'a device does not fit', 'start it alike')),
+      }),
+  });
+  const { report } = await follow(site.migrate({ strategy: 'postcopy' }));
+  expect(report).toMatchObject({ outcome: 'attention', error: { guestRunsOn: 'unknown' } });
+  expect(report.error?.message).toMatch(/could not be resumed on the source: the disk is locked/);
+  expect(site.source.running).toBe(false);
+  disksFree = true;
+  await expect.poll(() => site.source.running, { timeout: 8000 }).toBe(true);
+});
+
 test('a throttled guest that is not moved after all runs at its own speed again', async () => {
   const site = await start();
   const migration = site.migrate({ strategy: 'precopy', ...SLOW });

@@ -14,7 +14,8 @@ import { Link } from '@vmferry/wire/link';
 import type { Peer } from '@vmferry/wire/listener';
 import type { ControlMessage } from '@vmferry/wire/messages';
 import { DATA_PATH, MIGRATION_PATH } from '@vmferry/wire/socket';
-import { type DestGuestFactory, destGuests } from './guests.ts';
+import { type DestGuestFactory, destGuests, endPreparedGuest } from './guests.ts';
+import { settleLeftovers } from './leftovers.ts';
 import { DestSession } from './session.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -66,6 +67,15 @@ export class DestAgent implements Operations {
 
   find(id: string): RunningMigration | undefined {
     return this.#sessions.get(id);
+  }
+
+  /** Settles what an agent before this one left, where that can be told. Before the first connection. */
+  async settle(): Promise<void> {
+    await settleLeftovers({
+      stateDir: this.#options.stateDir,
+      log: this.#options.log,
+      endPrepared: (uri, session) => endPreparedGuest(uri, session, this.#options),
+    });
   }
 
   /** Handler of '/v1/migration' and '/v1/data'. */

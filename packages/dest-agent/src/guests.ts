@@ -5,6 +5,7 @@ import { openGuest } from '@vmferry/agent-core/guest-schemes';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
 import { QemuDestGuest } from '@vmferry/hypervisor/qemu/dest-guest';
+import { type EndOfPrepared, endPrepared } from '@vmferry/hypervisor/qemu/mark';
 import type { SimulationHost } from '@vmferry/memsim/guest/host';
 import { startGuest } from './start-guest.ts';
 
@@ -32,6 +33,20 @@ export function destGuests(options: Allowed, simulation: SimulationHost): DestGu
       sim: (name) => simulation.dest(name),
     });
   };
+}
+
+/**
+ * Ends what a session of an agent before this one prepared and never ran. Simulated guests ended with their agent.
+ */
+export async function endPreparedGuest(
+  uri: string,
+  session: string,
+  { guests }: Allowed,
+): Promise<EndOfPrepared> {
+  return await openGuest<EndOfPrepared>(uri, {
+    qemu: (name) => endPrepared(guests?.[name]?.qmp ?? name, session),
+    sim: () => Promise.resolve({ found: 'gone' }),
+  });
 }
 
 /** `name`: of a guest from the configuration, or a QMP socket. */

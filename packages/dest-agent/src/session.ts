@@ -299,7 +299,8 @@ export class DestSession implements RunningMigration {
       this.#failure ??= error;
       this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message });
     });
-    await guest.open({ postcopy: opened.plan.postcopy, bufferBytes: bytes(this.#options.bufferBytes) });
+    const plan = { postcopy: opened.plan.postcopy, bufferBytes: bytes(this.#options.bufferBytes) };
+    await guest.open(plan, identity.session);
     void this.#forwardEvents(guest);
     this.#phase = 'precopy';
     this.#control.send({ type: 'started' });

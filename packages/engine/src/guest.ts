@@ -217,8 +217,11 @@ export type Examination =
 export interface DestGuest {
   /** Yes, or no with every reason at once. Touches nothing that a refusal would have to undo. */
   prepare(description: GuestDescription, plan: DestPlan): Promise<PrepareResult>;
-  /** Makes the hypervisor ready to take the stream. */
-  open(plan: DestPlan): Promise<void>;
+  /**
+   * Makes the hypervisor ready to take the stream. By `session` (the migration's public id) an agent that was
+   * restarted knows what was prepared here and never ran.
+   */
+  open(plan: DestPlan, session: string): Promise<void>;
   /** Resolves when the hypervisor has taken the item, which is the back-pressure. Takes over batches. */
   apply(item: DestItem): Promise<void>;
   readonly events: AsyncIterable<DestEvent>;

@@ -10,6 +10,8 @@ export interface EmbeddedSource extends Operations {
 }
 
 export interface EmbeddedDest extends EmbeddedSource {
+  /** Ends what an agent before this one left and never ran. */
+  settle(): Promise<void>;
   acceptMigration(socket: FrameSocket, peer: Peer): void;
 }
 
@@ -34,6 +36,7 @@ export const embeddedAgents: AgentFactory = {
     const agent = new DestAgent(options, { simulation });
     return {
       ...closingBoth(agent, simulation),
+      settle: () => agent.settle(),
       acceptMigration: (socket, peer) => agent.acceptMigration(socket, peer),
     };
   },

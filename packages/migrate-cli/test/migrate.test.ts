@@ -306,6 +306,7 @@ describe('vmferry migrate with agents inside', () => {
         this.simulated.push(...simulated.map(({ file }) => `dest ${file.name} ${file.memory}`));
         return Object.assign(this.dest, {
           close: async () => void this.closed.push('dest'),
+          settle: async () => {},
           acceptMigration: () => void this.accepted++,
         });
       },

@@ -116,6 +116,7 @@ describe('vmferry agent', () => {
         expect([allowGuests, given]).toEqual([['sim:*'], 'a-token-of-some-length']);
         return Object.assign(new FakeOperations('dest'), {
           close: async () => void closed.push('dest'),
+          settle: async () => {},
           acceptMigration: () => {},
         });
       },

@@ -50,6 +50,8 @@ import { transfer } from './transfer.ts';
 
 const SWITCHOVER_LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };
 const PROGRESS_MS = 200;
+/** Between two tries to let a guest run again that would not. */
+const RETRY_MS = 5000;
 /** After the guest runs: the destination's last figures, with its announcements over. */
 const COMPLETE_TIMEOUT_MS = 10_000;
 
@@ -112,6 +114,7 @@ export class SourceMigration implements RunningMigration {
     expectedDowntimeMs: 0,
   };
   #progressTimer: NodeJS.Timeout | undefined;
+  #retryTimer: NodeJS.Timeout | undefined;
   #cancelled = false;
   #report: MigrationReport | undefined;
   #resolveComplete: (message: ControlMessage<'complete'> | undefined) => void = () => {};
@@ -546,7 +549,8 @@ export class SourceMigration implements RunningMigration {
         this.#note(action.text);
         return;
       case 'report':
-        this.#finishing(action);
+        if (this.#report && action.outcome !== 'attention') await this.#mended(action);
+        else this.#finishing(action);
         return;
     }
   }
@@ -645,10 +649,28 @@ export class SourceMigration implements RunningMigration {
     if (outcome !== 'attention' || this.#destination?.control.link.state !== 'open')
       this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
     // An unfinished post-copy keeps its sockets: to close them would only add a second fault.
-    if (outcome !== 'attention') await this.#letGo(outcome === 'completed');
+    if (outcome === 'attention') this.#tryAgain();
+    else await this.#letGo(outcome === 'completed');
     // All was done as it should be, and the guest is not what it was: that is for an operator.
     if (damage) return this.#build('attention', damage);
     return this.#build(outcome, report.code === null ? null : this.#errorReport(report, report.code));
+  }
+
+  /**
+   * A guest that does not run again is most often kept from its disks by a destination that has not ended yet. The
+   * operator was told; should it end later, the guest is not to stand still until somebody comes.
+   */
+  #tryAgain(): void {
+    if (this.#machine?.state.phase !== 'rolling-back') return;
+    this.#retryTimer = setInterval(() => this.#machine?.dispatch({ type: 'retry' }), RETRY_MS).unref();
+  }
+
+  /** What needed an operator has come to its end after all; the report is out, and is not taken back. */
+  async #mended({ outcome, why }: SwitchoverReport): Promise<void> {
+    clearInterval(this.#retryTimer);
+    this.#machine?.stop();
+    this.#log.info({ outcome, why }, 'the migration that needed an operator has ended');
+    await this.#letGo(outcome === 'completed');
   }
 
   /** The machine knows what a failure means; whoever met it knows more of what it was. */

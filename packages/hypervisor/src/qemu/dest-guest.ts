@@ -39,6 +39,7 @@ import { destSettings, MigrationSettings } from './inspect/capabilities.ts';
 import { compareForMigration } from './inspect/compare.ts';
 import { memoryBeyondUserfaultfd } from './inspect/file-memory.ts';
 import { describeGuest } from './inspect/guest.ts';
+import { setMark, takeMark } from './mark.ts';
 import { connectToQemu, privateSocketPath } from './migration-socket.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, QmpError } from './qmp/errors.ts';
@@ -74,6 +75,7 @@ export class QemuDestGuest implements DestGuest {
   #postcopy = false;
   #opened = false;
   #discarding = false;
+  #session = '';
   /** What QEMU asked for and was not given, by its first page. */
   readonly #awaited = new AwaitedPages<PageRange>();
   /** Settled when `open` has come to its end, whichever way. */
@@ -164,19 +166,21 @@ export class QemuDestGuest implements DestGuest {
     }
   }
 
-  open(plan: DestPlan): Promise<void> {
-    const opened = this.#open(plan);
+  open(plan: DestPlan, session: string): Promise<void> {
+    const opened = this.#open(plan, session);
     this.#opening = opened.catch(() => {});
     return opened;
   }
 
-  async #open(plan: DestPlan): Promise<void> {
+  async #open(plan: DestPlan, session: string): Promise<void> {
+    this.#session = session;
     const place = await privateSocketPath();
     try {
       await this.#asking(async () => {
         await this.#client.execute('stop');
         await this.#settings.apply(destSettings(plan.postcopy));
         this.#opened = true;
+        await setMark(this.#client, session);
         await this.#client.execute('migrate-incoming', { uri: `unix:${place.path}` });
       });
       this.#socket = connectToQemu(place.path);
@@ -290,10 +294,15 @@ export class QemuDestGuest implements DestGuest {
 
   async run({ paused }: { paused: boolean }): Promise<{ readonly atMs: Millis }> {
     return await this.#asking(async () => {
-      if (paused) return { atMs: Date.now() as Millis };
+      // Not awaited: QEMU takes commands in their order, and this one is not to hold the guest up.
+      const unmarked = takeMark(this.#client, this.#session);
+      if (paused) {
+        await unmarked;
+        return { atMs: Date.now() as Millis };
+      }
       const resumed = this.#client.waitForEvent('RESUME', () => true, { timeoutMs: LOAD_TIMEOUT_MS });
       resumed.catch(() => {});
-      await this.#client.execute('cont', undefined, { timeoutMs: LOAD_TIMEOUT_MS });
+      await Promise.all([unmarked, this.#client.execute('cont', undefined, { timeoutMs: LOAD_TIMEOUT_MS })]);
       const { atMs } = await resumed;
       return { atMs };
     });

@@ -200,7 +200,7 @@ describe('a destination guest', () => {
     ['bytes that mean nothing', [{ type: 'opaque', bytes: Buffer.from('QEVM') }], /it is none of ours/],
   ] as const)('refuses %s', async (_what, items, why) => {
     const dest = await host().dest('tiny');
-    await dest.open({ postcopy: true, bufferBytes: bytes(1) });
+    await dest.open({ postcopy: true, bufferBytes: bytes(1) }, 's');
     const applying = items.map((item) => dest.apply(item as DestItem));
     await expect(Promise.all(applying)).rejects.toMatchObject({
       name: 'GuestError',
@@ -212,7 +212,7 @@ describe('a destination guest', () => {
   test('is not complete while pages are missing', async () => {
     const there = host();
     const dest = await there.dest('tiny');
-    await dest.open({ postcopy: true, bufferBytes: bytes(1) });
+    await dest.open({ postcopy: true, bufferBytes: bytes(1) }, 's');
     const machine = there.machine('tiny')!;
     await dest.apply({ type: 'opaque', bytes: [...encodeMissing(Uint32Array.of(2))][0]! });
     await dest.apply({ type: 'opaque', bytes: encodeState(machine.saveDevices()) });
@@ -231,14 +231,14 @@ describe('a destination guest', () => {
   test('that was discarded is gone from its host, and another may come', async () => {
     const there = host();
     const dest = await there.dest('tiny');
-    await dest.open({ postcopy: false, bufferBytes: bytes(1) });
+    await dest.open({ postcopy: false, bufferBytes: bytes(1) }, 's');
     const second = await there.dest('tiny');
-    await expect(second.open({ postcopy: false, bufferBytes: bytes(1) })).rejects.toMatchObject({
+    await expect(second.open({ postcopy: false, bufferBytes: bytes(1) }, 's')).rejects.toMatchObject({
       code: 'E_GUEST_BUSY',
     });
     await dest.discard();
     expect(there.machine('tiny')).toBeUndefined();
-    await second.open({ postcopy: false, bufferBytes: bytes(1) });
+    await second.open({ postcopy: false, bufferBytes: bytes(1) }, 's');
     await second.discard();
   });
 });

@@ -106,6 +106,7 @@ async function runAgent(
       },
       simulated,
     );
+    await agent.settle();
     const acceptMigration: ServeOptions['acceptMigration'] = (socket, peer) =>
       agent.acceptMigration(socket, peer);
     const serving = { ...serveOptions(common, limits), listen, operations: agent, acceptMigration };
