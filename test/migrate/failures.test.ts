@@ -553,6 +553,36 @@ describe('a guest that was paused', () => {
   });
 });
 
+describe('a guest that was paused, and is given back when all of it was sent', () => {
+  test.each(['precopy', 'postcopy'] as const)(
+    'does not run, and the report says how it can be moved again (%s)',
+    async (strategy) => {
+      const gate = new Gate('ready');
+      const stage = await scene({ gate });
+      const { src } = stage;
+      await src.qmp.execute('stop');
+      const from = src.qmp.events.length;
+      const migration = migrate(stage, { strategy });
+      await gate.reached;
+      gate.open(new GuestError('E_GUEST_FAILED', 'the test lets the load fail', 'none'));
+      const report = await migration.done;
+      expectOutcome(report, { outcome: 'failed', code: 'E_GUEST_FAILED' });
+      expect(await src.runState()).toBe('postmigrate');
+      expect(report.notes).toContainEqual(expect.stringMatching(/"postmigrate".*send cont and stop/));
+      expect(src.qmp.events.slice(from).map(({ event }) => event)).not.toContain('RESUME');
+      const next = later(await incomingBootSector({}, { name: 'next' }), (q) => q.stop());
+      const refused = await follow(migrate({ ...stage, dst: next }, { strategy: 'precopy' }));
+      expect(refused.report).toMatchObject({ outcome: 'refused', error: { code: 'E_GUEST_BUSY' } });
+      await src.qmp.execute('cont');
+      await src.qmp.execute('stop');
+      const agents = later(await startAgents(), (a) => a.close());
+      const moved = await follow(migrate({ ...stage, agents, dst: next }, { strategy: 'precopy' }));
+      expect(moved.report.error).toBeNull();
+      expect((await checkBootSector(next)).bad).toEqual([]);
+    },
+  );
+});
+
 describe('a journal that cannot be written', () => {
   async function unusable(): Promise<string> {
     const file = join(tmpdir(), 'a-file');

@@ -181,6 +181,8 @@ export interface SourceGuest {
    * every phase until `forget`; works however far the stream got, as long as the destination never ran.
    */
   rollback(): Promise<void>;
+  /** After a roll-back: how the guest differs from before all the same, and what the operator can do. */
+  readonly remark?: string | undefined;
   /** The destination runs the guest: this side never does again. `destroy` also ends the hypervisor. */
   forget(options: { destroy: boolean }): Promise<void>;
   /** Lets go of sockets without a word to the guest. */

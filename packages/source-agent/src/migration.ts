@@ -603,6 +603,8 @@ export class SourceMigration implements RunningMigration {
     this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration was given up', ''));
     try {
       await this.#guest!.rollback();
+      const { remark } = this.#guest!;
+      if (remark !== undefined) this.#note(remark);
       this.#machine?.dispatch({ type: 'rolled-back' });
     } catch (error) {
       const { code, message } = factsOf(error);

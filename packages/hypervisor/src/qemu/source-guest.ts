@@ -70,11 +70,14 @@ const ENDED = ['shutdown', 'guest-panicked', 'internal-error'];
 const DIRTY_RATE_TRIES = 40;
 const DIRTY_RATE_POLL_MS = 50;
 const RUN_RETRY_MS = 20;
+const STAYS_POSTMIGRATE =
+  'The guest was paused and is whole, and its QEMU now calls it "postmigrate". It runs on with cont. QEMU moves it again only after that: to move it paused, send cont and stop to its monitor at a moment when it may run, then start the migration again.';
 
 type Ending = 'completed' | 'failed' | 'cancelled';
 
 export class QemuSourceGuest implements SourceGuest {
   readonly gone: Promise<GuestError>;
+  remark: string | undefined;
   readonly #client: QmpClient;
   readonly #name: string;
   readonly #settings: MigrationSettings;
@@ -503,7 +506,7 @@ export class QemuSourceGuest implements SourceGuest {
 
   /** Lets the guest run if it ran before, and makes sure that it does. */
   async #takeBack(): Promise<void> {
-    if (!this.#wasRunning) return;
+    if (!this.#wasRunning) return await this.#leavePaused();
     const deadline = performance.now() + RUN_TIMEOUT_MS;
     let { running, status } = await typed(this.#client, 'query-status', statusReply);
     while (!running) {
@@ -514,6 +517,15 @@ export class QemuSourceGuest implements SourceGuest {
       if (performance.now() > deadline || ENDED.includes(status)) throw stands(status, why);
       await new Promise((resolve) => setTimeout(resolve, RUN_RETRY_MS));
     }
+  }
+
+  /**
+   * QEMU leaves the state after a migration ("postmigrate") only by running the guest or by a reset, whatever
+   * the guest was before, and a paused guest is not to be run without being asked for.
+   */
+  async #leavePaused(): Promise<void> {
+    const { status } = await typed(this.#client, 'query-status', statusReply);
+    if (status === 'postmigrate') this.remark = STAYS_POSTMIGRATE;
   }
 
   /** Why the guest could not be run; empty if it could. */

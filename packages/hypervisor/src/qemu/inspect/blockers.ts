@@ -20,8 +20,8 @@ const inTheWay: Readonly<Record<string, readonly [GuestError['code'], what: stri
   ],
   postmigrate: [
     'E_GUEST_BUSY',
-    'was migrated away already',
-    'Check where the guest runs; only if it runs nowhere, send cont to this QEMU and try again.',
+    'was migrated away already, or was paused when a migration was given up',
+    'Check where the guest runs; only if it runs nowhere, send cont to this QEMU (and stop, to move it paused) and try again.',
   ],
   'finish-migrate': ['E_GUEST_BUSY', 'is being migrated', 'Wait for that migration to end, or cancel it.'],
   colo: ['E_GUEST_BUSY', 'is one half of a COLO pair', 'Leave COLO first.'],
