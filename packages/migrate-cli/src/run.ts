@@ -48,7 +48,8 @@ export async function run(
   }
 }
 
-function commands(context: CommandContext): Command {
+/** The program with all its commands, before anything is asked of it. */
+export function commands(context: CommandContext): Command {
   const { stdout, stderr } = context.io;
   const program = new Command('vmferry')
     .description('Moves running virtual machines between hosts.')

@@ -41,7 +41,7 @@ const common = {
   guest: z.string().min(1).max(4096),
   /** Whether the guest moves before its memory has, as known when the record was written. */
   mode: z.enum(['precopy', 'postcopy']).optional(),
-  /** The peer agent's URL, so that `resume` can find it. */
+  /** The peer agent's URL, so that whoever settles the migration can find it. */
   peer: z.string().max(2048).optional(),
   /** Wall clock, milliseconds since the epoch. */
   at: z.number().nonnegative(),

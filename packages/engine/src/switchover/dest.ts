@@ -382,18 +382,25 @@ function brokenPeer(state: DestState, guestRunsOn: GuestRunsOn): DestStep {
 
 function attention(state: DestState, guestRunsOn: GuestRunsOn, failure: Failure): DestStep {
   if (state.told === failure.why) return same(state);
-  const remedy =
-    state.phase === 'ready'
-      ? "Bring the source agent back, then `vmferry resume`: only the source's journal knows whether the guest may run here."
-      : state.phase === 'running'
-        ? 'Bring the source agent and the link back, then `vmferry resume`: the source still holds memory of the guest.'
-        : state.phase === 'accepting'
-          ? "Make room for the destination's journal, then `vmferry resume`."
-          : 'See to the hypervisor on the destination, then `vmferry resume`.';
   return {
     state: { ...state, told: failure.why },
-    actions: [report('attention', failure.code, failure.why, guestRunsOn, remedy)],
+    actions: [report('attention', failure.code, failure.why, guestRunsOn, remedyFor(state))],
   };
+}
+
+function remedyFor(state: DestState): string {
+  switch (state.phase) {
+    case 'ready':
+      return "Only the source's journal (STATE_DIR/journal/SESSION-source.journal) knows the outcome. If its last line says committed or done, let the guest run here (QEMU: cont). If it says anything else, end the guest here, and let it run on the source.";
+    case 'running':
+      return 'The source still holds memory of the guest: keep both hypervisors, and never let it run on the source. The README ("When something fails") says how QEMU finishes it.';
+    case 'accepting':
+      return "The guest was committed to this host. Make room for the destination's journal, then let it run here (QEMU: cont), never on the source.";
+    case 'discarding':
+      return 'The guest never ran here and never may: end its hypervisor on the destination (QEMU: quit).';
+    default:
+      return 'The guest was committed to this host. Mend the cause, then let it run here (QEMU: cont), never on the source.';
+  }
 }
 
 function base(state: DestState, now: Millis): Base {

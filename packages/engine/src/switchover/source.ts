@@ -462,13 +462,15 @@ function late(state: Phase<'committed'>, overdue: Overdue): SourceStep {
 function remedyFor(state: SourceState): string {
   switch (state.phase) {
     case 'lost':
-      return 'The source still holds the guest, paused. `vmferry resume` takes it back.';
+      return 'The source still holds the guest, paused: let it run there (QEMU: cont).';
     case 'rolling-back':
-      return 'See to the hypervisor on the source, then `vmferry resume`.';
+      return 'The guest belongs to the source. End what is left of it on the destination, then let it run on the source (QEMU: cont).';
     case 'uncommitting':
-      return "Make room for the source's journal or bring the destination agent back, then `vmferry resume`.";
+      return "Make room for the source's journal. The destination was never told to run the guest: end what is left of it there, then let it run on the source (QEMU: cont).";
     default:
-      return 'Bring both agents and the link between them back, then `vmferry resume`. Do not start the guest on the source.';
+      return state.mode === 'precopy' || state.ended
+        ? 'The guest belongs to the destination, which has all of it: if it does not run there, let it run there (QEMU: cont). Never let it run on the source.'
+        : 'The guest belongs to the destination, and part of its memory is still on the source: keep both hypervisors, and never let it run on the source. The README ("When something fails") says how QEMU finishes it.';
   }
 }
 

@@ -32,7 +32,7 @@ export interface DisplayOptions {
 const REFRESH_MS = 200;
 const LINE_MS = 1000;
 
-/** For `--json` and `--quiet`: only what the command itself has to say. */
+/** For `--json`: only what the command itself has to say. */
 export function quietDisplay(output: Output): Display {
   return { event: () => {}, say: (text) => void output.write(`${text}\n`), end: () => {} };
 }
