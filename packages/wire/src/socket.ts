@@ -31,6 +31,7 @@ export interface ConnectOptions {
 }
 
 export const DEFAULT_HANDSHAKE_TIMEOUT_MS = 10_000;
+const NOT_FOUND = 404;
 
 /** The suite first that was measured to be half as fast again as the default (AES-256). */
 const CIPHERS = [
@@ -61,10 +62,20 @@ export function connect(url: string, options: ConnectOptions): Promise<WebSocket
   return open(url, options, (socket) => socket);
 }
 
-/** Opens a stream for bulk data, on a lane where the connection allows it. As `connect` otherwise. */
-export function connectData(url: string, options: Omit<ConnectOptions, 'path'>): Promise<FrameSocket> {
+/**
+ * Opens a stream for bulk data, on a lane where the connection allows it. As `connect` otherwise. An agent that
+ * has no path for data (the first ones had none) takes it where it takes all the others.
+ */
+export async function connectData(url: string, options: Omit<ConnectOptions, 'path'>): Promise<FrameSocket> {
   const maxMessageBytes = options.maxMessageBytes ?? DEFAULT_FRAME_LIMITS.maxFrameBytes;
-  return open(url, { ...options, path: DATA_PATH }, (socket) => takeOver(socket, 'client', maxMessageBytes));
+  const on = (path: AgentPath): Promise<FrameSocket> =>
+    open(url, { ...options, path }, (socket) => takeOver(socket, 'client', maxMessageBytes));
+  try {
+    return await on(DATA_PATH);
+  } catch (error) {
+    if (!(error instanceof WireError) || httpStatusOf(error.cause) !== NOT_FOUND) throw error;
+    return await on(MIGRATION_PATH);
+  }
 }
 
 /** @param opened called before anything of the connection was read */
@@ -203,8 +214,14 @@ function explainFailure(error: Error, url: string, tls: boolean): WireError {
   return new WireError(code, `cannot connect to ${url}: ${what}`, { remedy, cause: error });
 }
 
+/** Of an answer that was no upgrade. `ws` gives it in words only. */
+function httpStatusOf(error: unknown): number | undefined {
+  const status = /^Unexpected server response: (\d+)/.exec(error instanceof Error ? error.message : '')?.[1];
+  return status === undefined ? undefined : Number(status);
+}
+
 function explainMessage(error: Error, code: string, tls: boolean): Explanation {
-  const status = /^Unexpected server response: (\d+)/.exec(error.message)?.[1];
+  const status = httpStatusOf(error);
   if (status !== undefined) {
     return {
       code: 'E_CONNECT',
