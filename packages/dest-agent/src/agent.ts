@@ -137,6 +137,7 @@ export class DestAgent implements Operations {
       });
       return undefined;
     }
+    control.link.keepTo(message.limits);
     const identity = newSession(randomBytes);
     const session = new DestSession({
       identity,

@@ -54,6 +54,7 @@ export class Destination {
   readonly #secret: Uint8Array;
   readonly #options: DestinationOptions;
   readonly #limiter: RateLimiter;
+  readonly #peerLimits: ControlMessage<'welcome'>['limits'];
 
   /** Rejects with `WireError` or `PeerError`. */
   static async connect(options: DestinationOptions): Promise<Destination> {
@@ -91,6 +92,8 @@ export class Destination {
     this.#options = options;
     this.#limiter = new RateLimiter(options.maxBandwidth);
     this.maxFrameBytes = Math.min(options.limits.maxFrameBytes, welcome.limits.maxFrameBytes);
+    this.#peerLimits = welcome.limits;
+    control.link.keepTo(welcome.limits);
     this.tls = options.url.startsWith('wss:');
   }
 
@@ -149,6 +152,7 @@ export class Destination {
   async #attachOne(stream: { role: 'data' | 'express'; index: number }): Promise<Link> {
     const name = `${stream.role} ${stream.index}`;
     const link = await openLink(this.#options, name, stream.role === 'data', this.#limiter);
+    link.keepTo(this.#peerLimits);
     const channel = new ControlChannel(link);
     await channel.request(
       { type: 'attach', session: this.session, secret: this.#secret, stream, received: 0 },

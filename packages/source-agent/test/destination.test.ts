@@ -83,3 +83,25 @@ test('an agent of before that path takes them where it takes all streams', async
     [MIGRATION_PATH, 'data'],
   ]);
 });
+
+test('no stream has more in flight, or a bigger frame, than the destination said it takes', async () => {
+  const limits = { maxFrameBytes: 64 * 1024, windowBytes: 96 * 1024 };
+  const { control, data, express } = await connected(await startPeer([MIGRATION_PATH, DATA_PATH], limits));
+  for (const link of [control.link, express, ...data]) {
+    expect(link.window).toBeLessThanOrEqual(limits.windowBytes);
+    const buffer = Buffer.alloc(limits.maxFrameBytes + 1);
+    const frame = {
+      kind: 2,
+      flags: 0,
+      codec: 0,
+      epoch: 0,
+      round: 0,
+      block: 0,
+      count: 0,
+      rawBytes: 0,
+    } as const;
+    await expect(link.send({ ...frame, payloadHash: { hi: 0, lo: 0 }, buffer })).rejects.toMatchObject({
+      code: 'E_LIMIT',
+    });
+  }
+});
