@@ -35,6 +35,7 @@ import {
   round,
 } from '@vmferry/engine/units';
 import type { LocalSocket } from '@vmferry/native/local-socket';
+import { destBlockers } from './inspect/blockers.ts';
 import { destSettings, MigrationSettings } from './inspect/capabilities.ts';
 import { compareForMigration } from './inspect/compare.ts';
 import { memoryBeyondUserfaultfd } from './inspect/file-memory.ts';
@@ -43,7 +44,7 @@ import { setMark, takeMark } from './mark.ts';
 import { connectToQemu, privateSocketPath } from './migration-socket.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, QmpError } from './qmp/errors.ts';
-import { migrateReply, statusReply, typed, yankReply } from './qmp/schema.ts';
+import { migrateReply, statusReply, typed } from './qmp/schema.ts';
 import { AT_ONCE_BYTES, SocketWriter } from './socket-writer.ts';
 import { StreamEncoder } from './stream/encoder.ts';
 import { type Reply, ReturnPathDecoder } from './stream/return-path.ts';
@@ -116,26 +117,7 @@ export class QemuDestGuest implements DestGuest {
 
   async prepare(description: GuestDescription, plan: DestPlan): Promise<PrepareResult> {
     return await this.#asking(async () => {
-      const reasons: GuestError[] = [];
-      const { status } = await typed(this.#client, 'query-status', statusReply);
-      const migration = await this.#migrationUnderWay();
-      if (status !== 'inmigrate') {
-        reasons.push(
-          new GuestError(
-            'E_NOT_INCOMING',
-            `the destination's QEMU does not wait for a migration: it is "${status}"`,
-            'start the destination QEMU with -incoming defer',
-          ),
-        );
-      } else if (migration !== undefined) {
-        reasons.push(
-          new GuestError(
-            'E_NOT_INCOMING',
-            `the destination's QEMU listens or loads already (its migration is "${migration}")`,
-            'start the destination QEMU with -incoming defer, not with an address, and use it once',
-          ),
-        );
-      }
+      const reasons = await destBlockers(this.#client);
       const own = await describeGuest(this.#client, this.#name);
       reasons.push(...compareForMigration(description, own, { postcopy: plan.postcopy }));
       if (plan.postcopy) reasons.push(...(await memoryBeyondUserfaultfd(this.#client)));
@@ -143,15 +125,6 @@ export class QemuDestGuest implements DestGuest {
       if (reasons.length > 0) return { ok: false, reasons };
       return { ok: true, hypervisorVersion: own.hypervisorVersion, nics: own.nics };
     });
-  }
-
-  /** What the incoming migration is doing already, if anything. */
-  async #migrationUnderWay(): Promise<string | undefined> {
-    const { status = 'none' } = await typed(this.#client, 'query-migrate', migrateReply);
-    if (status !== 'none') return status;
-    // One that was given an address has no status until somebody connects.
-    const sockets = await typed(this.#client, 'query-yank', yankReply);
-    return sockets.some(({ type }) => type === 'migration') ? 'listening' : undefined;
   }
 
   /** QEMU tests userfaultfd when the capability is set, and only then. */

@@ -1,6 +1,6 @@
 import { GuestError } from '@vmferry/engine/errors';
 import { asGuestError } from '../qmp/errors.ts';
-import { migrateReply, type QmpExecutor, statusReply, typed } from '../qmp/schema.ts';
+import { migrateReply, type QmpExecutor, statusReply, typed, yankReply } from '../qmp/schema.ts';
 import { readRamBlocks } from './ram-blocks.ts';
 
 /** A huge page has to cross whole before a vCPU that waits for a part of it goes on. */
@@ -73,16 +73,39 @@ export async function sourceBlockers(
  */
 export async function destBlockers(client: QmpExecutor): Promise<GuestError[]> {
   try {
-    const [{ status }, migration] = await Promise.all([
-      typed(client, 'query-status', statusReply),
-      typed(client, 'query-migrate', migrateReply),
-    ]);
-    if (status === 'inmigrate') return migrationBlocker(migration.status);
-    const message = `the destination's QEMU does not wait for a guest: its run state is "${status}"`;
-    return [new GuestError('E_NOT_INCOMING', message, 'Start it with -incoming defer -S.')];
+    const { status } = await typed(client, 'query-status', statusReply);
+    if (status !== 'inmigrate') {
+      return [
+        notIncoming(
+          `the destination's QEMU does not wait for a migration: it is "${status}"`,
+          'start the destination QEMU with -incoming defer -S',
+        ),
+      ];
+    }
+    const migration = await incomingUnderWay(client);
+    if (migration === undefined) return [];
+    return [
+      notIncoming(
+        `the destination's QEMU listens or loads already (its migration is "${migration}")`,
+        'start the destination QEMU with -incoming defer -S, not with an address, and use it once',
+      ),
+    ];
   } catch (error) {
     throw asGuestError(error);
   }
+}
+
+/** What the incoming migration is doing already, if anything. */
+async function incomingUnderWay(client: QmpExecutor): Promise<string | undefined> {
+  const { status = 'none' } = await typed(client, 'query-migrate', migrateReply);
+  if (status !== 'none') return status;
+  // One that was given an address has no status until somebody connects.
+  const sockets = await typed(client, 'query-yank', yankReply);
+  return sockets.some(({ type }) => type === 'migration') ? 'listening' : undefined;
+}
+
+function notIncoming(message: string, remedy: string): GuestError {
+  return new GuestError('E_NOT_INCOMING', message, remedy);
 }
 
 function runStateBlocker(status: string): GuestError[] {

@@ -89,9 +89,20 @@ describe('a real QEMU', () => {
     ] as const;
     expect(compareForMigration(...descriptions, { postcopy: true })).toEqual([]);
     expect(await destBlockers(dest.client)).toEqual([]);
-    expect(await destBlockers(source.client)).toMatchObject([{ code: 'E_NOT_INCOMING' }]);
+    expect(await destBlockers(source.client)).toMatchObject([
+      { code: 'E_NOT_INCOMING', message: expect.stringMatching(/does not wait for a migration/) },
+    ]);
     expect(await sourceBlockers(dest.client, none)).toMatchObject([
       { code: 'E_GUEST_BUSY', message: expect.stringContaining('"inmigrate"') },
+    ]);
+  });
+
+  it('is not taken in by one that listens already', async () => {
+    const { client } = await start('-m', '64', '-incoming', 'defer');
+    expect(await destBlockers(client)).toEqual([]);
+    await client.execute('migrate-incoming', { uri: 'tcp:127.0.0.1:0' });
+    expect(await destBlockers(client)).toMatchObject([
+      { code: 'E_NOT_INCOMING', message: expect.stringMatching(/listens or loads already/) },
     ]);
   });
 
