@@ -1,4 +1,5 @@
 /** Whatever fails before the commit, the guest runs on at the source and is whole; nothing is left behind. */
+import { readdir, readlink } from 'node:fs/promises';
 import type { RunningMigration } from '@vmferry/agent-core/operations';
 import { GuestError } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
@@ -42,6 +43,11 @@ async function arrivesNextTime(site: Site): Promise<void> {
   const { report } = await follow(site.migrate());
   expect(report, JSON.stringify(report.error)).toMatchObject({ outcome: 'completed' });
   expect(site.dest.running).toBe(true);
+}
+
+async function openFilesBelow(directory: string): Promise<string[]> {
+  const links = (await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => ''));
+  return (await Promise.all(links)).filter((path) => path.startsWith(directory));
 }
 
 test('a migration that is cancelled among its rounds leaves the guest as it was', async () => {
@@ -234,5 +240,7 @@ describe('after the commit of a post-copy', () => {
     expect(site.source.running).toBe(false);
     // Its vCPUs stand at pages that do not come.
     await expect.poll(() => site.dest.running).toBe(true);
+    // Neither side's journal is held open for whatever may come yet.
+    await expect.poll(() => openFilesBelow(site.agents.stateDir)).toEqual([]);
   });
 });

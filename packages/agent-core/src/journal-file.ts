@@ -15,6 +15,7 @@ import { GuestError } from '@vmferry/engine/errors';
 /** A journal holds a handful of short records; a bigger file is not one of ours. */
 const JOURNAL_MAX_BYTES = 16 * 1024 * 1024;
 const SUFFIX = '.journal';
+const FLAGS = constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW;
 const SESSION_ID = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
 
 /** The journal of one session: `stateDir/journal/SESSION.journal`. */
@@ -47,7 +48,8 @@ export async function journalSessions(stateDir: string): Promise<readonly string
 
 export class JournalFile {
   readonly path: string;
-  readonly #file: FileHandle;
+  /** Undefined while it is closed. */
+  #file: FileHandle | undefined;
   #tail: Promise<void> = Promise.resolve();
   #broken: GuestError | undefined;
   #closed = false;
@@ -81,24 +83,46 @@ export class JournalFile {
    * holds can no longer be told by the kernel (a failed fsync is reported once, the next one may lie).
    */
   append(line: string): Promise<void> {
-    const mine = this.#tail.then(() => this.#append(line));
-    this.#tail = mine.catch(() => {});
-    return mine;
+    return this.#inTurn(() => this.#append(line));
   }
 
   /** All whole lines, each with its line break; a torn last line is left out. */
-  async readAll(): Promise<string> {
-    await this.#tail;
-    const { bytes, end } = await this.#read();
-    return bytes.toString('utf8', 0, end);
+  readAll(): Promise<string> {
+    return this.#inTurn(async () => {
+      const { bytes, end } = await this.#read();
+      return bytes.toString('utf8', 0, end);
+    });
   }
 
-  /** Waits for appends under way. Idempotent. */
-  async close(): Promise<void> {
-    await this.#tail;
-    if (this.#closed) return;
+  /**
+   * Waits for appends under way. Idempotent. What still comes to be written afterwards (a migration that needs an
+   * operator may end yet) opens the file for itself.
+   */
+  close(): Promise<void> {
     this.#closed = true;
-    await this.#file.close();
+    return this.#inTurn(() => Promise.resolve());
+  }
+
+  /** Work on the file, one after the other. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#tail.then(work).finally(() => (this.#closed ? this.#letGo() : undefined));
+    this.#tail = mine.then(
+      () => {},
+      () => {},
+    );
+    return mine;
+  }
+
+  async #letGo(): Promise<void> {
+    const file = this.#file;
+    this.#file = undefined;
+    this.#whole = false;
+    await file?.close();
+  }
+
+  async #opened(): Promise<FileHandle> {
+    this.#file ??= await open(this.path, FLAGS);
+    return this.#file;
   }
 
   async #append(line: string): Promise<void> {
@@ -107,13 +131,14 @@ export class JournalFile {
       throw new GuestError('E_JOURNAL', 'a journal record holds a line break', 'This is a bug in vmferry.');
     }
     try {
+      const file = await this.#opened();
       if (!this.#whole) {
         const { bytes, end } = await this.#read();
-        if (end < bytes.length) await this.#file.truncate(end);
+        if (end < bytes.length) await file.truncate(end);
         this.#whole = true;
       }
-      await this.#file.appendFile(`${line}\n`);
-      await this.#file.datasync();
+      await file.appendFile(`${line}\n`);
+      await file.datasync();
     } catch (cause) {
       this.#broken =
         cause instanceof GuestError ? cause : journalError('write to the journal', this.path, cause);
@@ -123,7 +148,8 @@ export class JournalFile {
 
   async #read(): Promise<{ bytes: Buffer; end: number }> {
     try {
-      const { size } = await this.#file.stat();
+      const file = await this.#opened();
+      const { size } = await file.stat();
       if (size > JOURNAL_MAX_BYTES) {
         throw new GuestError(
           'E_JOURNAL',
@@ -134,7 +160,7 @@ export class JournalFile {
       const bytes = Buffer.alloc(size);
       let filled = 0;
       while (filled < size) {
-        const { bytesRead } = await this.#file.read(bytes, filled, size - filled, filled);
+        const { bytesRead } = await file.read(bytes, filled, size - filled, filled);
         if (bytesRead === 0) break;
         filled += bytesRead;
       }
@@ -147,12 +173,11 @@ export class JournalFile {
 }
 
 async function openOrCreate(path: string): Promise<{ file: FileHandle; created: boolean }> {
-  const flags = constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW;
   try {
-    return { file: await open(path, flags | constants.O_CREAT | constants.O_EXCL, 0o600), created: true };
+    return { file: await open(path, FLAGS | constants.O_CREAT | constants.O_EXCL, 0o600), created: true };
   } catch (cause) {
     if (errno(cause) !== 'EEXIST') throw cause;
-    return { file: await open(path, flags), created: false };
+    return { file: await open(path, FLAGS), created: false };
   }
 }
 

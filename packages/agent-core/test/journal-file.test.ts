@@ -1,4 +1,16 @@
-import { appendFile, chmod, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -68,6 +80,26 @@ describe('JournalFile', () => {
     expect(await journal.readAll()).toBe('');
     await journal.append('one');
     expect(await journal.readAll()).toBe('one\n');
+    await journal.close();
+  });
+
+  it('holds no file once it is closed, and still takes what comes later', async () => {
+    const held = async (): Promise<boolean> => {
+      const links = (await readdir('/proc/self/fd')).map((fd) =>
+        readlink(`/proc/self/fd/${fd}`).catch(() => ''),
+      );
+      return (await Promise.all(links)).includes(path);
+    };
+    const journal = await JournalFile.open(path);
+    const one = journal.append('one');
+    const closed = journal.close();
+    const two = journal.append('two');
+    await Promise.all([one, closed, two]);
+    expect(await held()).toBe(false);
+    await appendFile(path, 'torn');
+    await journal.append('three');
+    expect(await journal.readAll()).toBe('one\ntwo\nthree\n');
+    expect(await held()).toBe(false);
     await journal.close();
   });
 

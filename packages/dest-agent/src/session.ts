@@ -492,10 +492,10 @@ export class DestSession implements RunningMigration {
     }
     // The source holds pages and would wait for ever.
     if (outcome === 'attention' && this.#machine?.state.phase === 'running') this.#tellSource(report);
+    await this.#journal?.close();
     if (outcome !== 'attention') {
       this.#machine?.stop();
       await this.#guest?.close();
-      await this.#journal?.close();
     }
     this.#phase = 'completion';
     this.#resolve(ended.outcome, ended);

@@ -117,6 +117,8 @@ export class SourceMigration implements RunningMigration {
   #retryTimer: NodeJS.Timeout | undefined;
   #cancelled = false;
   #report: MigrationReport | undefined;
+  /** The machine has come to a report, which may be that an operator is needed. */
+  #reported = false;
   #resolveComplete: (message: ControlMessage<'complete'> | undefined) => void = () => {};
   readonly #complete = new Promise<ControlMessage<'complete'> | undefined>((resolve) => {
     this.#resolveComplete = resolve;
@@ -549,8 +551,12 @@ export class SourceMigration implements RunningMigration {
         this.#note(action.text);
         return;
       case 'report':
-        if (this.#report && action.outcome !== 'attention') await this.#mended(action);
-        else this.#finishing(action);
+        if (this.#reported && action.outcome !== 'attention') {
+          await this.#mended(action);
+          return;
+        }
+        this.#reported = true;
+        this.#finishing(action);
         return;
     }
   }
@@ -651,6 +657,7 @@ export class SourceMigration implements RunningMigration {
     if (outcome !== 'attention' || this.#destination?.control.link.state !== 'open')
       this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
     // An unfinished post-copy keeps its sockets: to close them would only add a second fault.
+    await this.#journal?.close();
     if (outcome === 'attention') this.#tryAgain();
     else await this.#letGo(outcome === 'completed');
     // All was done as it should be, and the guest is not what it was: that is for an operator.
@@ -727,7 +734,6 @@ export class SourceMigration implements RunningMigration {
   async #letGo(completed: boolean): Promise<void> {
     const { control } = this.#destination!;
     if (completed && control.link.state === 'open') control.send({ type: 'goodbye' });
-    await this.#journal?.close();
     // A monitor that is closed at once loses the command that ends its hypervisor.
     await this.#forgotten;
     await this.#guest?.close();
