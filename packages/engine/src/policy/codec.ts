@@ -5,7 +5,9 @@
  *     lz4 ──sender never blocked, or nothing gained──▶ raw
  *
  * Each change is a trial; one that is soon taken back puts the next one off for twice as long, so that two
- * codecs that are equally good do not alternate.
+ * codecs that are equally good do not alternate. What the other codec carried when it was left is believed for a
+ * while, and no codec is tried that was seen to carry no more. A guest's memory is not of one piece, so what
+ * compression gains is judged over seconds, not by the page range that is on its way at the moment.
  */
 import type { Millis } from '../units.ts';
 import { rate } from './words.ts';
@@ -32,10 +34,11 @@ export interface CodecState {
   readonly trial: boolean;
   /** How long the next codec that wins a trial is kept. */
   readonly backoffMs: number;
-  /** What each codec carried when it was last left. */
-  readonly rawBytesPerSec: number;
-  readonly lz4BytesPerSec: number;
+  /** What the other codec carried when it was left, at `since`; 0 when it was not tried. */
+  readonly otherBytesPerSec: number;
   readonly current: number;
+  /** Guest bytes that were compressed, and what they came to on the link; what is old counts less. */
+  readonly compressed: { readonly from: number; readonly to: number };
 }
 
 export interface CodecDecision {
@@ -52,10 +55,17 @@ const TRIAL_MS = 2000;
 /** The link is the bottleneck above this, and is not below the other. */
 const BLOCKED = 0.4;
 const FREE = 0.05;
+/** Compression is judged over about so long, and not before the other. */
+const RATIO_MS = 3000;
+const JUDGE_MS = 1500;
+/** How long it is believed what a codec carried when it was left. */
+const BELIEVE_MS = 15_000;
 /** Compression that saves less is none. */
 const WORTH_RATIO = 1.1;
 /** One codec is better than the other by this much at least. */
 const BETTER = 1.1;
+
+const NOTHING = { from: 0, to: 0 };
 
 export function startCodec(codec: Codec = 'lz4'): CodecState {
   return {
@@ -66,9 +76,9 @@ export function startCodec(codec: Codec = 'lz4'): CodecState {
     holdMs: HOLD_MS,
     trial: true,
     backoffMs: HOLD_MS,
-    rawBytesPerSec: 0,
-    lz4BytesPerSec: 0,
+    otherBytesPerSec: 0,
     current: 0,
+    compressed: NOTHING,
   };
 }
 
@@ -78,28 +88,29 @@ export function decideCodec(
   now: Millis,
 ): { readonly state: CodecState; readonly decision: CodecDecision } {
   const seen = observe(state, sample, now);
-  if (now - (seen.since ?? now) < seen.holdMs) return stay(seen);
+  const keptMs = now - (seen.since ?? now);
+  if (keptMs < seen.holdMs) return stay(seen);
+  const other = keptMs < BELIEVE_MS ? seen.otherBytesPerSec : 0;
+  const worthTrying = other === 0 || other > seen.current * BETTER;
   if (seen.codec === 'raw') {
-    if (seen.blocked < BLOCKED) return stay(seen);
+    if (seen.blocked < BLOCKED || !worthTrying) return stay(seen);
     return change(seen, 'lz4', now, `The link is the bottleneck at ${rate(seen.current)}: compressing.`);
   }
-  if (sample.ratio !== undefined && sample.ratio < WORTH_RATIO) {
+  const { from, to } = seen.compressed;
+  if (keptMs >= JUDGE_MS && to > 0 && from / to < WORTH_RATIO) {
+    const why = `Compression gains nothing (${(from / to).toFixed(2)} to 1): sending raw.`;
+    const { state: left, decision } = change(seen, 'raw', now, why);
+    // That was of these pages, and says nothing of those that come.
+    return { state: { ...left, otherBytesPerSec: 0 }, decision };
+  }
+  if (other > seen.current * BETTER) {
     return change(
       seen,
       'raw',
       now,
-      `Compression gains nothing (${sample.ratio.toFixed(2)} to 1): sending raw.`,
+      `Raw carried ${rate(other)}, compressed ${rate(seen.current)}: sending raw.`,
     );
   }
-  if (seen.rawBytesPerSec > seen.current * BETTER) {
-    return change(
-      seen,
-      'raw',
-      now,
-      `Raw carried ${rate(seen.rawBytesPerSec)}, compressed ${rate(seen.current)}: sending raw.`,
-    );
-  }
-  const worthTrying = seen.rawBytesPerSec === 0 || seen.rawBytesPerSec * BETTER > seen.current;
   if (seen.blocked <= FREE && worthTrying) {
     return change(
       seen,
@@ -122,7 +133,20 @@ function observe(state: CodecState, sample: CodecSample, now: Millis): CodecStat
     current: first
       ? sample.guestBytesPerSec
       : sample.guestBytesPerSec + (state.current - sample.guestBytesPerSec) * keep,
+    compressed: compressedUntil(state, sample, now),
   };
+}
+
+function compressedUntil(
+  { compressed, at }: CodecState,
+  { guestBytesPerSec, ratio }: CodecSample,
+  now: Millis,
+): CodecState['compressed'] {
+  if (ratio === undefined || at === null) return compressed;
+  const passedMs = Math.max(0, now - at);
+  const keep = Math.exp(-passedMs / RATIO_MS);
+  const bytes = (guestBytesPerSec * passedMs) / 1000;
+  return { from: compressed.from * keep + bytes, to: compressed.to * keep + bytes / ratio };
 }
 
 function change(state: CodecState, codec: Codec, now: Millis, why: string): ReturnType<typeof decideCodec> {
@@ -141,8 +165,8 @@ function change(state: CodecState, codec: Codec, now: Millis, why: string): Retu
       holdMs: takenBack ? backoffMs : HOLD_MS,
       trial: !takenBack,
       backoffMs,
-      rawBytesPerSec: state.codec === 'raw' ? state.current : state.rawBytesPerSec,
-      lz4BytesPerSec: state.codec === 'lz4' ? state.current : state.lz4BytesPerSec,
+      otherBytesPerSec: state.current,
+      compressed: NOTHING,
     },
     decision: { codec, change: why },
   };

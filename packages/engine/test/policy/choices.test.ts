@@ -89,6 +89,82 @@ describe('the choice of a codec', () => {
   });
 });
 
+describe('the choice of a codec for a guest of many kinds of pages', () => {
+  const STEP_MS = 200;
+  /** Runs of pages that compress, and of such that do not. */
+  const runs = [
+    { share: 0.75, ratio: 2.2 },
+    { share: 0.25, ratio: 1 },
+  ] as const;
+
+  /** As the agent sees it: now and then, and what was sent is not quite what was acknowledged. Seeded. */
+  function move(link: number, runBytes: number, seed: number, decide = decideCodec) {
+    const random = randomFrom(seed);
+    let state = startCodec();
+    let [changes, carried, left] = [0, 0, 0];
+    let run: (typeof runs)[number] = runs[0];
+    for (let now = 0; now < 60_000; now += STEP_MS) {
+      let [content, wire, full] = [0, 0, 0];
+      for (let seconds = STEP_MS / 1000; seconds > 1e-6; ) {
+        if (left < 1) {
+          run = random() < runs[0].share ? runs[0] : runs[1];
+          left = runBytes * (0.5 + random());
+        }
+        const ratio = state.codec === 'lz4' ? run.ratio : 1;
+        const cpu = state.codec === 'raw' ? 3000e6 : run.ratio > 1 ? 400e6 : 1600e6;
+        const speed = Math.min(link * ratio, cpu);
+        const took = Math.max(Math.min(seconds, left / speed), 1e-6);
+        full += link * ratio < cpu ? took * (1 - (0.3 * link * ratio) / cpu) : 0.02 * took;
+        content += speed * took;
+        wire += (speed * took) / ratio;
+        left -= speed * took;
+        seconds -= took;
+      }
+      const seen = content * (0.85 + 0.3 * random());
+      const sample = {
+        blockedShare: random() < (full * 1000) / STEP_MS ? 1 : 0,
+        guestBytesPerSec: (seen * 1000) / STEP_MS,
+        ...(state.codec === 'lz4' ? { ratio: seen / wire } : {}),
+      };
+      const step = decide(state, sample, millis(now));
+      if (step.decision.change !== null) changes += 1;
+      state = step.state;
+      carried += content;
+    }
+    return { changes, carried };
+  }
+
+  const always: typeof decideCodec = (state) => ({ state, decision: { codec: state.codec, change: null } });
+  const seeds = [1, 2, 3, 4, 5];
+
+  it.each([8e6, 64e6])('stays with LZ4 where it decides the rate (runs of %d bytes)', (runBytes) => {
+    for (const seed of seeds) {
+      const { changes, carried } = move(115e6, runBytes, seed);
+      expect(changes).toBeLessThanOrEqual(2);
+      expect(carried).toBeGreaterThan(0.95 * move(115e6, runBytes, seed, always).carried);
+    }
+  });
+
+  it.each([60e6, 200e6, 290e6, 400e6, 1200e6])(
+    'tries the other at most every quarter of a minute on %d bytes a second, and loses little',
+    (link) => {
+      for (const seed of seeds) {
+        const { changes, carried } = move(link, 64e6, seed);
+        expect(changes).toBeLessThanOrEqual(9);
+        expect(carried).toBeGreaterThan(0.8 * move(link, 64e6, seed, always).carried);
+      }
+    },
+  );
+});
+
+function randomFrom(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
 describe('the estimate', () => {
   const sample = (bandwidth: number, remaining = 1e9) => ({
     remainingBytes: bytes(remaining),
