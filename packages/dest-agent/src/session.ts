@@ -10,18 +10,17 @@
  */
 
 import { EventHub } from '@vmferry/agent-core/event-hub';
-import { JournalFile, journalPath } from '@vmferry/agent-core/journal-file';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import type { Machine } from '@vmferry/agent-core/machine';
 import { machineNow, Machine as SwitchoverMachine } from '@vmferry/agent-core/machine';
 import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
+import { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { PayloadError } from '@vmferry/engine/carriage/payload-error';
 import { parseDescription } from '@vmferry/engine/description';
-import { type ErrorCode, GuestError, type GuestRunsOn, type Phase } from '@vmferry/engine/errors';
+import { GuestError, type GuestRunsOn, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { DestGuest, Examination } from '@vmferry/engine/guest';
-import { encodeRecord } from '@vmferry/engine/journal/records';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import {
@@ -40,8 +39,9 @@ import { WireError } from '@vmferry/wire/errors';
 import type { Frame } from '@vmferry/wire/frame';
 import { type SessionIdentity, sameSecret } from '@vmferry/wire/handshake';
 import type { Link } from '@vmferry/wire/link';
-import { type ControlMessage, MAX_SENTENCE } from '@vmferry/wire/messages';
+import type { ControlMessage } from '@vmferry/wire/messages';
 import { type AnnounceResult, Announcing } from './announcing.ts';
+import { damaged, damageOf, failureOf, unexamined } from './failures.ts';
 import { FaultTimes } from './fault-times.ts';
 import type { DestGuestFactory } from './guests.ts';
 import { Receiver } from './receiver.ts';
@@ -75,7 +75,7 @@ export class DestSession implements RunningMigration {
   #uri = '';
   #receiver: Receiver | undefined;
   #machine: Machine<DestState, DestEventIn, DestAction> | undefined;
-  #journal: JournalFile | undefined;
+  #journal: SessionJournal<'dest'> | undefined;
   #announcing: Announcing | undefined;
   #settled: Promise<void> | undefined;
   #examined: Promise<Examination> | undefined;
@@ -273,7 +273,8 @@ export class DestSession implements RunningMigration {
       throw new PayloadError('the migration cannot be started twice, or before it was opened');
     this.#phase = 'setup';
     this.#builder = new ReportBuilder({ guest: this.#uri, strategy: 'auto', startedAt: machineNow() });
-    const journal = await JournalFile.open(journalPath(stateDir, `${identity.session}-dest`));
+    const { session } = identity;
+    const journal = await SessionJournal.open({ stateDir, session, guest: this.#uri, role: 'dest' });
     this.#journal = journal;
     // The source gave up meanwhile.
     if (this.#report) {
@@ -300,7 +301,7 @@ export class DestSession implements RunningMigration {
       this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message });
     });
     const plan = { postcopy: opened.plan.postcopy, bufferBytes: bytes(this.#options.bufferBytes) };
-    await guest.open(plan, identity.session);
+    await guest.open(plan, session);
     void this.#forwardEvents(guest);
     this.#phase = 'precopy';
     this.#control.send({ type: 'started' });
@@ -368,17 +369,7 @@ export class DestSession implements RunningMigration {
 
   async #write(record: Extract<DestAction, { type: 'journal' }>['record']): Promise<void> {
     try {
-      await this.#journal!.append(
-        encodeRecord({
-          v: 1,
-          session: this.#options.identity.session,
-          guest: this.#uri,
-          role: 'dest',
-          state: record,
-          mode: this.#machine!.state.mode,
-          at: Date.now(),
-        }).trimEnd(),
-      );
+      await this.#journal!.write(record, this.#machine!.state.mode);
       this.#machine?.dispatch({ type: 'journal-written', record });
     } catch (error) {
       this.#log.error({ err: error }, 'journal');
@@ -588,39 +579,6 @@ export class DestSession implements RunningMigration {
     if (!this.#receiver) throw new PayloadError('the migration was not started');
     return this.#receiver;
   }
-}
-
-function failureOf(error: unknown): { code: ErrorCode; why: string } {
-  if (error instanceof GuestError) return { code: error.code, why: error.message };
-  if (error instanceof PayloadError || error instanceof WireError)
-    return { code: 'E_PROTOCOL', why: error.message };
-  return { code: 'E_INTERNAL', why: error instanceof Error ? error.message : String(error) };
-}
-
-/** The guest runs here and no failure of the switchover: only an operator can say what is to become of it. */
-function damaged(error: GuestError): SwitchoverReport {
-  return {
-    type: 'report',
-    outcome: 'attention',
-    code: error.code,
-    why: error.message,
-    guestRunsOn: 'dest',
-    remedy: error.remedy,
-  };
-}
-
-function damageOf({ code, message, remedy }: GuestError): { code: string; message: string; remedy: string } {
-  return { code, message: message.slice(0, MAX_SENTENCE), remedy: remedy.slice(0, MAX_SENTENCE) };
-}
-
-function unexamined(cause: unknown): GuestError {
-  const why = cause instanceof Error ? cause.message : String(cause);
-  return new GuestError(
-    'E_GUEST_DAMAGED',
-    `the guest could not be examined on the destination: ${why}`,
-    "see the destination agent's log",
-    { cause },
-  );
 }
 
 function announceIps(request: ControlMessage<'open'>['request']): string[] {

@@ -9,17 +9,16 @@
  */
 import { type AgentLimits, defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
 import { EventHub } from '@vmferry/agent-core/event-hub';
-import { JournalFile, journalPath } from '@vmferry/agent-core/journal-file';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
+import { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
 import { downtimeAcross } from '@vmferry/engine/clock/offset';
 import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { GuestDescription, PageBatch, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
-import { encodeRecord } from '@vmferry/engine/journal/records';
 import type { ChosenStrategy, MigrateRequest, Strategy } from '@vmferry/engine/options';
 import type { ProgressSample } from '@vmferry/engine/policy/steering';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
@@ -100,7 +99,7 @@ export class SourceMigration implements RunningMigration {
   #sender: PostcopySender | undefined;
   #steering: Steering | undefined;
   #machine: Machine<SourceState, SourceEvent, SourceAction> | undefined;
-  #journal: JournalFile | undefined;
+  #journal: SessionJournal<'source'> | undefined;
   #postcopyObstacle: string | undefined;
   #delivered = { contentBytes: 0, zeroPages: 0 };
   #wireBytes = 0;
@@ -214,7 +213,13 @@ export class SourceMigration implements RunningMigration {
     await this.#open(destination, description);
     await destination.attach(this.#request.streams);
     this.#throwIfCancelled();
-    this.#journal = await JournalFile.open(journalPath(agent.stateDir, `${destination.session}-source`));
+    this.#journal = await SessionJournal.open({
+      stateDir: agent.stateDir,
+      session: destination.session,
+      guest: this.#request.guest,
+      role: 'source',
+      peer: this.#request.to,
+    });
   }
 
   /** Can this guest leave, and by post-copy? */
@@ -563,18 +568,7 @@ export class SourceMigration implements RunningMigration {
 
   async #write(record: Extract<SourceAction, { type: 'journal' }>['record']): Promise<void> {
     try {
-      await this.#journal!.append(
-        encodeRecord({
-          v: 1,
-          session: this.#destination!.session,
-          guest: this.#request.guest,
-          role: 'source',
-          state: record,
-          mode: this.#machine!.state.mode,
-          peer: this.#request.to,
-          at: Date.now(),
-        }).trimEnd(),
-      );
+      await this.#journal!.write(record, this.#machine!.state.mode);
       this.#machine?.dispatch({ type: 'journal-written', record });
     } catch (error) {
       this.#log.error({ err: error }, 'journal');
