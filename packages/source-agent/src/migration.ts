@@ -12,9 +12,8 @@ import { EventHub } from '@vmferry/agent-core/event-hub';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
-import { SessionJournal } from '@vmferry/agent-core/session-journal';
+import type { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
-import { POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
 import { downtimeAcross } from '@vmferry/engine/clock/offset';
 import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
@@ -38,12 +37,12 @@ import { bytes, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
 import { type ControlMessage, MAX_SENTENCE } from '@vmferry/wire/messages';
 import { Carrier } from './carrier.ts';
 import { CodecChooser } from './codec-chooser.ts';
-import { Destination } from './destination.ts';
-import { type FailureFacts, factsOf, knownCode, refusal } from './failures.ts';
-import { knownAddresses } from './guest-addresses.ts';
+import type { Destination } from './destination.ts';
+import { type FailureFacts, factsOf, knownCode } from './failures.ts';
 import type { SourceGuestFactory } from './guests.ts';
 import { Pace } from './pace.ts';
 import { PostcopySender } from './postcopy-sender.ts';
+import { Preflight } from './preflight.ts';
 import { Steering } from './steering.ts';
 import { transfer } from './transfer.ts';
 
@@ -53,13 +52,6 @@ const PROGRESS_MS = 200;
 const RETRY_MS = 5000;
 /** After the guest runs: the destination's last figures, with its announcements over. */
 const COMPLETE_TIMEOUT_MS = 10_000;
-
-/** Thrown to leave preflight: the migration is refused and nothing was touched. */
-class Refused extends Error {
-  constructor(readonly report: ErrorReport) {
-    super(report.message);
-  }
-}
 
 export interface MigrationOptions {
   readonly id: string;
@@ -89,6 +81,7 @@ export class SourceMigration implements RunningMigration {
   readonly #builder: ReportBuilder;
   readonly #stops: Stops = {};
   readonly #codec: CodecChooser;
+  readonly #preflight: Preflight;
   #log: Logger;
   #phase: Phase = 'connect';
   #strategy: Strategy;
@@ -100,6 +93,7 @@ export class SourceMigration implements RunningMigration {
   #steering: Steering | undefined;
   #machine: Machine<SourceState, SourceEvent, SourceAction> | undefined;
   #journal: SessionJournal<'source'> | undefined;
+  #plan: SourcePlan | undefined;
   #postcopyObstacle: string | undefined;
   #delivered = { contentBytes: 0, zeroPages: 0 };
   #wireBytes = 0;
@@ -148,6 +142,15 @@ export class SourceMigration implements RunningMigration {
       this.#emit({ type: 'note', text: why }),
     );
     this.#log = migrationLogger(options.agent.log, { session: options.id, guest: options.request.guest });
+    const { agent, guests, request } = options;
+    this.#preflight = new Preflight({
+      ...{ request, agent, guests },
+      onPhase: (phase) => this.#setPhase(phase),
+      onConnected: (session) => {
+        this.#log = migrationLogger(agent.log, { session, guest: request.guest });
+      },
+      note: (text) => this.#note(text),
+    });
     this.done = this.#run();
   }
 
@@ -172,6 +175,7 @@ export class SourceMigration implements RunningMigration {
 
   cancel(): void {
     this.#cancelled = true;
+    this.#preflight.cancel();
     this.#machine?.dispatch({ type: 'cancel' });
   }
 
@@ -180,7 +184,7 @@ export class SourceMigration implements RunningMigration {
     await Promise.resolve();
     this.#emit({ type: 'started', id: this.#options.id, guest: this.#request.guest, to: this.#request.to });
     try {
-      await this.#preflight();
+      await this.#prepare();
     } catch (error) {
       return await this.#refused(error);
     }
@@ -190,99 +194,20 @@ export class SourceMigration implements RunningMigration {
 
   // ── before anything is touched ──
 
-  async #preflight(): Promise<void> {
-    const { agent, guests } = this.#options;
-    const guest = await guests(this.#request.guest);
-    this.#guest = guest;
-    this.#setPhase('preflight');
-    let description = await guest.describe();
-    await this.#chooseStart(guest);
-    description = await knownAddresses(description, this.#request.guestAgent, (text) => this.#note(text));
-    this.#description = description;
-    this.#throwIfCancelled();
-    const destination = await Destination.connect({
-      url: this.#request.to,
-      insecure: agent.insecure || this.#request.insecure,
-      limits: this.#limits,
-      maxBandwidth: this.#request.maxBandwidth,
-      ...(agent.tls ? { tls: agent.tls } : {}),
-      ...(agent.token === undefined ? {} : { token: agent.token }),
-    });
-    this.#destination = destination;
-    this.#log = migrationLogger(agent.log, { session: destination.session, guest: this.#request.guest });
-    await this.#open(destination, description);
-    await destination.attach(this.#request.streams);
-    this.#throwIfCancelled();
-    this.#journal = await SessionJournal.open({
-      stateDir: agent.stateDir,
-      session: destination.session,
-      guest: this.#request.guest,
-      role: 'source',
-      peer: this.#request.to,
-    });
-  }
-
-  /** Can this guest leave, and by post-copy? */
-  async #chooseStart(guest: SourceGuest): Promise<void> {
-    const must = this.#request.strategy === 'postcopy' || this.#request.strategy === 'hybrid';
-    const may = must || this.#request.strategy === 'auto' || this.#request.onStall === 'postcopy';
-    if (!may) this.#postcopyObstacle = 'pre-copy was asked for';
-    let reasons = await guest.blockers(this.#plan());
-    if (may && !must && reasons.length > 0) {
-      this.#postcopyObstacle = reasons[0]!.message;
-      reasons = await guest.blockers(this.#plan());
-    }
-    if (reasons.length > 0) throw new Refused(refusal(reasons, 'source', 'preflight'));
-  }
-
-  async #open(destination: Destination, description: GuestDescription): Promise<void> {
-    let answer = await destination.open(description, this.#request, this.#plan().postcopy);
-    if (!answer.ok && this.#plan().postcopy && this.#request.strategy === 'auto') {
-      const [first] = answer.reasons;
-      const onlyPostcopy = answer.reasons.every((reason) => reason.code === 'E_NO_USERFAULTFD');
-      if (onlyPostcopy && first) {
-        this.#postcopyObstacle = first.message;
-        this.#note(`Post-copy is not possible here: ${first.message}`);
-        answer = await destination.open(description, this.#request, false);
-      }
-    }
-    if (!answer.ok) throw new Refused(refusal(answer.reasons, 'dest', 'preflight'));
-    for (const note of answer.notes) this.#note(note);
-  }
-
-  #plan(): SourcePlan {
-    const stall = this.#request.onStall;
-    return {
-      postcopy: this.#postcopyObstacle === undefined,
-      throttle: stall === 'throttle' || (stall === undefined && this.#postcopyObstacle !== undefined),
-      batches: {
-        precopy: precopyBatch(this.#destination?.maxFrameBytes ?? this.#limits.maxFrameBytes),
-        postcopy: POSTCOPY_BATCH,
-      },
-      bufferBytes: bytes(this.#limits.bufferBytes),
-    };
-  }
-
-  #throwIfCancelled(): void {
-    if (!this.#cancelled) return;
-    throw new Refused({
-      code: 'E_CANCELLED',
-      message: 'the migration was cancelled before it began',
-      side: 'source',
-      phase: this.#phase,
-      guestRunsOn: 'source',
-      remedy: 'start it again when it is wanted',
-    });
+  async #prepare(): Promise<void> {
+    const departure = await this.#preflight.run();
+    this.#guest = departure.guest;
+    this.#description = departure.description;
+    this.#destination = departure.destination;
+    this.#journal = departure.journal;
+    this.#plan = departure.plan;
+    this.#postcopyObstacle = departure.postcopyObstacle;
   }
 
   async #refused(error: unknown): Promise<MigrationReport> {
-    const report: ErrorReport =
-      error instanceof Refused
-        ? error.report
-        : { ...factsOf(error), phase: this.#phase, guestRunsOn: 'source' };
+    const report = this.#preflight.refusalOf(error);
     if (report.code === 'E_INTERNAL') this.#log.error({ err: error }, 'preflight');
-    await this.#guest?.close();
-    await this.#destination?.close();
+    await this.#preflight.close();
     return this.#build(report.code === 'E_CANCELLED' ? 'cancelled' : 'refused', report);
   }
 
@@ -355,7 +280,7 @@ export class SourceMigration implements RunningMigration {
       this.#machine.dispatch({ type: 'cancel' });
       return;
     }
-    const items = await guest.open(this.#plan());
+    const items = await guest.open(this.#plan!);
     if (this.#machine.state.phase !== 'copying') return;
     this.#setPhase('precopy');
     this.#builder.firstRound(machineNow());
@@ -738,9 +663,8 @@ export class SourceMigration implements RunningMigration {
     clearInterval(this.#progressTimer);
     this.#syncWire();
     this.#builder.link({
-      streams: this.#destination?.data.length ?? 0,
+      ...this.#preflight.link,
       reconnects: 0,
-      tls: this.#destination?.tls ?? false,
     });
     const now = this.#completedMs === undefined ? machineNow() : millis(this.#began + this.#completedMs);
     const built = this.#builder.build({ outcome, now, error });

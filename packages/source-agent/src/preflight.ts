@@ -1,0 +1,172 @@
+/**
+ * Everything before anything is touched: can this guest leave, and will the destination take it in?
+ *
+ *     guest described ─▶ destination connected ─▶ guest offered ─▶ streams attached ─▶ journal open
+ *
+ * A failure on the way refuses the migration and leaves no trace; `close` then lets go of what was opened.
+ */
+import { type AgentLimits, defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
+import { SessionJournal } from '@vmferry/agent-core/session-journal';
+import { POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
+import type { ErrorReport, Phase } from '@vmferry/engine/errors';
+import type { GuestDescription, SourceGuest, SourcePlan } from '@vmferry/engine/guest';
+import type { MigrateRequest } from '@vmferry/engine/options';
+import { bytes } from '@vmferry/engine/units';
+import { Destination } from './destination.ts';
+import { factsOf, refusal } from './failures.ts';
+import { knownAddresses } from './guest-addresses.ts';
+import type { SourceGuestFactory } from './guests.ts';
+
+/** Thrown to leave preflight: the migration is refused and nothing was touched. */
+class Refused extends Error {
+  constructor(readonly report: ErrorReport) {
+    super(report.message);
+  }
+}
+
+export interface PreflightOptions {
+  readonly request: MigrateRequest;
+  readonly agent: SourceAgentOptions;
+  readonly guests: SourceGuestFactory;
+  readonly onPhase: (phase: 'preflight') => void;
+  readonly onConnected: (session: string) => void;
+  readonly note: (text: string) => void;
+}
+
+/** What a migration needs to begin. */
+export interface Departure {
+  readonly guest: SourceGuest;
+  readonly description: GuestDescription;
+  readonly destination: Destination;
+  readonly journal: SessionJournal<'source'>;
+  readonly plan: SourcePlan;
+  /** Undefined where post-copy is possible; else why not. */
+  readonly postcopyObstacle: string | undefined;
+}
+
+export class Preflight {
+  readonly #options: PreflightOptions;
+  readonly #request: MigrateRequest;
+  readonly #limits: AgentLimits;
+  #phase: Phase = 'connect';
+  #guest: SourceGuest | undefined;
+  #destination: Destination | undefined;
+  #postcopyObstacle: string | undefined;
+  #cancelled = false;
+
+  constructor(options: PreflightOptions) {
+    this.#options = options;
+    this.#request = options.request;
+    this.#limits = options.agent.limits ?? defaultLimits();
+  }
+
+  /** It ends at the next step. */
+  cancel(): void {
+    this.#cancelled = true;
+  }
+
+  /** Rejects with what `refusalOf` explains. */
+  async run(): Promise<Departure> {
+    const { agent, guests, note } = this.#options;
+    const guest = await guests(this.#request.guest);
+    this.#guest = guest;
+    this.#phase = 'preflight';
+    this.#options.onPhase('preflight');
+    const described = await guest.describe();
+    await this.#chooseStart(guest);
+    const description = await knownAddresses(described, this.#request.guestAgent, note);
+    this.#throwIfCancelled();
+    const destination = await Destination.connect({
+      url: this.#request.to,
+      insecure: agent.insecure || this.#request.insecure,
+      limits: this.#limits,
+      maxBandwidth: this.#request.maxBandwidth,
+      ...(agent.tls ? { tls: agent.tls } : {}),
+      ...(agent.token === undefined ? {} : { token: agent.token }),
+    });
+    this.#destination = destination;
+    this.#options.onConnected(destination.session);
+    await this.#open(destination, description);
+    await destination.attach(this.#request.streams);
+    this.#throwIfCancelled();
+    const journal = await SessionJournal.open({
+      stateDir: agent.stateDir,
+      session: destination.session,
+      guest: this.#request.guest,
+      role: 'source',
+      peer: this.#request.to,
+    });
+    const postcopyObstacle = this.#postcopyObstacle;
+    return { guest, description, destination, journal, plan: this.#plan(), postcopyObstacle };
+  }
+
+  /** What to say of whatever `run` was left by. */
+  refusalOf(thrown: unknown): ErrorReport {
+    if (thrown instanceof Refused) return thrown.report;
+    return { ...factsOf(thrown), phase: this.#phase, guestRunsOn: 'source' };
+  }
+
+  /** Lets go of what was opened. */
+  async close(): Promise<void> {
+    await this.#guest?.close();
+    await this.#destination?.close();
+  }
+
+  /** How many data streams were attached, and whether over TLS. */
+  get link(): { readonly streams: number; readonly tls: boolean } {
+    return { streams: this.#destination?.data.length ?? 0, tls: this.#destination?.tls ?? false };
+  }
+
+  /** Can this guest leave, and by post-copy? */
+  async #chooseStart(guest: SourceGuest): Promise<void> {
+    const must = this.#request.strategy === 'postcopy' || this.#request.strategy === 'hybrid';
+    const may = must || this.#request.strategy === 'auto' || this.#request.onStall === 'postcopy';
+    if (!may) this.#postcopyObstacle = 'pre-copy was asked for';
+    let reasons = await guest.blockers(this.#plan());
+    if (may && !must && reasons.length > 0) {
+      this.#postcopyObstacle = reasons[0]!.message;
+      reasons = await guest.blockers(this.#plan());
+    }
+    if (reasons.length > 0) throw new Refused(refusal(reasons, 'source', 'preflight'));
+  }
+
+  async #open(destination: Destination, description: GuestDescription): Promise<void> {
+    let answer = await destination.open(description, this.#request, this.#plan().postcopy);
+    if (!answer.ok && this.#plan().postcopy && this.#request.strategy === 'auto') {
+      const [first] = answer.reasons;
+      const onlyPostcopy = answer.reasons.every((reason) => reason.code === 'E_NO_USERFAULTFD');
+      if (onlyPostcopy && first) {
+        this.#postcopyObstacle = first.message;
+        this.#options.note(`Post-copy is not possible here: ${first.message}`);
+        answer = await destination.open(description, this.#request, false);
+      }
+    }
+    if (!answer.ok) throw new Refused(refusal(answer.reasons, 'dest', 'preflight'));
+    for (const note of answer.notes) this.#options.note(note);
+  }
+
+  #plan(): SourcePlan {
+    const stall = this.#request.onStall;
+    return {
+      postcopy: this.#postcopyObstacle === undefined,
+      throttle: stall === 'throttle' || (stall === undefined && this.#postcopyObstacle !== undefined),
+      batches: {
+        precopy: precopyBatch(this.#destination?.maxFrameBytes ?? this.#limits.maxFrameBytes),
+        postcopy: POSTCOPY_BATCH,
+      },
+      bufferBytes: bytes(this.#limits.bufferBytes),
+    };
+  }
+
+  #throwIfCancelled(): void {
+    if (!this.#cancelled) return;
+    throw new Refused({
+      code: 'E_CANCELLED',
+      message: 'the migration was cancelled before it began',
+      side: 'source',
+      phase: this.#phase,
+      guestRunsOn: 'source',
+      remedy: 'start it again when it is wanted',
+    });
+  }
+}
