@@ -13,8 +13,6 @@ import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
 import type { SessionJournal } from '@vmferry/agent-core/session-journal';
-import { wallClockMs } from '@vmferry/agent-core/wall-clock';
-import { downtimeAcross } from '@vmferry/engine/clock/offset';
 import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { GuestDescription, PageBatch, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
@@ -44,6 +42,7 @@ import { Pace } from './pace.ts';
 import { PostcopySender } from './postcopy-sender.ts';
 import { Preflight } from './preflight.ts';
 import { Steering } from './steering.ts';
+import { Times } from './times.ts';
 import { transfer } from './transfer.ts';
 
 const SWITCHOVER_LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };
@@ -61,15 +60,6 @@ export interface MigrationOptions {
   readonly switchoverLimits?: SourceLimits;
 }
 
-/** Stamps of the downtime's parts: monotonic, but for `atMs`, which is the wall clock's. */
-interface Stops {
-  atMs?: number;
-  stopped?: number;
-  lastPage?: number;
-  ready?: number;
-  commit?: number;
-}
-
 export class SourceMigration implements RunningMigration {
   readonly done: Promise<MigrationReport>;
   readonly #options: MigrationOptions;
@@ -77,9 +67,8 @@ export class SourceMigration implements RunningMigration {
   readonly #limits: AgentLimits;
   readonly #hub = new EventHub();
   readonly #startedAt = Date.now();
-  readonly #began = machineNow();
   readonly #builder: ReportBuilder;
-  readonly #stops: Stops = {};
+  readonly #times: Times;
   readonly #codec: CodecChooser;
   readonly #preflight: Preflight;
   #log: Logger;
@@ -124,7 +113,6 @@ export class SourceMigration implements RunningMigration {
   #failedIn: Phase | undefined;
   /** The source's hypervisor ended, and the guest with it. */
   #guestEnded = false;
-  #completedMs: number | undefined;
   #forgotten: Promise<void> = Promise.resolve();
   #finishing: (report: SwitchoverReport) => void = () => {};
 
@@ -133,11 +121,13 @@ export class SourceMigration implements RunningMigration {
     this.#request = options.request;
     this.#limits = options.agent.limits ?? defaultLimits();
     this.#strategy = options.request.strategy;
+    const began = machineNow();
     this.#builder = new ReportBuilder({
       guest: options.request.guest,
       strategy: options.request.strategy,
-      startedAt: this.#began,
+      startedAt: began,
     });
+    this.#times = new Times(began, this.#builder, () => this.#destination?.clock);
     this.#codec = new CodecChooser(options.request.compress, (why) =>
       this.#emit({ type: 'note', text: why }),
     );
@@ -354,14 +344,11 @@ export class SourceMigration implements RunningMigration {
         this.#note(`The stream is carried verbatim from here on, on one stream: ${item.why}.`);
         return;
       case 'stopped':
-        this.#stops.atMs = item.atMs;
-        this.#stops.stopped = machineNow();
-        delete this.#stops.lastPage;
-        this.#builder.stopped();
+        this.#times.stop(item.atMs);
         this.#setPhase('switchover');
         return;
       case 'opaque':
-        if (this.#stops.stopped !== undefined) this.#stops.lastPage ??= machineNow();
+        this.#times.opaque();
         return;
       case 'state-complete':
         this.#steering?.stop();
@@ -388,12 +375,12 @@ export class SourceMigration implements RunningMigration {
         this.#guest?.deliverReply(message.bytes);
         return;
       case 'ready':
-        this.#stops.ready ??= machineNow();
+        this.#times.ready();
         this.#machine?.dispatch({ type: 'message', message: { type: 'ready' } });
         return;
       case 'running':
         this.#sender?.guestRuns();
-        this.#onRunning(message.atMs);
+        this.#times.running(millis(message.atMs));
         this.#machine?.dispatch({
           type: 'message',
           message: { type: 'running', atMs: millis(message.atMs) },
@@ -401,7 +388,7 @@ export class SourceMigration implements RunningMigration {
         if (this.#machine?.state.phase === 'finishing') this.#setPhase('postcopy');
         return;
       case 'complete':
-        this.#onComplete(message.atMs);
+        if (this.#machine?.state.mode === 'postcopy') this.#times.complete(millis(message.atMs));
         this.#resolveComplete(message);
         this.#machine?.dispatch({ type: 'message', message: { type: 'complete' } });
         return;
@@ -435,30 +422,6 @@ export class SourceMigration implements RunningMigration {
     } else if (phase === 'finishing' || (phase === 'committed' && gone)) {
       this.#machine?.dispatch({ type: 'failed', ...failure });
     }
-  }
-
-  #onRunning(atMs: number): void {
-    const clock = this.#destination?.clock.estimate(millis(wallClockMs()));
-    const { stopped, lastPage, ready, commit, atMs: stoppedAtMs } = this.#stops;
-    if (stoppedAtMs !== undefined && clock) {
-      this.#builder.downtime(downtimeAcross(millis(stoppedAtMs), millis(atMs), clock));
-    }
-    const now = machineNow();
-    this.#completedMs = now - this.#began;
-    if (stopped === undefined || ready === undefined || commit === undefined) return;
-    this.#builder.downtimePart('finalPagesMs', millis((lastPage ?? ready) - stopped));
-    this.#builder.downtimePart('deviceStateMs', millis(ready - (lastPage ?? ready)));
-    this.#builder.downtimePart('commitMs', millis(commit - ready));
-    this.#builder.downtimePart('resumeMs', millis(now - commit));
-  }
-
-  /** The announcements that the destination went on with are not part of the migration's time. */
-  #onComplete(atMs: number): void {
-    if (this.#machine?.state.mode !== 'postcopy') return;
-    const now = wallClockMs();
-    const offsetMs = this.#destination?.clock.estimate(millis(now))?.offsetMs;
-    const agoMs = offsetMs === undefined ? 0 : Math.max(0, now - (atMs - offsetMs));
-    this.#completedMs = Math.max(this.#completedMs ?? 0, machineNow() - this.#began - agoMs);
   }
 
   // ── what the machine decides ──
@@ -513,7 +476,7 @@ export class SourceMigration implements RunningMigration {
         });
         return;
       case 'commit':
-        this.#stops.commit ??= machineNow();
+        this.#times.commit();
         control.send({ type: 'commit' });
         return;
       case 'discard':
@@ -666,8 +629,7 @@ export class SourceMigration implements RunningMigration {
       ...this.#preflight.link,
       reconnects: 0,
     });
-    const now = this.#completedMs === undefined ? machineNow() : millis(this.#began + this.#completedMs);
-    const built = this.#builder.build({ outcome, now, error });
+    const built = this.#builder.build({ outcome, now: this.#times.ended, error });
     const report: MigrationReport = { ...built, faults: this.#faults ?? built.faults };
     this.#report = report;
     this.#log.info(
@@ -690,9 +652,10 @@ export class SourceMigration implements RunningMigration {
     const taken = contentBytes + zeroPages;
     const now = machineNow();
     if (taken !== this.#taken.amount) this.#taken = { amount: taken, at: now };
-    if (this.#stops.stopped === undefined || this.#machine?.state.phase !== 'copying') return;
+    const { stopped } = this.#times;
+    if (stopped === undefined || this.#machine?.state.phase !== 'copying') return;
     const { readyMs } = this.#machine.state.limits;
-    if (now - Math.max(this.#taken.at, this.#stops.stopped) < readyMs) return;
+    if (now - Math.max(this.#taken.at, stopped) < readyMs) return;
     const why = `The destination has taken nothing for ${readyMs} ms while the guest stood still.`;
     this.#machine.dispatch({ type: 'failed', code: 'E_TIMEOUT', why });
   }
@@ -709,7 +672,7 @@ export class SourceMigration implements RunningMigration {
       type: 'progress',
       phase: this.#phase,
       ...this.#progress,
-      elapsedMs: machineNow() - this.#began,
+      elapsedMs: this.#times.elapsedMs,
       totalBytes: this.#description?.memoryBytes ?? 0,
       rawBytes: this.#builder.rawBytes,
       wireBytes: this.#wireBytes,
