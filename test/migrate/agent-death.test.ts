@@ -1,6 +1,7 @@
 /** A destination agent that is killed takes no guest along: one that is started in its place clears up. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { createLogger } from '@vmferry/agent-core/log';
@@ -10,7 +11,7 @@ import { checkBootSector, incomingBootSector, nextPass, startBootSector } from '
 import { within } from '../rig/process.ts';
 import { repoRoot } from '../rig/repo.ts';
 import { RunWatcher } from '../rig/watcher.ts';
-import { startAgents, when } from './agents.ts';
+import { follow, startAgents, when } from './agents.ts';
 import { diskBelongsTo, withSharedDisk } from './shared-disk.ts';
 import { useLater, usePrivateTmp } from './traces.ts';
 
@@ -91,3 +92,19 @@ test.each(['precopy', 'postcopy'] as const)(
     await guestIsBack(stage);
   },
 );
+
+test('an agent that is started again never ends a guest that ran, whatever its journal lost', async () => {
+  const stage = await scene();
+  const { src, dst, agents } = stage;
+  const { report } = await follow(stage.migrate({ strategy: 'postcopy', to: agents.url }));
+  expect(report.error).toBeNull();
+  const directory = join(agents.stateDir, 'journal');
+  const name = (await readdir(directory)).find((file) => file.endsWith('-dest.journal'))!;
+  const [started] = (await readFile(join(directory, name), 'utf8')).split('\n');
+  await writeFile(join(directory, name), `${started}\n`);
+  await stage.restart();
+  await nextPass(dst);
+  expect((await checkBootSector(dst)).bad).toEqual([]);
+  await src.process.exited;
+  await stage.watcher.finish();
+});
