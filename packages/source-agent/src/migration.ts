@@ -418,6 +418,8 @@ export class SourceMigration implements RunningMigration {
     const failure = { code: knownCode(error.code), why: error.message };
     const gone = failure.code === 'E_GUEST_GONE';
     if (phase === 'committed' && error.guestRunsOn === 'neither' && !gone) {
+      // No first faults are to be waited for: the rest may have the link.
+      this.#sender?.guestRuns();
       this.#machine?.dispatch({ type: 'message', message: { type: 'run-failed', ...failure } });
     } else if (phase === 'finishing' || (phase === 'committed' && gone)) {
       this.#machine?.dispatch({ type: 'failed', ...failure });
