@@ -381,6 +381,8 @@ export class SourceMigration implements RunningMigration {
       case 'running':
         this.#sender?.guestRuns();
         this.#times.running(millis(message.atMs));
+        // Whatever kept it from running is over.
+        this.#peerFailure = undefined;
         this.#machine?.dispatch({
           type: 'message',
           message: { type: 'running', atMs: millis(message.atMs) },
