@@ -87,7 +87,7 @@ export async function destBlockers(client: QmpExecutor): Promise<GuestError[]> {
     return [
       notIncoming(
         `the destination's QEMU listens or loads already (its migration is "${migration}")`,
-        'start the destination QEMU with -incoming defer -S, not with an address, and use it once',
+        'start the destination QEMU with -incoming defer, not with an address, and use it once',
       ),
     ];
   } catch (error) {
