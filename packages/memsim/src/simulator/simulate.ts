@@ -9,11 +9,12 @@ import { bulkBudget, MOST_IN_FLIGHT } from '@vmferry/engine/postcopy/bulk-budget
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import { millis, PAGE_BYTES } from '@vmferry/engine/units';
 import { CodecChoice } from './codec-choice.ts';
-import { loadOf } from './content.ts';
+import { loadOf, scaled } from './content.ts';
 import type { Costs } from './costs.ts';
 import { Migration } from './migration.ts';
 import type { Simulation, SimulationResult } from './model.ts';
 import { pipelineOf } from './pipeline.ts';
+import { MissingPages } from './postcopy/missing-pages.ts';
 import { servePages } from './postcopy/serve-pages.ts';
 import { Rounds, type RoundsEnd } from './precopy.ts';
 
@@ -83,6 +84,7 @@ function moveFirst(
   const missingGiB = (migration.size(missing) * PAGE_BYTES) / 2 ** 30;
   migration.guestStopped();
   const aheadMs = atOnce ? leadLeftMs(costs, rate) : pipelineOf(migration, codec).ms;
+  if (atOnce) takeLead(migration, missing, codec);
   migration.stand(aheadMs + link.roundTripMs(migration.now) / 2);
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
   handOver(migration, beganAt, {
@@ -103,6 +105,17 @@ function moveFirst(
 /** What a hypervisor had begun to send, as far as the link has not carried it when the guest stops. */
 function leadLeftMs({ leadMs, leadBytes }: Costs, rate: number): number {
   return Math.max(0, (leadBytes * 1000) / rate - leadMs);
+}
+
+/** What was sent before the state is missing no more: the first pages. */
+function takeLead(migration: Migration, missing: Float64Array, codec: 'raw' | 'lz4'): void {
+  const pages = migration.size(missing);
+  const written = Math.min(pages, migration.writtenOf(missing));
+  const load = loadOf(migration.simulation.guest.content, written, pages - written);
+  const wire = codec === 'lz4' ? load.packedBytes : load.plainBytes;
+  const share = wire > 0 ? Math.min(1, migration.costs.leadBytes / wire) : 0;
+  new MissingPages(migration.set.cells, missing).takeNext(pages * share);
+  migration.sent(scaled(load, share), codec);
 }
 
 /**
