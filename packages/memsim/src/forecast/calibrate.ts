@@ -13,12 +13,15 @@ export interface CalibrationRuns {
   readonly precopy: readonly MigrationReport[];
   /** At once. Without them, what only post-copy takes is as on any host. */
   readonly postcopy?: readonly MigrationReport[];
+  /** A pre-copy over a link that is slow for these hosts: there pages are packed thoroughly. */
+  readonly slow?: MigrationReport;
 }
 
 export interface Calibration {
   readonly costs: Costs;
-  /** Share of a page with content that was left on the wire. */
+  /** Share of a page with content that was left on the wire, of thorough and of hasty packing. */
   readonly left: number;
+  readonly hastyLeft: number;
   /** Share of the guest's pages that were zeroes. */
   readonly zero: number;
 }
@@ -26,13 +29,14 @@ export interface Calibration {
 /** Fewer faults tell nothing of how long one takes. */
 const LEAST_FAULTS = 10;
 
-export function calibrate({ precopy, postcopy = [] }: CalibrationRuns): Calibration {
+export function calibrate({ precopy, postcopy = [], slow }: CalibrationRuns): Calibration {
   const fastest = precopy.reduce((best, each) => (pageUsOf(each) < pageUsOf(best) ? each : best));
-  const { pages, wireBytes } = fastest;
+  const { pages } = fastest;
   const all = pages.raw + pages.zero;
   const pageUs = pageUsOf(fastest);
   return {
-    left: wireBytes / Math.max(1, pages.raw * PAGE_BYTES),
+    left: leftOf(slow ?? fastest),
+    hastyLeft: Math.max(leftOf(fastest), leftOf(slow ?? fastest)),
     zero: pages.zero / Math.max(1, all),
     costs: {
       ...DEFAULT_COSTS,
@@ -98,6 +102,10 @@ function stopMsOf(run: MigrationReport): number {
   const roundPages = rounds.reduce((sum, row) => sum + row.pages, 0);
   const lastPages = Math.max(0, pages.raw + pages.zero - roundPages) * share;
   return downtime.finalPagesMs - ((lastPages + onTheirWay) * pageUs) / 1000;
+}
+
+function leftOf({ pages, wireBytes }: MigrationReport): number {
+  return wireBytes / Math.max(1, pages.raw * PAGE_BYTES);
 }
 
 function rawShare({ raw, zero }: MigrationReport['pages']): number {

@@ -38,7 +38,7 @@ export interface Costs {
   /** Journals of both hosts, besides the network's round trips. */
   readonly commitMs: number;
   readonly resumeMs: number;
-  /** What these two take more in post-copy, when hosts and link carry the first of the background already. */
+  /** What these two take more in post-copy. */
   readonly postcopyResumeMs: number;
   /** A fault's way through both hosts, without the network. */
   readonly faultMs: number;

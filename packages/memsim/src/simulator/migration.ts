@@ -137,20 +137,34 @@ export class Migration {
    * waits and now the other, for there is little between them. A guest that stands still leaves them alone.
    */
   speedOf(load: Load, codec: 'raw' | 'lz4'): Speed {
-    const { scanPageUs, sendPageUs, takePageUs, packCores } = this.costs;
-    const rate = this.link.rate(this.now, this.conductor.rateLimit);
-    const wire = codec === 'lz4' ? load.packedBytes : load.plainBytes;
-    const linkMs = wire === 0 ? 0 : (wire * 1000) / rate;
-    const sourceMs = ((load.rawPages + load.zeroPages) * scanPageUs + load.rawPages * sendPageUs) / 1000;
-    const destMs = (load.zeroPages * scanPageUs + load.rawPages * takePageUs) / 1000;
-    const packMs = codec === 'lz4' ? load.packMs / packCores : 0;
-    const hostMs = Math.max(sourceMs, destMs, packMs);
+    const wire = this.wireOf(load, codec);
+    const linkMs = wire === 0 ? 0 : (wire * 1000) / this.#rate;
+    const hostMs = this.#hostMs(load, codec);
     const tookMs = this.#stopped ? Math.max(linkMs, hostMs) : together(linkMs, hostMs);
     return { tookMs, congested: linkMs > hostMs };
   }
 
+  /** Bytes on the wire: where the link has room, packing is hasty and takes as much of it as there is. */
+  wireOf(load: Load, codec: 'raw' | 'lz4'): number {
+    if (codec === 'raw') return load.plainBytes;
+    const room = (this.#hostMs(load, codec) * this.#rate) / 1000;
+    return Math.min(load.hastyBytes, Math.max(load.packedBytes, room));
+  }
+
+  get #rate(): number {
+    return this.link.rate(this.now, this.conductor.rateLimit);
+  }
+
+  #hostMs(load: Load, codec: 'raw' | 'lz4'): number {
+    const { scanPageUs, sendPageUs, takePageUs, packCores } = this.costs;
+    const sourceMs = ((load.rawPages + load.zeroPages) * scanPageUs + load.rawPages * sendPageUs) / 1000;
+    const destMs = (load.zeroPages * scanPageUs + load.rawPages * takePageUs) / 1000;
+    const packMs = codec === 'lz4' ? load.packMs / packCores : 0;
+    return Math.max(sourceMs, destMs, packMs);
+  }
+
   sent(load: Load, codec: 'raw' | 'lz4'): void {
-    const wire = codec === 'lz4' ? load.packedBytes : load.plainBytes;
+    const wire = this.wireOf(load, codec);
     this.delivered = {
       contentBytes: this.delivered.contentBytes + load.rawPages * PAGE_BYTES,
       zeroPages: this.delivered.zeroPages + load.zeroPages,

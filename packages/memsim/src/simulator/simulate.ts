@@ -5,7 +5,6 @@
  *     set-up ──▶ rounds ──▶ the guest stops ──▶ last pages, device state, commit ──▶ it runs ──▶ (post-copy) ──▶ end
  */
 import type { ErrorReport } from '@vmferry/engine/errors';
-import { bulkBudget, MOST_IN_FLIGHT } from '@vmferry/engine/postcopy/bulk-budget';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import { millis, PAGE_BYTES } from '@vmferry/engine/units';
 import { CodecChoice } from './codec-choice.ts';
@@ -90,7 +89,7 @@ function moveFirst(
   handOver(migration, beganAt, {
     rate,
     stateMs: costs.postcopyStateMs + costs.missingMsPerGiB * missingGiB,
-    resumeMs: besideBackgroundMs(migration, missing, rate, codec),
+    resumeMs: costs.postcopyResumeMs,
   });
   migration.guestRuns();
   const figures = servePages(migration, missing, codecs, !atOnce || costs.leadBytes > 0);
@@ -112,35 +111,10 @@ function takeLead(migration: Migration, missing: Float64Array, codec: 'raw' | 'l
   const pages = migration.size(missing);
   const written = Math.min(pages, migration.writtenOf(missing));
   const load = loadOf(migration.simulation.guest.content, written, pages - written);
-  const wire = codec === 'lz4' ? load.packedBytes : load.plainBytes;
+  const wire = migration.wireOf(load, codec);
   const share = wire > 0 ? Math.min(1, migration.costs.leadBytes / wire) : 0;
   new MissingPages(migration.set.cells, missing).takeNext(pages * share);
   migration.sent(scaled(load, share), codec);
-}
-
-/**
- * The commit waits behind what the engine lets go of the background, no fault having come yet: on the link, or at the
- * hosts.
- */
-function besideBackgroundMs(
-  migration: Migration,
-  missing: Float64Array,
-  rate: number,
-  codec: 'raw' | 'lz4',
-): number {
-  const { costs, simulation } = migration;
-  if (simulation.postcopy.prepaging !== 'around') return 0;
-  const pages = migration.size(missing);
-  const written = Math.min(pages, migration.writtenOf(missing));
-  const load = loadOf(migration.simulation.guest.content, written, pages - written);
-  if (load.rawPages === 0) return 0;
-  const content = load.rawPages * PAGE_BYTES;
-  const budget = bulkBudget(Number.POSITIVE_INFINITY, { linkBytesPerSec: rate });
-  const wire = codec === 'lz4' ? load.packedBytes : load.plainBytes;
-  const onLinkMs = ((Math.min(budget, content) / content) * wire * 1000) / rate;
-  // What is all that was missing has gone on its way while the state was loaded.
-  const leftMs = content > budget ? onLinkMs : Math.max(0, onLinkMs - costs.loadStateMs);
-  return Math.max(costs.postcopyResumeMs * Math.min(1, content / MOST_IN_FLIGHT), leftMs);
 }
 
 interface HandOver {

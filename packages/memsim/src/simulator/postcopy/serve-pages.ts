@@ -6,7 +6,7 @@
  * says, and the background keeps the engine's pace.
  */
 import { POSTCOPY_BATCH, pacedBatch } from '@vmferry/engine/carriage/batch-limits';
-import { neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
+import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import { blockIndex, bytesPerSec, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
 import { type CodecChoice, LOOK_MS } from '../codec-choice.ts';
 import { type Load, loadOf, scaled } from '../content.ts';
@@ -30,6 +30,8 @@ interface Reaches {
   readonly around: number;
   readonly walk: number;
 }
+
+const ANSWER_PAGES = answerAlong({ block: blockIndex(0), first: pages(0), count: pages(1) }).count;
 
 interface WalkDemand {
   readonly walk: Walk;
@@ -215,7 +217,7 @@ class PageService {
     const { link, now, conductor, costs } = this.#migration;
     const rate = link.rate(now, conductor.rateLimit);
     if (this.#pathKnown) return rate;
-    const wire = this.#codecs.codec === 'lz4' ? this.#page.packedBytes : this.#page.plainBytes;
+    const wire = this.#migration.wireOf(this.#page, this.#codecs.codec);
     const batch = (POSTCOPY_BATCH.rawPages * wire) / Math.max(1e-9, this.#page.rawPages);
     return (batch * 1000) / ((batch * 1000) / rate + costs.faultMs + POSTCOPY_BATCH.rawPages * bulkMs);
   }
@@ -230,7 +232,9 @@ class PageService {
     const { link, now, costs, conductor, simulation } = this.#migration;
     const { channel, queuedBytes } = simulation.postcopy;
     const queuedMs = channel === 'shared' ? (queuedBytes * 1000) / link.rate(now, conductor.rateLimit) : 0;
-    return link.roundTripMs(now) + costs.faultMs + pageMs + queuedMs;
+    // The page itself, and a few that come right with it.
+    const answerMs = simulation.postcopy.prepaging === 'around' ? ANSWER_PAGES * pageMs : pageMs;
+    return link.roundTripMs(now) + costs.faultMs + answerMs + queuedMs;
   }
 
   #pace(demand: Demand, pageMs: number, bulkMs: number): Pace {
