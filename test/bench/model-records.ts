@@ -34,8 +34,6 @@ export interface MeasurePlan {
 
 /** Runs of each strategy: of these the fastest tells what hosts take. */
 const CALIBRATIONS = { precopy: 3, postcopy: 3 };
-/** No host of today is held up by anything else. */
-const SLOW = '200mbit';
 
 /** @throws Error when a migration does not complete */
 export async function measure(peer: ModelPeer, plan: MeasurePlan): Promise<MeasuredPeer> {
@@ -44,7 +42,6 @@ export async function measure(peer: ModelPeer, plan: MeasurePlan): Promise<Measu
   const calibration = {
     precopy: await calibrated('precopy'),
     postcopy: await calibrated('postcopy'),
-    slow: await peer.calibrationRun('precopy', plan.compress, SLOW),
   };
   const moves: MeasuredMove[] = [];
   for (const rate of plan.rates) {

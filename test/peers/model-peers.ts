@@ -27,8 +27,8 @@ export interface ModelPeer {
   readonly name: string;
   /** By vmferry, between two hosts; `rate` as `tc` writes it. */
   migrate(strategy: ChosenStrategy, rate: string, compress: Compress): Promise<MigrationReport>;
-  /** The same with a guest that rests as far as it can, to measure the hosts: without a rate on an unshaped link. */
-  calibrationRun(strategy: ChosenStrategy, compress: Compress, rate?: string): Promise<MigrationReport>;
+  /** The same on an unshaped link, with a guest that rests as far as it can: to measure the hosts. */
+  calibrationRun(strategy: ChosenStrategy, compress: Compress): Promise<MigrationReport>;
   /**
    * What is known of its kind: the size of the device state, for how long batches are read ahead (three that wait for
    * the link; a QEMU's reader and socket have as much again), and how long it goes on with a round that has begun (a
@@ -62,11 +62,10 @@ export function qemuPeer(size: GuestSize): ModelPeer | undefined {
     costs: { deviceStateBytes: 60_000, bufferedMs: 60, leadMs: 50, leadBytes: 2_100_000 },
     migrate: async (strategy, rate, compress) =>
       (await runVmferryMigration({ strategy, rate, guest: bench, args: ['--compress', compress] })).report,
-    calibrationRun: async (strategy, compress, rate) =>
+    calibrationRun: async (strategy, compress) =>
       (
         await runVmferryMigration({
           strategy,
-          ...(rate === undefined ? {} : { rate }),
           guest: { ...bench, workingSetMiB: 1, dirtyMBps: 1 },
           args: ['--compress', compress],
         })
@@ -162,7 +161,7 @@ export function simulatedPeer(size: GuestSize): ModelPeer {
     name: 'simulated',
     migrate: (strategy, rate, compress) => move(strategy, pagesPerSec, compress, rate),
     costs: { deviceStateBytes: 16_500, bufferedMs: 30, leadMs: 0, leadBytes: 0 },
-    calibrationRun: (strategy, compress, rate) => move(strategy, 10, compress, rate),
+    calibrationRun: (strategy, compress) => move(strategy, 10, compress),
     guest: ({ zero, left, hastyLeft }) => ({
       name,
       memoryBytes: memoryMiB * 2 ** 20,

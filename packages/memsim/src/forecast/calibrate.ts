@@ -13,8 +13,6 @@ export interface CalibrationRuns {
   readonly precopy: readonly MigrationReport[];
   /** At once. Without them, what only post-copy takes is as on any host. */
   readonly postcopy?: readonly MigrationReport[];
-  /** A pre-copy over a link that is slow for these hosts: there pages are packed thoroughly. */
-  readonly slow?: MigrationReport;
 }
 
 export interface Calibration {
@@ -29,14 +27,15 @@ export interface Calibration {
 /** Fewer faults tell nothing of how long one takes. */
 const LEAST_FAULTS = 10;
 
-export function calibrate({ precopy, postcopy = [], slow }: CalibrationRuns): Calibration {
+export function calibrate({ precopy, postcopy = [] }: CalibrationRuns): Calibration {
   const fastest = precopy.reduce((best, each) => (pageUsOf(each) < pageUsOf(best) ? each : best));
   const { pages } = fastest;
   const all = pages.raw + pages.zero;
   const pageUs = pageUsOf(fastest);
   return {
-    left: leftOf(slow ?? fastest),
-    hastyLeft: Math.max(leftOf(fastest), leftOf(slow ?? fastest)),
+    left: leftOf(fastest),
+    // Of the background in post-copy most is packed in haste.
+    hastyLeft: Math.max(leftOf(fastest), ...postcopy.map(leftOf)),
     zero: pages.zero / Math.max(1, all),
     costs: {
       ...DEFAULT_COSTS,

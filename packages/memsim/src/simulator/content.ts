@@ -4,7 +4,7 @@ import { PAGE_BYTES } from '@vmferry/engine/units';
 import type { ContentMix } from '../guest-file/schema.ts';
 
 /**
- * Share of its size that is left of a page, by thorough and by hasty packing (the agents' where the link has room),
+ * Share of its size that is left of a page, by thorough and by hasty packing (the agents' in post-copy on a fast link),
  * and bytes that one core packs a second.
  */
 interface Packing {
@@ -24,6 +24,9 @@ const STAMPED: Packing = { left: 0.058, hasty: 0.08, bytesPerSec: 2000e6 };
 const ENTRY_BYTES = 1.25;
 /** A frame's header and its share of what the stream has besides, for 512 raw pages. */
 const FRAME_SHARE_BYTES = 100 / 512;
+
+/** How pages go over: as they are, packed thoroughly, or packed in haste. */
+export type WireForm = 'raw' | 'lz4' | 'hasty';
 
 /** A number of pages, and what they weigh. */
 export interface Load {

@@ -1,7 +1,7 @@
 /** One simulated migration while it runs: its clock, the guest's, what went over, and what is noted of it. */
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import { bytes, bytesPerSec, millis, PAGE_BYTES, round } from '@vmferry/engine/units';
-import type { Load } from './content.ts';
+import type { Load, WireForm } from './content.ts';
 import type { Costs } from './costs.ts';
 import { measure } from './dirty/cells.ts';
 import { WorkingSet } from './dirty/working-set.ts';
@@ -16,6 +16,8 @@ const MOST_POINTS = 512;
 const MOST_DECISIONS = 500;
 /** Rounds that are remembered: more than there are batches ahead of the link. */
 const RECENT_ROUNDS = 8;
+/** Of the time that thorough packing takes. */
+const PACKING: Readonly<Record<WireForm, number>> = { raw: 0, hasty: 0.5, lz4: 1 };
 /** How well hosts and link work side by side: infinite would be perfectly. */
 const OVERLAP = 2.5;
 /** QEMU measures a dirty rate for so long. */
@@ -136,35 +138,40 @@ export class Migration {
    * All stages work at once, so the slowest one counts; where the hosts take about as long as the link, now the one
    * waits and now the other, for there is little between them. A guest that stands still leaves them alone.
    */
-  speedOf(load: Load, codec: 'raw' | 'lz4'): Speed {
-    const wire = this.wireOf(load, codec);
+  speedOf(load: Load, form: WireForm): Speed {
+    const wire = this.wireOf(load, form);
     const linkMs = wire === 0 ? 0 : (wire * 1000) / this.#rate;
-    const hostMs = this.#hostMs(load, codec);
+    const hostMs = this.#hostMs(load, form);
     const tookMs = this.#stopped ? Math.max(linkMs, hostMs) : together(linkMs, hostMs);
     return { tookMs, congested: linkMs > hostMs };
   }
 
-  /** Bytes on the wire: where the link has room, packing is hasty and takes as much of it as there is. */
-  wireOf(load: Load, codec: 'raw' | 'lz4'): number {
-    if (codec === 'raw') return load.plainBytes;
-    const room = (this.#hostMs(load, codec) * this.#rate) / 1000;
-    return Math.min(load.hastyBytes, Math.max(load.packedBytes, room));
+  /** Bytes on the wire. */
+  wireOf(load: Load, form: WireForm): number {
+    switch (form) {
+      case 'raw':
+        return load.plainBytes;
+      case 'lz4':
+        return load.packedBytes;
+      case 'hasty':
+        return load.hastyBytes;
+    }
   }
 
   get #rate(): number {
     return this.link.rate(this.now, this.conductor.rateLimit);
   }
 
-  #hostMs(load: Load, codec: 'raw' | 'lz4'): number {
+  #hostMs(load: Load, form: WireForm): number {
     const { scanPageUs, sendPageUs, takePageUs, packCores } = this.costs;
     const sourceMs = ((load.rawPages + load.zeroPages) * scanPageUs + load.rawPages * sendPageUs) / 1000;
     const destMs = (load.zeroPages * scanPageUs + load.rawPages * takePageUs) / 1000;
-    const packMs = codec === 'lz4' ? load.packMs / packCores : 0;
+    const packMs = (PACKING[form] * load.packMs) / packCores;
     return Math.max(sourceMs, destMs, packMs);
   }
 
-  sent(load: Load, codec: 'raw' | 'lz4'): void {
-    const wire = this.wireOf(load, codec);
+  sent(load: Load, form: WireForm): void {
+    const wire = this.wireOf(load, form);
     this.delivered = {
       contentBytes: this.delivered.contentBytes + load.rawPages * PAGE_BYTES,
       zeroPages: this.delivered.zeroPages + load.zeroPages,

@@ -6,10 +6,11 @@
  * says, and the background keeps the engine's pace.
  */
 import { POSTCOPY_BATCH, pacedBatch } from '@vmferry/engine/carriage/batch-limits';
+import { packsInHaste } from '@vmferry/engine/carriage/haste';
 import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import { blockIndex, bytesPerSec, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
 import { type CodecChoice, LOOK_MS } from '../codec-choice.ts';
-import { type Load, loadOf, scaled } from '../content.ts';
+import { type Load, loadOf, scaled, type WireForm } from '../content.ts';
 import type { Walk } from '../dirty/writers.ts';
 import type { Migration } from '../migration.ts';
 import type { PostcopyFigures } from '../model.ts';
@@ -30,6 +31,8 @@ interface Reaches {
   readonly around: number;
   readonly walk: number;
 }
+
+const ROOM = { bytesInFlight: 0, window: 1 };
 
 const ANSWER_PAGES = answerAlong({ block: blockIndex(0), first: pages(0), count: pages(1) }).count;
 
@@ -129,7 +132,7 @@ class PageService {
   #step(): boolean {
     const migration = this.#migration;
     const { tookMs: pageMs } = migration.speedOf(this.#page, this.#alongCodec);
-    const { tookMs: bulkMs } = migration.speedOf(this.#page, this.#codecs.codec);
+    const { tookMs: bulkMs } = migration.speedOf(this.#page, this.#bulkForm);
     const change = migration.link.nextChange(migration.now);
     if (pageMs === Number.POSITIVE_INFINITY) {
       if (change === Number.POSITIVE_INFINITY) return false;
@@ -144,12 +147,20 @@ class PageService {
     const before = this.#missing.total;
     if (faults > 0) this.#serve(demand, faults, pace.loop);
     this.#send(before - this.#missing.total, this.#alongCodec);
-    this.#send(this.#missing.takeNext(pace.backgroundPerMs * tookMs), this.#codecs.codec);
+    this.#send(this.#missing.takeNext(pace.backgroundPerMs * tookMs), this.#bulkForm);
     migration.now += tookMs;
     migration.tau += (tookMs / 1000) * pace.loop.running;
     migration.point(this.#missing.total * PAGE_BYTES);
     this.#lookAtCodec();
     return true;
+  }
+
+  /** The window is never full, as the engine's budget is less. */
+  get #bulkForm(): WireForm {
+    const { codec } = this.#codecs;
+    const { link, now, conductor } = this.#migration;
+    const pathBytesPerSec = link.rate(now, conductor.rateLimit);
+    return codec === 'lz4' && packsInHaste({ ...ROOM, pathBytesPerSec }) ? 'hasty' : codec;
   }
 
   /** What comes along with a fault is always packed. */
@@ -217,7 +228,7 @@ class PageService {
     const { link, now, conductor, costs } = this.#migration;
     const rate = link.rate(now, conductor.rateLimit);
     if (this.#pathKnown) return rate;
-    const wire = this.#migration.wireOf(this.#page, this.#codecs.codec);
+    const wire = this.#migration.wireOf(this.#page, this.#bulkForm);
     const batch = (POSTCOPY_BATCH.rawPages * wire) / Math.max(1e-9, this.#page.rawPages);
     return (batch * 1000) / ((batch * 1000) / rate + costs.faultMs + POSTCOPY_BATCH.rawPages * bulkMs);
   }
@@ -347,7 +358,7 @@ class PageService {
     }
   }
 
-  #send(count: number, codec: 'raw' | 'lz4'): void {
+  #send(count: number, codec: WireForm): void {
     if (count <= 0) return;
     this.#sent += count;
     this.#migration.sent(scaled(this.#page, count), codec);
