@@ -5,6 +5,7 @@
  *     set-up ──▶ rounds ──▶ the guest stops ──▶ last pages, device state, commit ──▶ it runs ──▶ (post-copy) ──▶ end
  */
 import type { ErrorReport } from '@vmferry/engine/errors';
+import { MOST_IN_FLIGHT } from '@vmferry/engine/postcopy/bulk-budget';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import { millis, PAGE_BYTES } from '@vmferry/engine/units';
 import { CodecChoice } from './codec-choice.ts';
@@ -89,7 +90,8 @@ function moveFirst(
   handOver(migration, beganAt, {
     rate,
     stateMs: costs.postcopyStateMs + costs.missingMsPerGiB * missingGiB,
-    resumeMs: costs.postcopyResumeMs,
+    // Where next to nothing is missing, there is next to nothing to do beside it.
+    resumeMs: costs.postcopyResumeMs * Math.min(1, (missingGiB * 2 ** 30) / MOST_IN_FLIGHT),
   });
   migration.guestRuns();
   const figures = servePages(migration, missing, codecs, !atOnce || costs.leadBytes > 0);
