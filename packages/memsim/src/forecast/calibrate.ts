@@ -4,6 +4,8 @@
  *
  * What else a host has to do makes it slower, never faster: of several runs the least counts, for each part.
  */
+import { POSTCOPY_BATCH } from '@vmferry/engine/carriage/batch-limits';
+import { NEIGHBOURHOOD_MS, neighbourhood, PACKED_SHARE } from '@vmferry/engine/postcopy/prepaging';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import { PAGE_BYTES } from '@vmferry/engine/units';
 import { type Costs, DEFAULT_COSTS } from '../simulator/costs.ts';
@@ -26,6 +28,8 @@ export interface Calibration {
 
 /** Fewer faults tell nothing of how long one takes. */
 const LEAST_FAULTS = 10;
+/** Times a neighbourhood. */
+const SELDOM = 4;
 
 export function calibrate({ precopy, postcopy = [] }: CalibrationRuns): Calibration {
   const fastest = precopy.reduce((best, each) => (pageUsOf(each) < pageUsOf(best) ? each : best));
@@ -70,9 +74,24 @@ function postcopyCosts(
     postcopyStateMs: 0,
     missingMsPerGiB: (missingMs * 2 ** 30) / Math.max(1, guestPages * PAGE_BYTES),
     postcopyResumeMs: Math.max(0, least(postcopy, resume) - least(precopy, resume)),
+    pathTripMs: least(postcopy, pathTripMsOf),
     // Waits are about exponential, so their mean is more than their median.
     ...(faulted.length > 0 && { faultMs: least(faulted, ({ faults }) => faults.p50Ms) / Math.LN2 }),
   };
+}
+
+/** From the pages that a fault brought, which follow from what the source took the path for. */
+function pathTripMsOf({ faults, pages }: MigrationReport): number {
+  const brought = (pages.raw + pages.zero) / Math.max(1, faults.count);
+  const most = neighbourhood(Number.MAX_VALUE);
+  // Whoever faults seldom has most of its pages from the background.
+  if (brought >= most * SELDOM) return 0;
+  const known = Math.floor(Math.log2(brought));
+  if (2 ** known >= most) return 0;
+  const batchBytes = POSTCOPY_BATCH.rawPages * PAGE_BYTES * PACKED_SHARE;
+  // Halfway to what would have doubled it.
+  const bytesPerMs = (2 ** (known + 0.5) * PAGE_BYTES * PACKED_SHARE) / NEIGHBOURHOOD_MS;
+  return batchBytes / bytesPerMs;
 }
 
 /** Of a page with content, on the slowest stage. */

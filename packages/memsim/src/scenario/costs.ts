@@ -27,6 +27,7 @@ const NONE: Costs = {
   resumeMs: 0,
   postcopyResumeMs: 0,
   faultMs: DEFAULT_COSTS.faultMs,
+  pathTripMs: 0,
   completeMs: 0,
 };
 

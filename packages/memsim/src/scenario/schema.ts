@@ -76,6 +76,7 @@ const costsSchema = z
       resumeMs: millis.optional(),
       postcopyResumeMs: millis.optional(),
       faultMs: millis.optional(),
+      pathTripMs: millis.optional(),
       completeMs: millis.optional(),
     }),
   ])

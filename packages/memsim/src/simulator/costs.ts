@@ -42,6 +42,11 @@ export interface Costs {
   readonly postcopyResumeMs: number;
   /** A fault's way through both hosts, without the network. */
   readonly faultMs: number;
+  /**
+   * A batch's way through both hosts while the source learns what the path carries from batches of which each waits
+   * for the one before.
+   */
+  readonly pathTripMs: number;
   /** From the guest's running to the end, besides what is still sent. */
   readonly completeMs: number;
 }
@@ -70,5 +75,6 @@ export const DEFAULT_COSTS: Costs = {
   resumeMs: 8,
   postcopyResumeMs: 5,
   faultMs: 0.45,
+  pathTripMs: 0,
   completeMs: 20,
 };

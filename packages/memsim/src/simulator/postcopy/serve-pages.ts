@@ -139,7 +139,7 @@ class PageService {
       migration.stand(change - migration.now);
       return true;
     }
-    this.#reaches = this.#reachesAt(bulkMs);
+    this.#reaches = this.#reachesAt();
     const demand = this.#demand(pageMs);
     const pace = this.#pace(demand, pageMs, bulkMs);
     const tookMs = this.#stepMs(demand, pace, change - migration.now);
@@ -224,17 +224,17 @@ class PageService {
    * What the source takes the path for, on the wire. It learns that from frames that follow each other closely; where
    * nothing was sent before, from batches of which each waits for the one before to be acknowledged.
    */
-  #pathRate(bulkMs: number): number {
+  #pathRate(): number {
     const { link, now, conductor, costs } = this.#migration;
     const rate = link.rate(now, conductor.rateLimit);
     if (this.#pathKnown) return rate;
     const wire = this.#migration.wireOf(this.#page, this.#bulkForm);
     const batch = (POSTCOPY_BATCH.rawPages * wire) / Math.max(1e-9, this.#page.rawPages);
-    return (batch * 1000) / ((batch * 1000) / rate + costs.faultMs + POSTCOPY_BATCH.rawPages * bulkMs);
+    return (batch * 1000) / ((batch * 1000) / rate + costs.pathTripMs);
   }
 
-  #reachesAt(bulkMs: number): { readonly least: number; readonly pages: Reaches } {
-    const least = neighbourhood(this.#pathRate(bulkMs));
+  #reachesAt(): { readonly least: number; readonly pages: Reaches } {
+    const least = neighbourhood(this.#pathRate());
     return least === this.#reaches.least ? this.#reaches : { least, pages: reachesOf(least) };
   }
 
@@ -272,7 +272,7 @@ class PageService {
       neededBytes: Math.max(1, needed),
       batchBytes: batch * PAGE_BYTES,
       batchMs,
-      linkBytesPerSec: this.#pathRate(bulkMs),
+      linkBytesPerSec: this.#pathRate(),
     };
     const paced = around ? backgroundShare(background) / bulkMs : free;
     return { pageMs, broughtPages, loop, backgroundPerMs: Math.min(free, paced) };
