@@ -15,6 +15,14 @@ import { runVmferryMigration } from './vmferry-migration.ts';
 
 export type Compress = MigrateRequest['compress'];
 
+/** What may differ from one guest to another; each peer has its own for what is not said. */
+export interface GuestSize {
+  readonly memoryMiB?: number | undefined;
+  readonly workingSetMiB?: number | undefined;
+  /** Whole pages written, 10^6 bytes a second. */
+  readonly dirtyMBps?: number | undefined;
+}
+
 export interface ModelPeer {
   readonly name: string;
   /** By vmferry, between two hosts; `rate` as `tc` writes it. */
@@ -22,10 +30,11 @@ export interface ModelPeer {
   /** The same on an unshaped link, with a guest that rests as far as it can: to measure the hosts. */
   calibrationRun(strategy: ChosenStrategy, compress: Compress): Promise<MigrationReport>;
   /**
-   * What is known of its kind: the size of the device state, and for how long batches are read ahead (three that
-   * wait for the link; a QEMU's reader and socket have as much again).
+   * What is known of its kind: the size of the device state, for how long batches are read ahead (three that wait for
+   * the link; a QEMU's reader and socket have as much again), and how long it goes on with a round that has begun (a
+   * QEMU writes for 50 ms before it looks for what it was told, 530 pages that do not pack).
    */
-  readonly costs: Pick<Costs, 'deviceStateBytes' | 'bufferedMs'>;
+  readonly costs: Pick<Costs, 'deviceStateBytes' | 'bufferedMs' | 'leadMs' | 'leadBytes'>;
   /** The guest in the simulator's words, with what the calibration told of its memory. */
   guest(calibration: Calibration): SimulatedGuest;
 }
@@ -33,45 +42,60 @@ export interface ModelPeer {
 const MIB_PAGES = 256;
 
 /** The real one; undefined where there is no QEMU. */
-export function qemuPeer(): ModelPeer | undefined {
+export function qemuPeer(size: GuestSize): ModelPeer | undefined {
   const paths = (process.env['PATH'] ?? '').split(':');
   if (!paths.some((path) => existsSync(`${path}/qemu-system-x86_64`))) return undefined;
-  const { memoryMiB, fillMiB, workingSetMiB, dirtyMBps, checkMBps } = BENCH_GUEST;
+  const bench = {
+    ...BENCH_GUEST,
+    memoryMiB: size.memoryMiB ?? BENCH_GUEST.memoryMiB,
+    // Half of its memory, as the guest of the benchmarks.
+    fillMiB: (size.memoryMiB ?? BENCH_GUEST.memoryMiB) / 2,
+    workingSetMiB: size.workingSetMiB ?? BENCH_GUEST.workingSetMiB,
+    dirtyMBps: size.dirtyMBps ?? BENCH_GUEST.dirtyMBps,
+  };
+  const { memoryMiB, fillMiB, workingSetMiB, dirtyMBps, checkMBps } = bench;
+  // Linux has the guest's memory anywhere: what is written, and where it reads at first, is taken to lie halfway.
+  const middle = (fillMiB * MIB_PAGES) / 2;
+  const readsPerSec = (checkMBps * 1e6) / 4096;
   return {
     name: 'QEMU',
-    costs: { deviceStateBytes: 60_000, bufferedMs: 60 },
+    costs: { deviceStateBytes: 60_000, bufferedMs: 60, leadMs: 50, leadBytes: 2_100_000 },
     migrate: async (strategy, rate, compress) =>
-      (await runVmferryMigration({ strategy, rate, args: ['--compress', compress] })).report,
+      (await runVmferryMigration({ strategy, rate, guest: bench, args: ['--compress', compress] })).report,
     calibrationRun: async (strategy, compress) =>
       (
         await runVmferryMigration({
           strategy,
-          guest: { ...BENCH_GUEST, workingSetMiB: 1, dirtyMBps: 1 },
+          guest: { ...bench, workingSetMiB: 1, dirtyMBps: 1 },
           args: ['--compress', compress],
         })
       ).report,
-    guest: ({ zero, left }) => ({
+    guest: ({ zero, left, hastyLeft }) => ({
       name: 'bench',
       memoryBytes: memoryMiB * 2 ** 20,
       vcpus: 1,
       // Whatever is no page of zeroes packs as the calibration's pages did on average.
-      content: { zero, text: 1 - zero, random: 0, duplicate: 0, textLeft: left, writtenLeft: left },
+      content: {
+        zero,
+        text: 1 - zero,
+        random: 0,
+        duplicate: 0,
+        textLeft: left,
+        textHastyLeft: hastyLeft,
+        writtenLeft: left,
+      },
       workload: {
         kind: 'mix',
         parts: [
           {
             kind: 'uniform',
             pagesPerSec: (dirtyMBps * 1e6) / 4096,
-            region: { first: 0, pages: workingSetMiB * MIB_PAGES },
+            region: { first: middle, pages: Math.min(workingSetMiB * MIB_PAGES, middle) },
           },
-          {
-            kind: 'scan',
-            readsPerSec: (checkMBps * 1e6) / 4096,
-            region: { first: 0, pages: fillMiB * MIB_PAGES },
-          },
+          { kind: 'scan', readsPerSec, region: { first: 0, pages: 2 * middle } },
         ],
       },
-      ranSeconds: 0,
+      ranSeconds: middle / readsPerSec,
       dirtyLog: 'round',
       // Its dirty log under TCG (before 9.0) holds for one round only.
       oneLiveRound: true,
@@ -85,14 +109,19 @@ const SIMULATED = {
   // Half of what is not zero packs to little, half not at all.
   content: { zero: 0.3, text: 0.35, random: 0.35, duplicate: 0 },
   workingSetMiB: 16,
-  pagesPerSec: 1000,
+  dirtyMBps: 4.096,
   readsPerSec: 4000,
 };
 
+/** A page of zeroes that was written to holds a stamp and zeroes. */
+const WRITTEN_ZEROES_LEFT = 0.058;
+
 /** The simulated one, in agents of their own on both hosts. */
-export function simulatedPeer(): ModelPeer {
-  const { name, memoryMiB, workingSetMiB, pagesPerSec, readsPerSec } = SIMULATED;
-  const region = { first: 0, pages: workingSetMiB * MIB_PAGES };
+export function simulatedPeer(size: GuestSize): ModelPeer {
+  const { name, readsPerSec } = SIMULATED;
+  const memoryMiB = size.memoryMiB ?? SIMULATED.memoryMiB;
+  const pagesPerSec = ((size.dirtyMBps ?? SIMULATED.dirtyMBps) * 1e6) / 4096;
+  const region = { first: 0, pages: (size.workingSetMiB ?? SIMULATED.workingSetMiB) * MIB_PAGES };
   /** The same in a guest file and in the simulator's words. */
   const workload = (writes: number): SimulatedGuest['workload'] => ({
     kind: 'mix',
@@ -131,13 +160,16 @@ export function simulatedPeer(): ModelPeer {
   return {
     name: 'simulated',
     migrate: (strategy, rate, compress) => move(strategy, pagesPerSec, compress, rate),
-    costs: { deviceStateBytes: 2000, bufferedMs: 30 },
+    costs: { deviceStateBytes: 16_500, bufferedMs: 30, leadMs: 0, leadBytes: 0 },
     calibrationRun: (strategy, compress) => move(strategy, 10, compress),
-    guest: ({ zero, left }) => ({
+    guest: ({ zero, left, hastyLeft }) => ({
       name,
       memoryBytes: memoryMiB * 2 ** 20,
       vcpus: 1,
-      content: { zero, text: 1 - zero, random: 0, duplicate: 0, textLeft: left, writtenLeft: left },
+      content: {
+        ...{ zero, text: 1 - zero, random: 0, duplicate: 0, textLeft: left, textHastyLeft: hastyLeft },
+        writtenLeft: zero * WRITTEN_ZEROES_LEFT + (1 - zero) * left,
+      },
       workload: workload(pagesPerSec),
       ranSeconds: 0,
       dirtyLog: 'round',

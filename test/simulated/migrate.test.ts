@@ -1,7 +1,7 @@
 import type { Strategy } from '@vmferry/engine/options';
 import { afterEach, describe, expect, test } from 'vitest';
 import { follow, when } from '../migrate/agents.ts';
-import { definition, type Site, startSite, writesOn } from './support.ts';
+import { definition, overriding, type Site, startSite, writesOn } from './support.ts';
 
 const sites: Site[] = [];
 afterEach(async () => {
@@ -183,3 +183,19 @@ test('a guest whose migration was cancelled can be moved afterwards', async () =
   expect((await follow(first)).report.outcome).toBe('cancelled');
   expect((await follow(site.migrate())).report.outcome).toBe('completed');
 });
+
+test('a guest whose examination takes longer than other figures are waited for still gets its verdict', async () => {
+  const site = await start(definition(), {
+    dest: (guest) =>
+      overriding(guest, {
+        examine: async () => {
+          // Real time: for a destination that examines nothing it is ten seconds.
+          await new Promise((resolve) => setTimeout(resolve, 11_000));
+          return await guest.examine();
+        },
+      }),
+  });
+  const { report } = await follow(site.migrate({ strategy: 'precopy' }));
+  expect(report.outcome).toBe('completed');
+  expect(report.notes).toContainEqual(expect.stringMatching(SOUND));
+}, 30_000);

@@ -384,7 +384,11 @@ export class DestSession implements RunningMigration {
         this.#control.send({ type: 'ready' });
         return;
       case 'running':
-        this.#control.send({ type: 'running', atMs: message.atMs });
+        this.#control.send({
+          type: 'running',
+          atMs: message.atMs,
+          ...(this.#guest?.examines ? { examines: true } : {}),
+        });
         return;
       case 'complete': {
         // Whoever is told of the end finds the hypervisor as it was set before.

@@ -237,6 +237,8 @@ export interface DestGuest {
    * Once no page is missing and the guest runs: is it what left the source? The guest may be held up for it.
    */
   examine(): Promise<Examination>;
+  /** Whether `examine` looks at anything, which may take long. */
+  readonly examines?: boolean;
   /** Asks the hypervisor itself to announce the guest, where it can. */
   announceSelf(): Promise<void>;
   /** Ends the guest here for good: it never ran. */

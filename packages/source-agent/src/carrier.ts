@@ -5,6 +5,7 @@
  *     express batch ──▶ sent at once, past every window
  *     barrier ──▶ after everything before it was sent ──▶ control stream
  */
+import { packsInHaste } from '@vmferry/engine/carriage/haste';
 import { StreamChoice } from '@vmferry/engine/carriage/stream-choice';
 import type { PageBatch, RamLayout } from '@vmferry/engine/guest';
 import { PAGE_BYTES } from '@vmferry/engine/units';
@@ -21,13 +22,8 @@ import { Permits } from './permits.ts';
  * here when the guest stops counts as downtime.
  */
 const AHEAD = 3;
-/**
- * LZ4's acceleration while the link has room: then packing is what holds up, and this takes half the time for a tenth
- * more bytes. Where the link holds up, thorough packing is worth its time.
- */
+/** LZ4's acceleration where packing is hasty. */
 const HASTY = 16;
-/** The share of a window up to which its link has room. */
-const ROOM_SHARE = 1 / 2;
 /** Of what the agent may hold, the share of frames on their way. */
 const FRAMES_SHARE = 1 / 4;
 
@@ -123,8 +119,8 @@ export class Carrier {
   }
 
   #acceleration(stream: number): number {
-    const { bytesInFlight, window } = this.#options.data[stream]!;
-    return bytesInFlight < window * ROOM_SHARE ? HASTY : 1;
+    const { bytesInFlight, window, stats } = this.#options.data[stream]!;
+    return packsInHaste({ bytesInFlight, window, pathBytesPerSec: stats.pathBytesPerSec }) ? HASTY : 1;
   }
 
   /** Sends the frame when it is built and the stream's frames `before` it are sent. Never rejects. */

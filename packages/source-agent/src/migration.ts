@@ -51,6 +51,8 @@ const PROGRESS_MS = 200;
 const RETRY_MS = 5000;
 /** After the guest runs: the destination's last figures, with its announcements over. */
 const COMPLETE_TIMEOUT_MS = 10_000;
+/** The same where the destination said that it examines the guest: some thousand million accesses. */
+const EXAMINED_TIMEOUT_MS = 1_800_000;
 
 export interface MigrationOptions {
   readonly id: string;
@@ -111,6 +113,8 @@ export class SourceMigration implements RunningMigration {
   #failure: FailureFacts | undefined;
   /** Where the migration was when it was given up. */
   #failedIn: Phase | undefined;
+  /** The destination examines the guest before it gives its last figures. */
+  #examines = false;
   /** The source's hypervisor ended, and the guest with it. */
   #guestEnded = false;
   #forgotten: Promise<void> = Promise.resolve();
@@ -379,6 +383,7 @@ export class SourceMigration implements RunningMigration {
         this.#machine?.dispatch({ type: 'message', message: { type: 'ready' } });
         return;
       case 'running':
+        this.#examines = message.examines ?? false;
         this.#sender?.guestRuns();
         this.#times.running(millis(message.atMs));
         // Whatever kept it from running is over.
@@ -591,7 +596,8 @@ export class SourceMigration implements RunningMigration {
    * what is wrong with the guest, if anything.
    */
   async #lastFigures(): Promise<ErrorReport | undefined> {
-    const timer = setTimeout(() => this.#resolveComplete(undefined), COMPLETE_TIMEOUT_MS);
+    const timeoutMs = this.#examines ? EXAMINED_TIMEOUT_MS : COMPLETE_TIMEOUT_MS;
+    const timer = setTimeout(() => this.#resolveComplete(undefined), timeoutMs);
     void this.#destination?.control.link.closed.then(() => this.#resolveComplete(undefined));
     const message = await this.#complete;
     clearTimeout(timer);

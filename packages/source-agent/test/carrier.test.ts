@@ -10,7 +10,7 @@ import { batchOf } from './batches.ts';
 /** Takes frames when it is told to, one at a time. */
 class TestLink {
   readonly sent: OutgoingFrame[] = [];
-  readonly stats = { bytesSent: 0 };
+  readonly stats = { bytesSent: 0, pathBytesPerSec: 0 };
   readonly window = 1000;
   bytesInFlight = 0;
   lastSent = 0;
@@ -76,6 +76,19 @@ function wordy(batch: PageBatch): PageBatch {
 }
 
 describe('the carrier', () => {
+  test('packs thoroughly for a link that is slow, however little is on its way', async () => {
+    const { carrier, links } = rig({ codec: () => 'lz4' });
+    const [link] = links as [TestLink];
+    for (const pathBytesPerSec of [120e6, 12e6]) {
+      link.stats.pathBytesPerSec = pathBytesPerSec;
+      await carrier.bulk(wordy(batchOf(64, 0)));
+      await carrier.stateComplete(false);
+    }
+    const [hasty, thorough] = link.sent as [OutgoingFrame, OutgoingFrame];
+    expect(hasty.buffer.length).toBeGreaterThan(thorough.buffer.length);
+    for (const { release } of link.sent) release?.();
+  });
+
   test('packs in haste while the link has room, and thoroughly when it has none', async () => {
     const { carrier, links } = rig({ codec: () => 'lz4' });
     const [link] = links as [TestLink];

@@ -168,7 +168,12 @@ const schemas = {
       .optional(),
   }),
   commit: z.object({ type: type('commit') }),
-  running: z.object({ type: type('running'), atMs: ms }),
+  running: z.object({
+    type: type('running'),
+    atMs: ms,
+    /** The guest will be examined before `complete`, however long that takes. */
+    examines: z.boolean().optional(),
+  }),
   fault: z.object({ type: type('fault'), ranges: z.array(pageRange).min(1).max(MAX_FAULT_RANGES) }),
   reply: z.object({ type: type('reply'), bytes: bytes(512 * 1024) }),
   complete: z.object({

@@ -12,7 +12,7 @@ import { type BlockIndex, PAGE_BYTES, pages } from '../units.ts';
 const USUAL = 64;
 const FEWEST = 8;
 /** The next fault waits behind a neighbourhood: no longer than two or three faults take. */
-const NEIGHBOURHOOD_MS = 2;
+export const NEIGHBOURHOOD_MS = 2;
 /** What is left of a page on the link, compressed, as a rule. */
 export const PACKED_SHARE = 1 / 2;
 /** A walk's windows double up to so many neighbourhoods: what the link carries in the time of a few faults. */

@@ -9,7 +9,7 @@ import type { Simulation } from '../simulator/model.ts';
 import { type DirtyCount, fitWorkingSet } from './fit-working-set.ts';
 
 export interface Measured {
-  readonly description: Pick<GuestDescription, 'name' | 'memoryBytes' | 'vcpus' | 'oneLiveRound'>;
+  readonly description: Pick<GuestDescription, 'kind' | 'name' | 'memoryBytes' | 'vcpus' | 'oneLiveRound'>;
   /** Different pages in a shorter time and in a longer one; undefined where that cannot be told. */
   readonly dirty: readonly [DirtyCount, DirtyCount] | undefined;
   readonly roundTripMs: number;
@@ -52,7 +52,8 @@ export function planned(measured: Measured, request: Simulation['request']): Sim
       changes: [],
       windowBytes: WINDOW_BYTES,
     },
-    costs: DEFAULT_COSTS,
+    // A simulated guest has nothing of its own on the way when a post-copy begins at once.
+    costs: description.kind === 'sim' ? { ...DEFAULT_COSTS, leadMs: 0, leadBytes: 0 } : DEFAULT_COSTS,
     request,
     adaptiveRate: undefined,
     postcopy: { channel: 'express', prepaging: 'around', queuedBytes: 0 },

@@ -38,6 +38,7 @@ export interface SimulatedDestOptions {
 }
 
 export class SimulatedDestGuest implements DestGuest {
+  readonly examines = true;
   readonly gone: Promise<GuestError>;
   readonly #options: SimulatedDestOptions;
   readonly #events = new EventQueue<DestEvent>();

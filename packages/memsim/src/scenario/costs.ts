@@ -20,9 +20,14 @@ const NONE: Costs = {
   deviceStateBytes: 0,
   loadStateMs: 0,
   postcopyStateMs: 0,
+  missingMsPerGiB: 0,
+  leadMs: 0,
+  leadBytes: 0,
   commitMs: 0,
   resumeMs: 0,
+  postcopyResumeMs: 0,
   faultMs: DEFAULT_COSTS.faultMs,
+  pathTripMs: 0,
   completeMs: 0,
 };
 

@@ -65,9 +65,18 @@ const costsSchema = z
         .optional(),
       loadStateMs: millis.optional(),
       postcopyStateMs: millis.optional(),
+      missingMsPerGiB: millis.optional(),
+      leadMs: millis.optional(),
+      leadBytes: z
+        .number()
+        .min(0)
+        .max(2 ** 40)
+        .optional(),
       commitMs: millis.optional(),
       resumeMs: millis.optional(),
+      postcopyResumeMs: millis.optional(),
       faultMs: millis.optional(),
+      pathTripMs: millis.optional(),
       completeMs: millis.optional(),
     }),
   ])

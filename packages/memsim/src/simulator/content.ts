@@ -3,44 +3,53 @@
 import { PAGE_BYTES } from '@vmferry/engine/units';
 import type { ContentMix } from '../guest-file/schema.ts';
 
-/** Share of its size that is left of a page, and bytes that one core packs a second. */
+/**
+ * Share of its size that is left of a page, by thorough and by hasty packing (the agents' in post-copy on a fast link),
+ * and bytes that one core packs a second.
+ */
 interface Packing {
   readonly left: number;
+  readonly hasty: number;
   readonly bytesPerSec: number;
 }
 
 /** Measured with liblz4 on pages of simulated guests, in blocks as the agent packs them. */
-const TEXT: Packing = { left: 0.507, bytesPerSec: 400e6 };
-const DUPLICATE: Packing = { left: 0.41, bytesPerSec: 450e6 };
-const RANDOM: Packing = { left: 1, bytesPerSec: 2000e6 };
+const TEXT: Packing = { left: 0.507, hasty: 0.717, bytesPerSec: 400e6 };
+const DUPLICATE: Packing = { left: 0.41, hasty: 0.63, bytesPerSec: 450e6 };
+const RANDOM: Packing = { left: 1, hasty: 1, bytesPerSec: 2000e6 };
 /** Zeroes that were written to: a little text, and zeroes. */
-const STAMPED: Packing = { left: 0.058, bytesPerSec: 2000e6 };
+const STAMPED: Packing = { left: 0.058, hasty: 0.08, bytesPerSec: 2000e6 };
 
 /** Bytes of a page's entry in the list of its batch. */
 const ENTRY_BYTES = 1.25;
 /** A frame's header and its share of what the stream has besides, for 512 raw pages. */
 const FRAME_SHARE_BYTES = 100 / 512;
 
+/** How pages go over: as they are, packed thoroughly, or packed in haste. */
+export type WireForm = 'raw' | 'lz4' | 'hasty';
+
 /** A number of pages, and what they weigh. */
 export interface Load {
   /** Pages with content, and pages of zeroes. */
   rawPages: number;
   zeroPages: number;
-  /** Bytes on the wire, as they are and packed. */
+  /** Bytes on the wire, as they are and packed, thoroughly or in haste. */
   plainBytes: number;
   packedBytes: number;
+  hastyBytes: number;
   /** Milliseconds of one core to pack them. */
   packMs: number;
 }
 
 export function emptyLoad(): Load {
-  return { rawPages: 0, zeroPages: 0, plainBytes: 0, packedBytes: 0, packMs: 0 };
+  return { rawPages: 0, zeroPages: 0, plainBytes: 0, packedBytes: 0, hastyBytes: 0, packMs: 0 };
 }
 
 /** What pages hold, and how far those of text pack where that was measured. */
 export interface Content extends ContentMix {
   /** Share of its size that is left of a page of text. */
   readonly textLeft?: number | undefined;
+  readonly textHastyLeft?: number | undefined;
   /**
    * The same of any page that was written, where what is written is not like the rest: a real guest keeps its zeroes
    * where it does not write.
@@ -51,18 +60,30 @@ export interface Content extends ContentMix {
 /** `written`: pages that the workload wrote since the guest began; `virgin`: the others. */
 export function loadOf(mix: Content, written: number, virgin: number): Load {
   const load = emptyLoad();
-  const text = mix.textLeft === undefined ? TEXT : { ...TEXT, left: mix.textLeft };
+  const text =
+    mix.textLeft === undefined
+      ? TEXT
+      : { ...TEXT, left: mix.textLeft, hasty: mix.textHastyLeft ?? hastyOf(mix.textLeft) };
   // Written pages that are like the rest are counted with it.
   const alike = mix.writtenLeft === undefined ? written : 0;
   addKind(load, (virgin + alike) * mix.text, text);
   addKind(load, (virgin + alike) * mix.duplicate, DUPLICATE);
   addKind(load, (virgin + alike) * mix.random, RANDOM);
   addKind(load, alike * mix.zero, STAMPED);
-  if (mix.writtenLeft !== undefined) addKind(load, written, { ...TEXT, left: mix.writtenLeft });
+  if (mix.writtenLeft !== undefined) {
+    // As much worse in haste as other text.
+    const more = text.left > 0 ? text.hasty / text.left : 1;
+    addKind(load, written, {
+      ...TEXT,
+      left: mix.writtenLeft,
+      hasty: Math.min(1, mix.writtenLeft * more),
+    });
+  }
   load.zeroPages = virgin * mix.zero;
   const entries = ENTRY_BYTES * load.zeroPages;
   load.plainBytes += entries;
   load.packedBytes += entries;
+  load.hastyBytes += entries;
   return load;
 }
 
@@ -72,14 +93,22 @@ export function scaled(load: Load, share: number): Load {
     zeroPages: load.zeroPages * share,
     plainBytes: load.plainBytes * share,
     packedBytes: load.packedBytes * share,
+    hastyBytes: load.hastyBytes * share,
     packMs: load.packMs * share,
   };
 }
 
-function addKind(load: Load, pages: number, { left, bytesPerSec }: Packing): void {
+/** What is left of text by hasty packing, where only the other is known. */
+function hastyOf(left: number): number {
+  const more = (TEXT.hasty - TEXT.left) / (1 - TEXT.left);
+  return left + more * (1 - left);
+}
+
+function addKind(load: Load, pages: number, { left, hasty, bytesPerSec }: Packing): void {
   const list = pages * (ENTRY_BYTES + FRAME_SHARE_BYTES);
   load.rawPages += pages;
   load.plainBytes += pages * PAGE_BYTES + list;
   load.packedBytes += pages * PAGE_BYTES * left + list;
+  load.hastyBytes += pages * PAGE_BYTES * hasty + list;
   load.packMs += (pages * PAGE_BYTES * 1000) / bytesPerSec;
 }

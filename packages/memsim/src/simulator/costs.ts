@@ -27,11 +27,26 @@ export interface Costs {
   readonly loadStateMs: number;
   /** The same, what post-copy takes besides: pages to be dropped, the handler of faults. */
   readonly postcopyStateMs: number;
+  /** And for each GiB that is missing. */
+  readonly missingMsPerGiB: number;
+  /**
+   * Where post-copy comes before any round: a hypervisor that has begun a round goes on with it for so long before it
+   * hands over, and so much (on the wire) stands before the state by then, if the link is slow.
+   */
+  readonly leadMs: number;
+  readonly leadBytes: number;
   /** Journals of both hosts, besides the network's round trips. */
   readonly commitMs: number;
   readonly resumeMs: number;
+  /** What these two take more in post-copy. */
+  readonly postcopyResumeMs: number;
   /** A fault's way through both hosts, without the network. */
   readonly faultMs: number;
+  /**
+   * A batch's way through both hosts while the source learns what the path carries from batches of which each waits
+   * for the one before.
+   */
+  readonly pathTripMs: number;
   /** From the guest's running to the end, besides what is still sent. */
   readonly completeMs: number;
 }
@@ -53,8 +68,13 @@ export const DEFAULT_COSTS: Costs = {
   deviceStateBytes: 400_000,
   loadStateMs: 20,
   postcopyStateMs: 10,
+  missingMsPerGiB: 10,
+  leadMs: 50,
+  leadBytes: 2 * 1024 * 1024,
   commitMs: 4,
   resumeMs: 8,
+  postcopyResumeMs: 5,
   faultMs: 0.45,
+  pathTripMs: 0,
   completeMs: 20,
 };

@@ -1,7 +1,7 @@
 /** One simulated migration while it runs: its clock, the guest's, what went over, and what is noted of it. */
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import { bytes, bytesPerSec, millis, PAGE_BYTES, round } from '@vmferry/engine/units';
-import type { Load } from './content.ts';
+import type { Load, WireForm } from './content.ts';
 import type { Costs } from './costs.ts';
 import { measure } from './dirty/cells.ts';
 import { WorkingSet } from './dirty/working-set.ts';
@@ -14,6 +14,12 @@ import { enginePolicy } from './policy/engine-policy.ts';
 /** Points of a series that are kept; when there are more, every second one goes. */
 const MOST_POINTS = 512;
 const MOST_DECISIONS = 500;
+/** Rounds that are remembered: more than there are batches ahead of the link. */
+const RECENT_ROUNDS = 8;
+/** Of the time that thorough packing takes. */
+const PACKING: Readonly<Record<WireForm, number>> = { raw: 0, hasty: 0.5, lz4: 1 };
+/** How well hosts and link work side by side: infinite would be perfectly. */
+const OVERLAP = 2.5;
 /** QEMU measures a dirty rate for so long. */
 const DIRTY_RATE_SECONDS = 1;
 
@@ -40,10 +46,12 @@ export class Migration {
   faults = 0;
   /** When the speed of things changed last. */
   changedAt = 0;
-  /** Content bytes that had been sent when the last round began, and the one before. */
-  #contentAt: readonly [number, number] = [0, 0];
+  /** Content bytes that had been sent when the last rounds began, the latest first. */
+  #contentAt: readonly number[] = [0];
   #guestSpeed = 1;
-  readonly #virgin: Float64Array;
+  #stopped = false;
+  /** Share of each cell that was not written since the guest began: until the migration did, or the guest stopped. */
+  #virgin: Float64Array;
   #series: SeriesPoint[] = [];
   #pointEveryMs = 0;
 
@@ -59,7 +67,7 @@ export class Migration {
     this.now = this.costs.setupMs + 6 * this.link.roundTripMs(0) + this.link.slowStartMs(0);
     this.tau += this.now / 1000;
     this.builder.firstRound(millis(this.now));
-    this.#virgin = this.set.dirtied(0, this.tau).map((share) => 1 - share);
+    this.#virgin = this.#untouched();
     this.changedAt = this.now;
     this.conductor = simulation.adaptiveRate
       ? adaptiveRate(simulation.adaptiveRate)
@@ -97,6 +105,21 @@ export class Migration {
     this.changed();
   }
 
+  /** What the guest wrote while it was being moved holds something now. */
+  guestStopped(): void {
+    this.#virgin = this.#untouched();
+    this.#stopped = true;
+    this.builder.stopped();
+  }
+
+  guestRuns(): void {
+    this.#stopped = false;
+  }
+
+  #untouched(): Float64Array {
+    return this.set.dirtied(0, this.tau).map((share) => 1 - share);
+  }
+
   /** Of these pages, how many were written since the guest began. */
   writtenOf(pages: Float64Array): number {
     const { cells } = this.set;
@@ -111,21 +134,44 @@ export class Migration {
     return (this.set.distinctPages(tau, tau + DIRTY_RATE_SECONDS) * PAGE_BYTES) / DIRTY_RATE_SECONDS;
   }
 
-  /** All stages work at once, so the slowest one counts. */
-  speedOf(load: Load, codec: 'raw' | 'lz4'): Speed {
-    const { scanPageUs, sendPageUs, takePageUs, packCores } = this.costs;
-    const rate = this.link.rate(this.now, this.conductor.rateLimit);
-    const wire = codec === 'lz4' ? load.packedBytes : load.plainBytes;
-    const linkMs = wire === 0 ? 0 : (wire * 1000) / rate;
-    const sourceMs = ((load.rawPages + load.zeroPages) * scanPageUs + load.rawPages * sendPageUs) / 1000;
-    const destMs = (load.zeroPages * scanPageUs + load.rawPages * takePageUs) / 1000;
-    const packMs = codec === 'lz4' ? load.packMs / packCores : 0;
-    const hostMs = Math.max(sourceMs, destMs, packMs);
-    return { tookMs: Math.max(linkMs, hostMs), congested: linkMs > hostMs };
+  /**
+   * All stages work at once, so the slowest one counts; where the hosts take about as long as the link, now the one
+   * waits and now the other, for there is little between them. A guest that stands still leaves them alone.
+   */
+  speedOf(load: Load, form: WireForm): Speed {
+    const wire = this.wireOf(load, form);
+    const linkMs = wire === 0 ? 0 : (wire * 1000) / this.#rate;
+    const hostMs = this.#hostMs(load, form);
+    const tookMs = this.#stopped ? Math.max(linkMs, hostMs) : together(linkMs, hostMs);
+    return { tookMs, congested: linkMs > hostMs };
   }
 
-  sent(load: Load, codec: 'raw' | 'lz4'): void {
-    const wire = codec === 'lz4' ? load.packedBytes : load.plainBytes;
+  /** Bytes on the wire. */
+  wireOf(load: Load, form: WireForm): number {
+    switch (form) {
+      case 'raw':
+        return load.plainBytes;
+      case 'lz4':
+        return load.packedBytes;
+      case 'hasty':
+        return load.hastyBytes;
+    }
+  }
+
+  get #rate(): number {
+    return this.link.rate(this.now, this.conductor.rateLimit);
+  }
+
+  #hostMs(load: Load, form: WireForm): number {
+    const { scanPageUs, sendPageUs, takePageUs, packCores } = this.costs;
+    const sourceMs = ((load.rawPages + load.zeroPages) * scanPageUs + load.rawPages * sendPageUs) / 1000;
+    const destMs = (load.zeroPages * scanPageUs + load.rawPages * takePageUs) / 1000;
+    const packMs = (PACKING[form] * load.packMs) / packCores;
+    return Math.max(sourceMs, destMs, packMs);
+  }
+
+  sent(load: Load, form: WireForm): void {
+    const wire = this.wireOf(load, form);
     this.delivered = {
       contentBytes: this.delivered.contentBytes + load.rawPages * PAGE_BYTES,
       zeroPages: this.delivered.zeroPages + load.zeroPages,
@@ -144,16 +190,21 @@ export class Migration {
       now: millis(this.now),
       dirtyBytesPerSec: bytesPerSec(dirtyRate),
     });
-    this.#contentAt = [this.delivered.contentBytes, this.#contentAt[0]];
+    this.#contentAt = [this.delivered.contentBytes, ...this.#contentAt].slice(0, RECENT_ROUNDS);
     this.point(0);
     this.point(remainingBytes);
     // The next round has a load of its own.
     this.changed();
   }
 
-  /** Content bytes of the last round and of this one: no more than these can be on their way. */
-  get recentBytes(): number {
-    return this.delivered.contentBytes - this.#contentAt[1];
+  /** Content bytes of this round and the last ones, the latest first: no more than these can be on their way. */
+  get recentRounds(): readonly number[] {
+    let until = this.delivered.contentBytes;
+    return this.#contentAt.map((from) => {
+      const sent = until - from;
+      until = from;
+      return sent;
+    });
   }
 
   decided(what: string, why: string): void {
@@ -177,4 +228,11 @@ export class Migration {
   size(pages: Float64Array): number {
     return measure(this.set.cells, pages);
   }
+}
+
+/** The larger one, or more where both are about the same. */
+function together(a: number, b: number): number {
+  const [less, more] = a < b ? [a, b] : [b, a];
+  if (less <= 0 || more === Number.POSITIVE_INFINITY) return more;
+  return more * (1 + (less / more) ** OVERLAP) ** (1 / OVERLAP);
 }

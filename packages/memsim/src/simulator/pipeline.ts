@@ -1,15 +1,18 @@
 /**
  * What is between the hypervisors at any moment: batches that were read and packed ahead, and what is on its way.
- * The agents let both follow the link (`engine/carriage/batch-limits`, `wire/window`): some hundredths of a second's
- * worth, but never less than a few of the smallest batches, nor more than a few of the largest.
+ * The agents let both follow the link (`engine/carriage/batch-limits`, `wire/window`): a batch is what goes over in
+ * some milliseconds, so many of them are ahead, and so much is in flight. Where rounds are short, their batches are
+ * small, and little is ahead.
  */
+import { pacedBatch, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
 import { PAGE_BYTES } from '@vmferry/engine/units';
 import { loadOf } from './content.ts';
 import type { Migration } from './migration.ts';
 
-/** Four batches of the least size. */
-const LEAST_BUFFERED_BYTES = 256 * 1024;
 const LEAST_IN_FLIGHT_BYTES = 128 * 1024;
+/** One batch, by `pacedBatch`. */
+const BATCH_MS = 10;
+const LARGEST_BATCH = precopyBatch(Number.POSITIVE_INFINITY);
 
 export interface Pipeline {
   /** Until all of it has arrived. */
@@ -18,24 +21,36 @@ export interface Pipeline {
   readonly bytes: number;
 }
 
-/** `sentBytes`: there is no more in it than was sent so far. */
-export function pipelineOf(migration: Migration, codec: 'raw' | 'lz4', sentBytes: number): Pipeline {
+export function pipelineOf(migration: Migration, codec: 'raw' | 'lz4'): Pipeline {
   const { costs, link, conductor, now } = migration;
   const rate = link.rate(now, conductor.rateLimit);
   if (rate === 0) return { ms: 0, bytes: 0 };
-  const packing = (bytes: number): number => {
-    const content = loadOf(migration.simulation.guest.content, 0, Math.min(bytes, sentBytes) / PAGE_BYTES);
-    return migration.speedOf(content, codec).tookMs;
-  };
-  const sending = (bytes: number): number => (Math.min(bytes, sentBytes) * 1000) / rate;
-  const buffered = bounded(costs.bufferedMs, LEAST_BUFFERED_BYTES, costs.bufferedBytes, packing);
-  const inFlight = bounded(costs.inFlightMs, LEAST_IN_FLIGHT_BYTES, costs.inFlightBytes, sending);
-  const whole = Math.min(costs.bufferedBytes, sentBytes);
-  const ms = buffered + inFlight;
-  const bytesPerMs = whole === 0 ? 0 : whole / Math.max(0.001, packing(whole));
-  return { ms, bytes: Math.min(sentBytes, ms * bytesPerMs) };
+  const load = loadOf(migration.simulation.guest.content, 0, 1);
+  const { tookMs } = migration.speedOf(load, codec);
+  if (load.rawPages === 0 || tookMs === 0) return { ms: 0, bytes: 0 };
+  const bytesPerMs = (load.rawPages * PAGE_BYTES) / tookMs;
+  const ahead = Math.min(
+    costs.bufferedBytes,
+    aheadBytes(migration.recentRounds, bytesPerMs, costs.bufferedMs),
+  );
+  const sent = migration.recentRounds.reduce((sum, bytes) => sum + bytes, 0) - ahead;
+  const leastMs = (LEAST_IN_FLIGHT_BYTES * 1000) / rate;
+  const mostMs = (costs.inFlightBytes * 1000) / rate;
+  const inFlightMs = Math.min(mostMs, Math.max(costs.inFlightMs, leastMs), sent / bytesPerMs);
+  return { ms: ahead / bytesPerMs + inFlightMs, bytes: ahead + inFlightMs * bytesPerMs };
 }
 
-function bounded(ms: number, least: number, most: number, took: (bytes: number) => number): number {
-  return Math.min(took(most), Math.max(ms, took(Math.min(least, most))));
+/** Content of the last batches that were made; a round's last one holds what is left of it. */
+function aheadBytes(rounds: readonly number[], bytesPerMs: number, bufferedMs: number): number {
+  const batch = pacedBatch(LARGEST_BATCH, bytesPerMs * 1000).rawPages * PAGE_BYTES;
+  let batches = bufferedMs / BATCH_MS;
+  let ahead = 0;
+  for (const bytes of rounds) {
+    if (batches <= 0) break;
+    const made = Math.ceil(bytes / batch);
+    const taken = Math.min(made, batches);
+    ahead += taken <= 0 ? 0 : Math.min(bytes, bytes - (made - 1) * batch + (taken - 1) * batch);
+    batches -= made;
+  }
+  return Math.max(0, ahead);
 }

@@ -18,7 +18,8 @@ const PATIENCE_MS = 3_600_000;
 export type RoundsEnd =
   /** The guest stops, with these pages to send. */
   | { readonly type: 'stop'; readonly dirty: Float64Array }
-  | { readonly type: 'postcopy'; readonly dirty: Float64Array }
+  /** `atOnce`: before anything was sent. */
+  | { readonly type: 'postcopy'; readonly dirty: Float64Array; readonly atOnce: boolean }
   | { readonly type: 'abort'; readonly why: string }
   | { readonly type: 'link-dead' };
 
@@ -208,9 +209,7 @@ export class Rounds {
     return {
       round: round(this.#round),
       // As the source agent tells it: with what it holds itself.
-      remainingBytes: bytes(
-        remainingBytes + pipelineOf(migration, this.#codecs.codec, migration.recentBytes).bytes,
-      ),
+      remainingBytes: bytes(remainingBytes + pipelineOf(migration, this.#codecs.codec).bytes),
       dirtyBytesPerSec: bytesPerSec(this.#dirtyRate),
     };
   }
@@ -264,6 +263,7 @@ export class Rounds {
       const left = dirty[cell]! * (1 - Math.min(1, Math.max(0, behind)));
       dirty[cell] = 1 - (1 - left) * (1 - since[cell]!);
     }
-    return { type: told === 'switchover' ? 'stop' : 'postcopy', dirty };
+    if (told === 'switchover') return { type: 'stop', dirty };
+    return { type: 'postcopy', dirty, atOnce: this.#round === 1 && share === 0 };
   }
 }

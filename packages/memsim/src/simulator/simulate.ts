@@ -5,13 +5,16 @@
  *     set-up ──▶ rounds ──▶ the guest stops ──▶ last pages, device state, commit ──▶ it runs ──▶ (post-copy) ──▶ end
  */
 import type { ErrorReport } from '@vmferry/engine/errors';
+import { MOST_IN_FLIGHT } from '@vmferry/engine/postcopy/bulk-budget';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import { millis, PAGE_BYTES } from '@vmferry/engine/units';
 import { CodecChoice } from './codec-choice.ts';
-import { loadOf } from './content.ts';
+import { loadOf, scaled } from './content.ts';
+import type { Costs } from './costs.ts';
 import { Migration } from './migration.ts';
 import type { Simulation, SimulationResult } from './model.ts';
 import { pipelineOf } from './pipeline.ts';
+import { MissingPages } from './postcopy/missing-pages.ts';
 import { servePages } from './postcopy/serve-pages.ts';
 import { Rounds, type RoundsEnd } from './precopy.ts';
 
@@ -32,7 +35,7 @@ export function simulate(simulation: Simulation): SimulationResult {
     case 'stop':
       return stopAndCopy(migration, end, codecs.codec);
     case 'postcopy':
-      return moveFirst(migration, end.dirty, codecs);
+      return moveFirst(migration, end, codecs);
   }
 }
 
@@ -45,6 +48,7 @@ function stopAndCopy(
   const { costs, link, builder } = migration;
   const beganAt = migration.now - costs.stopMs;
   const pages = migration.size(dirty);
+  migration.guestStopped();
   const load = loadOf(migration.simulation.guest.content, migration.writtenOf(dirty), 0);
   const unwritten = pages - migration.writtenOf(dirty);
   const rest = loadOf(migration.simulation.guest.content, 0, unwritten);
@@ -52,38 +56,45 @@ function stopAndCopy(
   const restSpeed = migration.speedOf(rest, codec);
   const rate = link.rate(migration.now, migration.conductor.rateLimit);
   if (rate === 0) return resultOf(migration, 'failed', LINK_DEAD);
-  builder.stopped();
   migration.sent(load, codec);
   migration.sent(rest, codec);
   // What is between the hypervisors was paid for by the round that it belongs to, and is still on its way.
   migration.stand(
-    speed.tookMs +
-      restSpeed.tookMs +
-      pipelineOf(migration, codec, migration.recentBytes).ms +
-      link.roundTripMs(migration.now) / 2,
+    speed.tookMs + restSpeed.tookMs + pipelineOf(migration, codec).ms + link.roundTripMs(migration.now) / 2,
   );
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
-  handOver(migration, beganAt, rate);
+  handOver(migration, beganAt, { rate, stateMs: 0, resumeMs: 0 });
   migration.point(0);
   migration.stand(costs.completeMs);
   return { ...resultOf(migration, 'completed', null), finalBytes: pages * PAGE_BYTES };
 }
 
 /** The guest moves, its memory follows. */
-function moveFirst(migration: Migration, missing: Float64Array, codecs: CodecChoice): SimulationResult {
+function moveFirst(
+  migration: Migration,
+  { dirty: missing, atOnce }: Extract<RoundsEnd, { type: 'postcopy' }>,
+  codecs: CodecChoice,
+): SimulationResult {
   const { codec } = codecs;
   const { costs, link, builder } = migration;
+  if (atOnce) migration.pass(costs.leadMs);
   const beganAt = migration.now - costs.stopMs;
   const rate = link.rate(migration.now, migration.conductor.rateLimit);
   if (rate === 0) return resultOf(migration, 'failed', LINK_DEAD);
-  builder.stopped();
-  // From the start there is nothing: the hypervisor is told before its stream is read.
-  migration.stand(
-    pipelineOf(migration, codec, migration.recentBytes).ms + link.roundTripMs(migration.now) / 2,
-  );
+  const missingGiB = (migration.size(missing) * PAGE_BYTES) / 2 ** 30;
+  migration.guestStopped();
+  const aheadMs = atOnce ? leadLeftMs(costs, rate) : pipelineOf(migration, codec).ms;
+  if (atOnce) takeLead(migration, missing, codec);
+  migration.stand(aheadMs + link.roundTripMs(migration.now) / 2);
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
-  handOver(migration, beganAt, rate, costs.postcopyStateMs);
-  const figures = servePages(migration, missing, codecs);
+  handOver(migration, beganAt, {
+    rate,
+    stateMs: costs.postcopyStateMs + costs.missingMsPerGiB * missingGiB,
+    // Where next to nothing is missing, there is next to nothing to do beside it.
+    resumeMs: costs.postcopyResumeMs * Math.min(1, (missingGiB * 2 ** 30) / MOST_IN_FLIGHT),
+  });
+  migration.guestRuns();
+  const figures = servePages(migration, missing, codecs, !atOnce || costs.leadBytes > 0);
   if (figures === 'link-dead') {
     const error = { ...LINK_DEAD, phase: 'postcopy', guestRunsOn: 'dest' } as const;
     return resultOf(migration, 'attention', error);
@@ -92,15 +103,39 @@ function moveFirst(migration: Migration, missing: Float64Array, codecs: CodecCho
   return { ...resultOf(migration, 'completed', null), postcopy: figures };
 }
 
-function handOver(migration: Migration, stoppedAt: number, rate: number, moreMs = 0): void {
+/** What a hypervisor had begun to send, as far as the link has not carried it when the guest stops. */
+function leadLeftMs({ leadMs, leadBytes }: Costs, rate: number): number {
+  return Math.max(0, (leadBytes * 1000) / rate - leadMs);
+}
+
+/** What was sent before the state is missing no more: the first pages. */
+function takeLead(migration: Migration, missing: Float64Array, codec: 'raw' | 'lz4'): void {
+  const pages = migration.size(missing);
+  const written = Math.min(pages, migration.writtenOf(missing));
+  const load = loadOf(migration.simulation.guest.content, written, pages - written);
+  const wire = migration.wireOf(load, codec);
+  const share = wire > 0 ? Math.min(1, migration.costs.leadBytes / wire) : 0;
+  new MissingPages(migration.set.cells, missing).takeNext(pages * share);
+  migration.sent(scaled(load, share), codec);
+}
+
+interface HandOver {
+  readonly rate: number;
+  /** What post-copy takes more. */
+  readonly stateMs: number;
+  readonly resumeMs: number;
+}
+
+function handOver(migration: Migration, stoppedAt: number, more: HandOver): void {
   const { costs, link, builder } = migration;
   const roundTrip = link.roundTripMs(migration.now);
-  const deviceStateMs = (costs.deviceStateBytes * 1000) / rate + costs.loadStateMs + moreMs;
+  const deviceStateMs = (costs.deviceStateBytes * 1000) / more.rate + costs.loadStateMs + more.stateMs;
   const commitMs = costs.commitMs + 1.5 * roundTrip;
-  migration.stand(deviceStateMs + commitMs + costs.resumeMs);
+  const resumeMs = costs.resumeMs + more.resumeMs;
+  migration.stand(deviceStateMs + commitMs + resumeMs);
   builder.downtimePart('deviceStateMs', millis(deviceStateMs));
   builder.downtimePart('commitMs', millis(commitMs));
-  builder.downtimePart('resumeMs', millis(costs.resumeMs));
+  builder.downtimePart('resumeMs', millis(resumeMs));
   builder.downtime({ downtimeMs: millis(migration.now - stoppedAt), uncertaintyMs: millis(0) });
 }
 

@@ -31,7 +31,7 @@ describe('costs from one run', () => {
       const base = simulationOf({ link: { bandwidth }, request: { strategy: 'precopy' } });
       return simulate({ ...base, costs: { ...base.costs, packCores: 1000, ...costs } }).report;
     };
-    const { costs, zero, left } = calibrate(of(100 * GBIT, slow));
+    const { costs, zero, left } = calibrate({ precopy: [of(100 * GBIT, slow)] });
     expect(costs.sendPageUs).toBeCloseTo(20, 0);
     expect(zero).toBeGreaterThan(0.2);
     expect(left).toBeGreaterThan(0.5);

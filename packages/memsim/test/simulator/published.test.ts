@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { costNames } from '../../src/scenario/costs.ts';
 import { compare } from '../../src/scenario/expectations.ts';
 import { loadScenario } from '../../src/scenario/load.ts';
+import type { SimulationResult } from '../../src/simulator/model.ts';
 import { simulate } from '../../src/simulator/simulate.ts';
 
 const FOLDER = fileURLToPath(new URL('../../published/', import.meta.url));
@@ -35,6 +36,38 @@ describe('published results', () => {
       expect(own, name).toEqual([]);
       if (name.startsWith('clark-2005')) expect(costs.like).toBe('xen-2005');
     }
+  });
+
+  describe('of Hines and Gopalan', () => {
+    const { file, simulation } = loadScenario(`${FOLDER}hines-2009-prepaging.yaml`);
+    const holds = (result: SimulationResult) =>
+      Object.fromEntries(compare(file.expect, result).map((row) => [row.figure, row.holds]));
+
+    it('are a bound on faults and that no page crosses twice, both without any leeway', () => {
+      const said = file.expect.map(({ figure, value, within, atMost }) => ({
+        figure,
+        value,
+        within,
+        atMost,
+      }));
+      expect(said).toEqual([
+        { figure: 'faultShare', value: 0.21, within: 0, atMost: true },
+        { figure: 'pagesTwice', value: 0, within: 0, atMost: false },
+      ]);
+      expect(holds(simulate(simulation))).toEqual({ faultShare: true, pagesTwice: true });
+    });
+
+    it('are missed without pre-paging', () => {
+      const postcopy = { ...simulation.postcopy, prepaging: 'none' } as const;
+      expect(holds(simulate({ ...simulation, postcopy }))['faultShare']).toBe(false);
+    });
+
+    it('are missed when one page crosses twice', () => {
+      const result = simulate(simulation);
+      const figures = result.postcopy!;
+      const postcopy = { ...figures, sentPages: figures.sentPages + 1 };
+      expect(holds({ ...result, postcopy })['pagesTwice']).toBe(false);
+    });
   });
 
   it('are seven rows of three sources', () => {

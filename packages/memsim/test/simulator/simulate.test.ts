@@ -91,7 +91,10 @@ describe('a simulated migration', () => {
         const { postcopy, report } = simulate(simulated({ ...from, strategy: 'postcopy' }));
         expect(report.outcome).toBe('completed');
         expect(postcopy!.sentPages).toBeCloseTo(postcopy!.missingPages, 1);
-        expect(postcopy!.missingPages).toBeCloseTo(from.guest.memoryBytes / 4096, 1);
+        // The first pages were on their way when the guest stopped.
+        expect(postcopy!.missingPages).toBeLessThanOrEqual(from.guest.memoryBytes / 4096 + 0.1);
+        const { raw, zero } = report.pages;
+        expect(Math.abs(raw + zero - from.guest.memoryBytes / 4096)).toBeLessThanOrEqual(2);
         expect(postcopy!.faults).toBeLessThanOrEqual(postcopy!.missingPages + 1);
       }),
       { numRuns: 60 },
@@ -194,7 +197,12 @@ describe('a simulated migration', () => {
     for (const chosen of ['precopy', 'postcopy'] as const) {
       const total = (changes: typeof pause) =>
         simulate(
-          simulationOf({ guest: { workload: { kind: 'idle' } }, changes, request: { strategy: chosen } }),
+          simulationOf({
+            guest: { workload: { kind: 'idle' } },
+            changes,
+            // A codec that is chosen anew after the pause would take another time.
+            request: { strategy: chosen, compress: 'off' },
+          }),
         ).report;
       expect(Math.abs(total(pause).totalMs - total([]).totalMs - 10_000)).toBeLessThan(150);
       const lost = total(pause.slice(0, 1));
@@ -229,11 +237,7 @@ describe('a simulated migration', () => {
         simulationOf({ guest: { ...guest, workload }, request: { strategy: chosen } }),
       ),
     );
-    for (const simulation of each) simulate(simulation);
-    const began = performance.now();
-    for (const simulation of each) simulate(simulation);
-    // Machines differ, and this one has other things to do: twice what is promised.
-    expect((performance.now() - began) / each.length).toBeLessThan(100);
+    for (const simulation of each) expect(leastCpuMs(() => simulate(simulation))).toBeLessThan(50);
   });
 });
 
@@ -255,3 +259,15 @@ describe('a dirty log', () => {
     expect(bytes('skip')).toBeLessThan(bytes('round') * 0.97);
   });
 });
+
+/** Of several times, as much of the processor as the quickest took: what else a machine does is not counted. */
+function leastCpuMs(work: () => void): number {
+  let least = Number.POSITIVE_INFINITY;
+  for (let time = 0; time < 10; time += 1) {
+    const began = process.cpuUsage();
+    work();
+    const { user, system } = process.cpuUsage(began);
+    least = Math.min(least, (user + system) / 1000);
+  }
+  return least;
+}

@@ -1,5 +1,8 @@
 /** Faults as a closed loop: a vCPU that waits asks for nothing, so the more they wait the less they ask. Pure. */
-import { bulkBudget, MOST_IN_FLIGHT, QUIET_MS, STARVED_SHARE } from '@vmferry/engine/postcopy/bulk-budget';
+import { bulkBudget, STARVED_MS, STARVED_SHARE } from '@vmferry/engine/postcopy/bulk-budget';
+
+/** Of the time: what is rarer than this changes nothing. */
+const RARELY = 1e-4;
 
 export interface FaultLoop {
   readonly faultsPerMs: number;
@@ -35,21 +38,62 @@ export function faultLoop({ vcpus, faultsPerMs, aloneMs, serviceMs }: FaultDeman
   return { faultsPerMs: throughput, waitMs, running: Math.max(0, 1 - (throughput * waitMs) / vcpus) };
 }
 
-/**
- * The share of full speed that the background has beside such faults, by the engine's budget.
- *
- * @param neededBytes in flight at full speed
- */
-export function backgroundShare(faultsPerMs: number, neededBytes: number): number {
-  if (faultsPerMs <= 0) return Math.min(1, MOST_IN_FLIGHT / neededBytes);
+export interface Background {
+  readonly vcpus: number;
+  /** Faults of all vCPUs if none ever had to wait: out of the blue, and of walks, which come at even distances. */
+  readonly atRandomPerMs: number;
+  readonly walksPerMs: number;
+  /** Faults as they come. */
+  readonly loop: FaultLoop;
+  /** In flight at full speed, in bytes of pages. */
+  readonly neededBytes: number;
+  /** A batch goes as soon as there is any room for it. */
+  readonly batchBytes: number;
+  /** A batch's time at full speed. */
+  readonly batchMs: number;
+  readonly linkBytesPerSec: number;
+}
+
+/** The share of full speed that the background has beside such faults, by the engine's budget. */
+export function backgroundShare(background: Background): number {
+  const { vcpus, atRandomPerMs, walksPerMs, loop, neededBytes, batchBytes, batchMs, linkBytesPerSec } =
+    background;
+  const conditions = { answerMs: loop.waitMs, linkBytesPerSec };
+  const shareAt = (quietMs: number): number => {
+    const budget = bulkBudget(quietMs, conditions);
+    return budget === 0 ? 0 : Math.min(1, Math.max(budget, batchBytes) / neededBytes);
+  };
+  if (atRandomPerMs + walksPerMs <= 0) return shareAt(Number.POSITIVE_INFINITY);
+  const gap = gapOf(loop.waitMs, atRandomPerMs > 0 ? vcpus / atRandomPerMs : Number.POSITIVE_INFINITY);
+  const walkMs = walksPerMs > 0 ? 1 / walksPerMs + loop.waitMs : Number.POSITIVE_INFINITY;
+  // How much of the time it is at least so long since the last fault.
+  const quieter = (ms: number): number => gap.ageOver(ms) ** vcpus * Math.max(0, 1 - ms / walkMs);
+  const most = shareAt(Number.POSITIVE_INFINITY);
+  // Fine enough for a budget that doubles with each two answers' time.
+  const stepMs = Math.max(1, loop.waitMs / 2);
   let share = 0;
-  let quietMs = QUIET_MS;
-  // So long since the last fault, as often as faults that come at random leave it.
-  for (; bulkBudget(quietMs) < MOST_IN_FLIGHT; quietMs += QUIET_MS) {
-    const often = Math.exp(-faultsPerMs * quietMs) - Math.exp(-faultsPerMs * (quietMs + QUIET_MS));
-    share += often * Math.min(1, bulkBudget(quietMs) / neededBytes);
+  let quietMs = 0;
+  let moment = Number.POSITIVE_INFINITY;
+  for (; quieter(quietMs) > RARELY && shareAt(quietMs) < most; quietMs += stepMs) {
+    share += (quieter(quietMs) - quieter(quietMs + stepMs)) * shareAt(quietMs + stepMs / 2);
+    if (shareAt(quietMs) > 0) moment = Math.min(moment, quietMs);
   }
-  share += Math.exp(-faultsPerMs * quietMs) * Math.min(1, MOST_IN_FLIGHT / neededBytes);
-  // What it is granted whatever comes.
-  return Math.max(share, STARVED_SHARE);
+  share += quieter(quietMs) * shareAt(quietMs);
+  // Each time that it has a turn a whole batch goes; and where it had none of late, what it is granted.
+  const turnsPerMs = loop.faultsPerMs * gap.over(moment);
+  const atLeast = Math.max(share, Math.min(1, turnsPerMs * batchMs));
+  return Math.min(1, atLeast + STARVED_SHARE * Math.exp(-turnsPerMs * STARVED_MS));
+}
+
+/** From a fault of a vCPU to its next: it waits, then thinks, for times that are exponential with these means. */
+function gapOf(
+  waitMs: number,
+  thinkMs: number,
+): { readonly over: (ms: number) => number; readonly ageOver: (ms: number) => number } {
+  if (thinkMs === Number.POSITIVE_INFINITY) return { over: () => 1, ageOver: () => 1 };
+  // The same mean twice would divide by nothing.
+  const wait = Math.abs(waitMs - thinkMs) < thinkMs * 1e-3 ? thinkMs * 1.001 : waitMs;
+  const both = (ms: number, power: number): number =>
+    (wait ** power * Math.exp(-ms / wait) - thinkMs ** power * Math.exp(-ms / thinkMs)) / (wait - thinkMs);
+  return { over: (ms) => both(ms, 1), ageOver: (ms) => both(ms, 2) / (wait + thinkMs) };
 }

@@ -5,10 +5,12 @@
  * so a guest of any size takes about the same. What comes along with an answer is what the engine's `Prepaging`
  * says, and the background keeps the engine's pace.
  */
-import { Prepaging } from '@vmferry/engine/postcopy/prepaging';
-import { blockIndex, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
+import { POSTCOPY_BATCH, pacedBatch } from '@vmferry/engine/carriage/batch-limits';
+import { packsInHaste } from '@vmferry/engine/carriage/haste';
+import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
+import { blockIndex, bytesPerSec, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
 import { type CodecChoice, LOOK_MS } from '../codec-choice.ts';
-import { type Load, loadOf, scaled } from '../content.ts';
+import { type Load, loadOf, scaled, type WireForm } from '../content.ts';
 import type { Walk } from '../dirty/writers.ts';
 import type { Migration } from '../migration.ts';
 import type { PostcopyFigures } from '../model.ts';
@@ -23,10 +25,16 @@ const WANTED_SHARE = 0.25;
 const MOST_STEPS = 20_000;
 /** Faults of one step whose waits are told apart. */
 const WAITS_A_STEP = 4;
-/** Between a page's arrival and its acknowledgement. */
-const TAKEN_MS = 1;
-/** What the engine brings with a fault out of the blue, and with each of a walk that goes on. */
-const [AROUND_PAGES, WALK_PAGES] = reaches();
+
+/** What the engine brings with a fault out of the blue, and with each of a walk that goes on, in pages. */
+interface Reaches {
+  readonly around: number;
+  readonly walk: number;
+}
+
+const ROOM = { bytesInFlight: 0, window: 1 };
+
+const ANSWER_PAGES = answerAlong({ block: blockIndex(0), first: pages(0), count: pages(1) }).count;
 
 interface WalkDemand {
   readonly walk: Walk;
@@ -51,12 +59,14 @@ interface Pace {
   readonly backgroundPerMs: number;
 }
 
+/** @param pathKnown whether anything was sent before */
 export function servePages(
   migration: Migration,
   missing: Float64Array,
   codecs: CodecChoice,
+  pathKnown: boolean,
 ): PostcopyFigures | 'link-dead' {
-  return new PageService(migration, missing, codecs).run();
+  return new PageService(migration, missing, codecs, pathKnown).run();
 }
 
 class PageService {
@@ -67,6 +77,7 @@ class PageService {
   readonly #random: Random;
   /** What an average missing page weighs. */
   readonly #page: Load;
+  #reaches: { readonly least: number; readonly pages: Reaches } = { least: 0, pages: { around: 1, walk: 1 } };
   readonly #missingAtFirst: number;
   /** Accesses a second to each cell, good up to that time of the workload. */
   readonly #perSec: Float64Array;
@@ -74,10 +85,12 @@ class PageService {
   #faults = 0;
   #waitedMs = 0;
   readonly #beganTau: number;
+  readonly #pathKnown: boolean;
   #sent = 0;
 
-  constructor(migration: Migration, missing: Float64Array, codecs: CodecChoice) {
+  constructor(migration: Migration, missing: Float64Array, codecs: CodecChoice, pathKnown: boolean) {
     this.#migration = migration;
+    this.#pathKnown = pathKnown;
     this.#beganTau = migration.tau;
     this.#codecs = codecs;
     this.#nextLook = migration.now + LOOK_MS;
@@ -119,13 +132,14 @@ class PageService {
   #step(): boolean {
     const migration = this.#migration;
     const { tookMs: pageMs } = migration.speedOf(this.#page, this.#alongCodec);
-    const { tookMs: bulkMs } = migration.speedOf(this.#page, this.#codecs.codec);
+    const { tookMs: bulkMs } = migration.speedOf(this.#page, this.#bulkForm);
     const change = migration.link.nextChange(migration.now);
     if (pageMs === Number.POSITIVE_INFINITY) {
       if (change === Number.POSITIVE_INFINITY) return false;
       migration.stand(change - migration.now);
       return true;
     }
+    this.#reaches = this.#reachesAt();
     const demand = this.#demand(pageMs);
     const pace = this.#pace(demand, pageMs, bulkMs);
     const tookMs = this.#stepMs(demand, pace, change - migration.now);
@@ -133,12 +147,20 @@ class PageService {
     const before = this.#missing.total;
     if (faults > 0) this.#serve(demand, faults, pace.loop);
     this.#send(before - this.#missing.total, this.#alongCodec);
-    this.#send(this.#missing.takeNext(pace.backgroundPerMs * tookMs), this.#codecs.codec);
+    this.#send(this.#missing.takeNext(pace.backgroundPerMs * tookMs), this.#bulkForm);
     migration.now += tookMs;
     migration.tau += (tookMs / 1000) * pace.loop.running;
     migration.point(this.#missing.total * PAGE_BYTES);
     this.#lookAtCodec();
     return true;
+  }
+
+  /** The window is never full, as the engine's budget is less. */
+  get #bulkForm(): WireForm {
+    const { codec } = this.#codecs;
+    const { link, now, conductor } = this.#migration;
+    const pathBytesPerSec = link.rate(now, conductor.rateLimit);
+    return codec === 'lz4' && packsInHaste({ ...ROOM, pathBytesPerSec }) ? 'hasty' : codec;
   }
 
   /** What comes along with a fault is always packed. */
@@ -189,7 +211,7 @@ class PageService {
   #reach(gap: number, pageMs: number): number {
     switch (this.#migration.simulation.postcopy.prepaging) {
       case 'around':
-        return gap < WALK_PAGES ? WALK_PAGES : AROUND_PAGES / 2;
+        return gap < this.#reaches.pages.walk ? this.#reaches.pages.walk : this.#reaches.pages.around / 2;
       case 'pivot':
         // The background goes on from the fault, and what it sends while the answer is on its way comes with it.
         return 1 + this.#aloneMs(pageMs) / pageMs;
@@ -198,16 +220,36 @@ class PageService {
     }
   }
 
+  /**
+   * What the source takes the path for, on the wire. It learns that from frames that follow each other closely; where
+   * nothing was sent before, from batches of which each waits for the one before to be acknowledged.
+   */
+  #pathRate(): number {
+    const { link, now, conductor, costs } = this.#migration;
+    const rate = link.rate(now, conductor.rateLimit);
+    if (this.#pathKnown) return rate;
+    const wire = this.#migration.wireOf(this.#page, this.#bulkForm);
+    const batch = (POSTCOPY_BATCH.rawPages * wire) / Math.max(1e-9, this.#page.rawPages);
+    return (batch * 1000) / ((batch * 1000) / rate + costs.pathTripMs);
+  }
+
+  #reachesAt(): { readonly least: number; readonly pages: Reaches } {
+    const least = neighbourhood(this.#pathRate());
+    return least === this.#reaches.least ? this.#reaches : { least, pages: reachesOf(least) };
+  }
+
   /** A fault's wait where nothing else is on the link. */
   #aloneMs(pageMs: number): number {
     const { link, now, costs, conductor, simulation } = this.#migration;
     const { channel, queuedBytes } = simulation.postcopy;
     const queuedMs = channel === 'shared' ? (queuedBytes * 1000) / link.rate(now, conductor.rateLimit) : 0;
-    return link.roundTripMs(now) + costs.faultMs + pageMs + queuedMs;
+    // The page itself, and a few that come right with it.
+    const answerMs = simulation.postcopy.prepaging === 'around' ? ANSWER_PAGES * pageMs : pageMs;
+    return link.roundTripMs(now) + costs.faultMs + answerMs + queuedMs;
   }
 
   #pace(demand: Demand, pageMs: number, bulkMs: number): Pace {
-    const { simulation, link, now } = this.#migration;
+    const { simulation, link, now, costs } = this.#migration;
     const around = simulation.postcopy.prepaging === 'around';
     const broughtPages = this.#broughtPages(demand);
     const loop = faultLoop({
@@ -218,15 +260,29 @@ class PageService {
     });
     // What is left of the time goes to the background.
     const free = Math.max(0, 1 - loop.faultsPerMs * broughtPages * pageMs) / bulkMs;
-    const needed = (this.#page.plainBytes / bulkMs) * (link.roundTripMs(now) + TAKEN_MS);
-    const paced = around ? backgroundShare(loop.faultsPerMs, Math.max(1, needed)) / bulkMs : free;
+    // A batch's way there and its acknowledgement's way back are those of a fault.
+    const batch = pacedBatch(POSTCOPY_BATCH, bytesPerSec((PAGE_BYTES * 1000) / bulkMs)).rawPages;
+    const batchMs = batch * bulkMs;
+    const needed = (this.#page.plainBytes / bulkMs) * (link.roundTripMs(now) + costs.faultMs + batchMs);
+    const background = {
+      vcpus: simulation.guest.vcpus,
+      atRandomPerMs: demand.atRandom / 1000,
+      walksPerMs: (demand.faultsPerSec - demand.atRandom) / 1000,
+      loop,
+      neededBytes: Math.max(1, needed),
+      batchBytes: batch * PAGE_BYTES,
+      batchMs,
+      linkBytesPerSec: this.#pathRate(),
+    };
+    const paced = around ? backgroundShare(background) / bulkMs : free;
     return { pageMs, broughtPages, loop, backgroundPerMs: Math.min(free, paced) };
   }
 
   /** Missing pages that come with an average fault, itself among them. */
   #broughtPages({ atRandom, walks, faultsPerSec }: Demand): number {
     if (faultsPerSec <= 0) return 0;
-    const around = this.#migration.simulation.postcopy.prepaging === 'around' ? AROUND_PAGES : 1;
+    const around =
+      this.#migration.simulation.postcopy.prepaging === 'around' ? this.#reaches.pages.around : 1;
     let sum = atRandom * Math.max(1, around * this.#missing.density);
     for (const { faultsPerSec: often, reach, ahead } of walks)
       sum += often * Math.max(1, reach * ahead.density);
@@ -283,7 +339,8 @@ class PageService {
   /** The pages themselves, and what their neighbourhoods lack; several faults may fall into one of these. */
   #serveRandom(perSec: Float64Array, seconds: number): void {
     const { cells, share } = this.#missing;
-    const around = this.#migration.simulation.postcopy.prepaging === 'around' ? AROUND_PAGES : 1;
+    const around =
+      this.#migration.simulation.postcopy.prepaging === 'around' ? this.#reaches.pages.around : 1;
     for (let stretch = 0; stretch < cells.first.length; stretch += 1) {
       if (this.#missing.ofStretch(stretch) <= 0) continue;
       const [from, to] = [cells.from[stretch]!, cells.from[stretch + 1]!];
@@ -301,7 +358,7 @@ class PageService {
     }
   }
 
-  #send(count: number, codec: 'raw' | 'lz4'): void {
+  #send(count: number, codec: WireForm): void {
     if (count <= 0) return;
     this.#sent += count;
     this.#migration.sent(scaled(this.#page, count), codec);
@@ -309,11 +366,12 @@ class PageService {
 }
 
 /** The engine is asked: a fault out of the blue, and the last of many that follow each other. */
-function reaches(): readonly [number, number] {
+function reachesOf(least: number): Reaches {
   const prepaging = new Prepaging();
   const block = blockIndex(0);
-  const first = prepaging.around(block, pages(0));
+  const first = prepaging.around(block, pages(0), least);
   let last = first;
-  for (let walked = 0; walked < 16; walked += 1) last = prepaging.around(block, last.first + last.count);
-  return [first.count, last.count];
+  for (let walked = 0; walked < 16; walked += 1)
+    last = prepaging.around(block, last.first + last.count, least);
+  return { around: first.count, walk: last.count };
 }

@@ -1,0 +1,152 @@
+/** What the model has of the agents and the hypervisor, each by what it changes. */
+import { describe, expect, it } from 'vitest';
+import { DEFAULT_COSTS } from '../../src/simulator/costs.ts';
+import type { SimulatedGuest } from '../../src/simulator/model.ts';
+import { backgroundShare } from '../../src/simulator/postcopy/fault-loop.ts';
+import { simulate } from '../../src/simulator/simulate.ts';
+import { GBIT, GiB, simulationOf } from './simulations.ts';
+
+const MBIT = GBIT / 1000;
+
+describe('when the guest stops', () => {
+  const stopped = (costs: Partial<typeof DEFAULT_COSTS>, guest: Partial<SimulatedGuest>) =>
+    simulate(
+      simulationOf({
+        guest,
+        link: { bandwidth: 200 * MBIT },
+        request: { strategy: 'precopy', compress: 'lz4' },
+        costs: { ...DEFAULT_COSTS, ...costs },
+      }),
+    ).report;
+
+  it('what is ahead of the link has to cross it', () => {
+    const empty = stopped({ bufferedMs: 0, inFlightMs: 0, inFlightBytes: 0 }, { oneLiveRound: true });
+    const ahead = stopped({ bufferedMs: 60, inFlightMs: 0, inFlightBytes: 0 }, { oneLiveRound: true });
+    const more = ahead.downtimeMs - empty.downtimeMs;
+    expect(more).toBeGreaterThan(50);
+    expect(more).toBeLessThan(75);
+  });
+
+  it('batches of short rounds are small, and little of them is ahead', () => {
+    const quiet = { workload: { kind: 'uniform', pagesPerSec: 20 } } as const;
+    const empty = stopped({ bufferedMs: 0, inFlightMs: 0, inFlightBytes: 0 }, quiet);
+    const ahead = stopped({ bufferedMs: 60, inFlightMs: 0, inFlightBytes: 0 }, quiet);
+    expect(ahead.downtimeMs - empty.downtimeMs).toBeLessThan(25);
+  });
+
+  it('pages that were zeroes before the guest wrote them weigh what is in them now', () => {
+    const written = (ranSeconds: number) =>
+      simulate(
+        simulationOf({
+          guest: {
+            ranSeconds,
+            oneLiveRound: true,
+            content: { zero: 0.9, text: 0.1, random: 0, duplicate: 0, writtenLeft: 1 },
+            workload: { kind: 'uniform', pagesPerSec: 50_000, region: { first: 0, pages: 20_000 } },
+          },
+          link: { bandwidth: 200 * MBIT },
+          request: { strategy: 'precopy', compress: 'lz4' },
+        }),
+      ).report.downtimeMs;
+    expect(written(0) / written(60)).toBeCloseTo(1, 1);
+    // 20 000 pages at 24 MB/s.
+    expect(written(0)).toBeGreaterThan(3300);
+  });
+});
+
+describe('hosts and link that take about the same time', () => {
+  const totalMs = (sendPageUs: number) =>
+    simulate(
+      simulationOf({
+        guest: { workload: { kind: 'idle' }, content: { zero: 0, text: 0, random: 1, duplicate: 0 } },
+        link: { bandwidth: GBIT },
+        request: { strategy: 'precopy', compress: 'off' },
+        costs: { ...DEFAULT_COSTS, sendPageUs, takePageUs: sendPageUs },
+      }),
+    ).report.totalMs;
+
+  it('wait for each other, those of which one is much faster do not', () => {
+    const link = totalMs(0.001);
+    // A page takes 34 us on this link.
+    expect(totalMs(34) / link).toBeGreaterThan(1.25);
+    expect(totalMs(3.4) / link).toBeLessThan(1.01);
+    expect(totalMs(340) / totalMs(170)).toBeCloseTo(2, 1);
+  });
+});
+
+describe('a post-copy that begins at once', () => {
+  const downtimeMs = (bandwidth: number, leadBytes: number) =>
+    simulate(
+      simulationOf({
+        link: { bandwidth },
+        request: { strategy: 'postcopy' },
+        costs: { ...DEFAULT_COSTS, leadMs: 50, leadBytes },
+      }),
+    ).report.downtimeMs;
+
+  it('has what the hypervisor had begun to send before its state, as far as the link is slow', () => {
+    // 2.4 MB take 200 ms, 50 of which had passed.
+    expect(downtimeMs(100 * MBIT, 2.4e6) - downtimeMs(100 * MBIT, 0)).toBeCloseTo(151, -1);
+    expect(downtimeMs(GBIT, 2.4e6)).toBeCloseTo(downtimeMs(GBIT, 0), 3);
+  });
+
+  it('packs in haste on a fast link only', () => {
+    const bytes = (bandwidth: number) =>
+      simulate(
+        simulationOf({
+          guest: { workload: { kind: 'idle' } },
+          link: { bandwidth },
+          request: { strategy: 'postcopy', compress: 'lz4' },
+        }),
+      ).report.wireBytes;
+    expect(bytes(GBIT) / bytes(100 * MBIT)).toBeGreaterThan(1.15);
+  });
+});
+
+describe('the background of a post-copy', () => {
+  const share = (atRandomPerMs: number, walksPerMs: number, waitMs = 1) =>
+    backgroundShare({
+      vcpus: 1,
+      atRandomPerMs,
+      walksPerMs,
+      loop: { faultsPerMs: 1 / (waitMs + 1 / (atRandomPerMs + walksPerMs)), waitMs, running: 0.5 },
+      neededBytes: 2 ** 20,
+      batchBytes: 2 ** 18,
+      batchMs: 2,
+      linkBytesPerSec: GBIT,
+    });
+
+  it('has the whole link where no fault comes', () => {
+    expect(share(1e-7, 0)).toBeCloseTo(1, 2);
+  });
+
+  it('has less the more often faults come, and its grant where they never cease', () => {
+    const shares = [0.01, 0.05, 0.2, 5].map((perMs) => share(perMs, 0));
+    expect(shares).toEqual(shares.toSorted((a, b) => b - a));
+    expect(share(1000, 0, 0.2)).toBeCloseTo(0.25, 2);
+  });
+
+  it('has no grant as long as it has its turn now and then', () => {
+    // Waits of a millisecond and a half leave it a batch every twenty milliseconds or so.
+    expect(share(1000, 0, 1.5)).toBeLessThan(0.2);
+  });
+
+  it('has what is left between the faults of a walk', () => {
+    expect(share(0, 1 / 100)).toBeGreaterThan(0.5);
+    expect(share(0, 1 / 5)).toBeLessThan(share(0, 1 / 20));
+  });
+});
+
+describe('a simulated guest of any size', () => {
+  it('has no more ahead than was sent', () => {
+    const { report } = simulate(
+      simulationOf({
+        guest: { memoryBytes: GiB / 1024, workload: { kind: 'idle' } },
+        link: { bandwidth: MBIT },
+        request: { strategy: 'hybrid', compress: 'off' },
+      }),
+    );
+    // A mebibyte at 1 Mbit/s, of which three tenths are zeroes.
+    expect(report.downtimeMs).toBeLessThan(12_000);
+  });
+});
