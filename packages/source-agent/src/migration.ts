@@ -268,14 +268,13 @@ export class SourceMigration implements RunningMigration {
     void guest.gone.then((error) =>
       this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message }),
     );
-    await destination.start();
+    // Both hypervisors get ready at the same time: nothing of the guest is read before.
+    const [items] = await Promise.all([guest.open(this.#plan!), destination.start()]);
     if (this.#machine?.state.phase !== 'copying') return;
     if (this.#cancelled) {
       this.#machine.dispatch({ type: 'cancel' });
       return;
     }
-    const items = await guest.open(this.#plan!);
-    if (this.#machine.state.phase !== 'copying') return;
     this.#setPhase('precopy');
     this.#builder.firstRound(machineNow());
     this.#progressTimer = setInterval(() => this.#onProgressTime(), PROGRESS_MS);

@@ -1,7 +1,8 @@
 /**
  * Everything before anything is touched: can this guest leave, and will the destination take it in?
  *
- *     guest described ─▶ destination connected ─▶ guest offered ─▶ streams attached ─▶ journal open
+ *     guest found ─┬─▶ described ─────────────┬─▶ offered ─▶ streams attached ─▶ journal open
+ *                  └─▶ destination connected ─┘
  *
  * A failure on the way refuses the migration and leaves no trace; `close` then lets go of what was opened.
  */
@@ -50,6 +51,7 @@ export class Preflight {
   readonly #limits: AgentLimits;
   #phase: Phase = 'connect';
   #guest: SourceGuest | undefined;
+  #connecting: Promise<Destination> | undefined;
   #destination: Destination | undefined;
   #postcopyObstacle: string | undefined;
   #cancelled = false;
@@ -72,18 +74,15 @@ export class Preflight {
     this.#guest = guest;
     this.#phase = 'preflight';
     this.#options.onPhase('preflight');
+    // Meanwhile the guest is looked at, and what is wrong with it is told first.
+    const connecting = this.#connect();
+    this.#connecting = connecting;
+    connecting.catch(() => {});
     const described = await guest.describe();
     await this.#chooseStart(guest);
     const description = await knownAddresses(described, this.#request.guestAgent, note);
     this.#throwIfCancelled();
-    const destination = await Destination.connect({
-      url: this.#request.to,
-      insecure: agent.insecure || this.#request.insecure,
-      limits: this.#limits,
-      maxBandwidth: this.#request.maxBandwidth,
-      ...(agent.tls ? { tls: agent.tls } : {}),
-      ...(agent.token === undefined ? {} : { token: agent.token }),
-    });
+    const destination = await connecting;
     this.#destination = destination;
     this.#options.onConnected(destination.session);
     await this.#open(destination, description);
@@ -100,6 +99,18 @@ export class Preflight {
     return { guest, description, destination, journal, plan: this.#plan(), postcopyObstacle };
   }
 
+  #connect(): Promise<Destination> {
+    const { agent } = this.#options;
+    return Destination.connect({
+      url: this.#request.to,
+      insecure: agent.insecure || this.#request.insecure,
+      limits: this.#limits,
+      maxBandwidth: this.#request.maxBandwidth,
+      ...(agent.tls ? { tls: agent.tls } : {}),
+      ...(agent.token === undefined ? {} : { token: agent.token }),
+    });
+  }
+
   /** What to say of whatever `run` was left by. */
   refusalOf(thrown: unknown): ErrorReport {
     if (thrown instanceof Refused) return thrown.report;
@@ -109,7 +120,13 @@ export class Preflight {
   /** Lets go of what was opened. */
   async close(): Promise<void> {
     await this.#guest?.close();
-    await this.#destination?.close();
+    if (this.#destination) await this.#destination.close();
+    // One that does not answer is not waited for.
+    else
+      void this.#connecting?.then(
+        (late) => late.close(),
+        () => {},
+      );
   }
 
   /** How many data streams were attached, and whether over TLS. */
