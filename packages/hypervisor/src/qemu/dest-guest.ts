@@ -9,32 +9,18 @@
  * or not; only `run` starts it. Disks are taken over at that moment too (late-block-activate), so that a
  * source that goes on after all finds them free.
  */
-import { AwaitedPages } from '@vmferry/engine/carriage/awaited-pages';
 import { GuestError } from '@vmferry/engine/errors';
-import { EventQueue } from '@vmferry/engine/event-queue';
-import {
-  type DestEvent,
-  type DestGuest,
-  type DestItem,
-  type DestPlan,
-  type Examination,
-  type GuestDescription,
-  type PageBatch,
-  PageKind,
-  type PageRange,
-  type PrepareResult,
-  type RamLayout,
+import type {
+  DestEvent,
+  DestGuest,
+  DestItem,
+  DestPlan,
+  Examination,
+  GuestDescription,
+  PrepareResult,
 } from '@vmferry/engine/guest';
-import {
-  type BlockIndex,
-  blockIndex,
-  bytes,
-  type Millis,
-  PAGE_BYTES,
-  pages,
-  round,
-} from '@vmferry/engine/units';
-import type { LocalSocket } from '@vmferry/native/local-socket';
+import type { Millis } from '@vmferry/engine/units';
+import { IncomingStream } from './incoming-stream.ts';
 import { destBlockers } from './inspect/blockers.ts';
 import { destSettings, MigrationSettings } from './inspect/capabilities.ts';
 import { compareForMigration } from './inspect/compare.ts';
@@ -45,19 +31,8 @@ import { connectToQemu, privateSocketPath } from './migration-socket.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, QmpError } from './qmp/errors.ts';
 import { migrateReply, statusReply, typed } from './qmp/schema.ts';
-import { AT_ONCE_BYTES, SocketWriter } from './socket-writer.ts';
-import { StreamEncoder } from './stream/encoder.ts';
-import { type Reply, ReturnPathDecoder } from './stream/return-path.ts';
 
-/** The ping that QEMU puts behind the device state in post-copy's package; the answer means: loaded. */
-const STATE_LOADED_PING = 3;
 const LOAD_TIMEOUT_MS = 120_000;
-const REPLY_BYTES = 64 * 1024;
-
-interface Deferred {
-  readonly promise: Promise<void>;
-  resolve(): void;
-}
 
 export class QemuDestGuest implements DestGuest {
   readonly gone: Promise<GuestError>;
@@ -65,20 +40,9 @@ export class QemuDestGuest implements DestGuest {
   readonly #name: string;
   readonly #settings: MigrationSettings;
   readonly #endUnused: boolean;
-  readonly #encoder = new StreamEncoder();
-  readonly #replies = new ReturnPathDecoder();
-  readonly #events = new EventQueue<DestEvent>();
-  readonly #stateLoaded = deferred();
-  #socket: LocalSocket | undefined;
-  #writer: SocketWriter | undefined;
-  #layout: RamLayout = { blocks: [] };
-  #blocks = new Map<string, BlockIndex>();
-  #postcopy = false;
+  readonly #stream = new IncomingStream();
   #opened = false;
-  #discarding = false;
   #session = '';
-  /** What QEMU asked for and was not given, by its first page. */
-  readonly #awaited = new AwaitedPages<PageRange>();
   /** Settled when `open` has come to its end, whichever way. */
   #opening: Promise<unknown> = Promise.resolve();
 
@@ -112,7 +76,7 @@ export class QemuDestGuest implements DestGuest {
   }
 
   get events(): AsyncIterable<DestEvent> {
-    return this.#events;
+    return this.#stream.events;
   }
 
   async prepare(description: GuestDescription, plan: DestPlan): Promise<PrepareResult> {
@@ -156,61 +120,19 @@ export class QemuDestGuest implements DestGuest {
         await setMark(this.#client, session);
         await this.#client.execute('migrate-incoming', { uri: `unix:${place.path}` });
       });
-      this.#socket = connectToQemu(place.path);
+      this.#stream.begin(connectToQemu(place.path));
     } finally {
       await place.remove();
-    }
-    this.#writer = new SocketWriter(this.#socket);
-    void this.#readReplies(this.#socket);
-  }
-
-  async #readReplies(socket: LocalSocket): Promise<void> {
-    const buffer = Buffer.allocUnsafeSlow(REPLY_BYTES);
-    // What broke is told by the writer and by QEMU's end.
-    const receive = (): Promise<number> => socket.receive(buffer, 1, 0).catch(() => 0);
-    for (let bytes = await receive(); bytes > 0; bytes = await receive()) {
-      this.#onReplies(buffer.subarray(0, bytes));
     }
   }
 
   apply(item: DestItem): Promise<void> {
-    const writer = this.#need();
-    switch (item.type) {
-      case 'ram-layout':
-        this.#encoder.checkLayout(item.layout);
-        this.#layout = item.layout;
-        this.#blocks = new Map(item.layout.blocks.map((block, index) => [block.name, blockIndex(index)]));
-        return Promise.resolve();
-      case 'opaque':
-        return writer.write(this.#encoder.opaque(item.bytes), 'bulk');
-      case 'pages':
-        return this.#applyPages(writer, item);
-      case 'state-complete':
-        this.#postcopy = item.pagesFollow;
-        this.#encoder.wholeHostPages = item.pagesFollow;
-        return Promise.resolve();
-      case 'end':
-        return Promise.resolve();
-    }
-  }
-
-  async #applyPages(writer: SocketWriter, batch: PageBatch): Promise<void> {
-    this.#awaited.arrived(batch.block, batch.pages);
-    try {
-      // Little is joined and goes at once; of much, nothing is copied before the kernel does.
-      if (this.#encoder.maxEncodedBytes(batch) <= AT_ONCE_BYTES) {
-        await writer.write(this.#encoder.encodePages(batch), batch.lane);
-      } else {
-        await writer.writePieces(this.#encoder.sectionPieces(batch), batch.lane);
-      }
-    } finally {
-      batch.release();
-    }
+    return this.#stream.apply(item);
   }
 
   async ready(): Promise<void> {
     await this.#asking(async () => {
-      if (this.#postcopy) await this.#untilStateLoaded();
+      if (this.#stream.postcopy) await this.#untilStateLoaded();
       else await this.#untilCompleted();
       const { status } = await typed(this.#client, 'query-status', statusReply, undefined, {
         timeoutMs: LOAD_TIMEOUT_MS,
@@ -227,7 +149,7 @@ export class QemuDestGuest implements DestGuest {
 
   /** The answer to the ping comes just before QEMU's main loop has gone over from "inmigrate" to paused. */
   async #untilStateLoaded(): Promise<void> {
-    await Promise.race([this.#stateLoaded.promise, this.#untilGone()]);
+    await Promise.race([this.#stream.stateLoaded, this.#untilGone()]);
     for (let tries = 0; tries < 2000; tries += 1) {
       const { status } = await typed(this.#client, 'query-status', statusReply, undefined, {
         timeoutMs: LOAD_TIMEOUT_MS,
@@ -299,26 +221,8 @@ export class QemuDestGuest implements DestGuest {
       await this.settle();
       return;
     }
-    this.#discarding = true;
-    for (const range of this.#awaited.values()) this.#answerWithZeros(range);
+    this.#stream.answerWithZeros();
     await this.#quit();
-  }
-
-  /** A QEMU that waits for a page does not end, and keeps the disks; what it gets does not matter any more. */
-  #answerWithZeros({ block, first, count }: PageRange): void {
-    const batch: PageBatch = {
-      type: 'pages',
-      block,
-      round: round(0),
-      lane: 'express',
-      pages: Uint32Array.from({ length: count }, (_, index) => first + index),
-      kinds: new Uint8Array(count).fill(PageKind.zero),
-      content: new Uint8Array(0),
-      headroomBytes: bytes(0),
-      release: () => {},
-    };
-    // One that takes no more has ended.
-    this.apply(batch).catch(() => {});
   }
 
   async #quit(): Promise<void> {
@@ -334,38 +238,9 @@ export class QemuDestGuest implements DestGuest {
   }
 
   async close(): Promise<void> {
-    this.#events.end();
-    this.#socket?.close();
+    this.#stream.close();
     if (this.#endUnused && !this.#opened) await this.#quit();
     await this.#client.close();
-  }
-
-  #onReplies(chunk: Buffer): void {
-    for (const reply of this.#replies.push(chunk)) this.#onReply(reply);
-  }
-
-  #onReply(reply: Reply): void {
-    if (reply.type === 'request-pages') {
-      const block = this.#blocks.get(reply.blockName);
-      if (block === undefined) return;
-      const first = Math.floor(reply.start / PAGE_BYTES);
-      const count = Math.ceil((reply.start + reply.length) / PAGE_BYTES) - first;
-      this.#onFault({ block, first: pages(first), count: pages(count) });
-      return;
-    }
-    if (reply.type === 'pong' && reply.value === STATE_LOADED_PING) this.#stateLoaded.resolve();
-    this.#events.push({ type: 'reply', bytes: reply.bytes });
-  }
-
-  #onFault(range: PageRange): void {
-    this.#awaited.set(range.block, range.first, range);
-    if (this.#discarding) this.#answerWithZeros(range);
-    else this.#events.push({ type: 'fault', range });
-  }
-
-  #need(): SocketWriter {
-    if (!this.#writer) throw new Error('the destination guest was not opened');
-    return this.#writer;
   }
 
   async #asking<T>(work: () => Promise<T>): Promise<T> {
@@ -375,12 +250,4 @@ export class QemuDestGuest implements DestGuest {
       throw asGuestError(error);
     }
   }
-}
-
-function deferred(): Deferred {
-  let settle: () => void = () => {};
-  const promise = new Promise<void>((resolve) => {
-    settle = resolve;
-  });
-  return { promise, resolve: () => settle() };
 }

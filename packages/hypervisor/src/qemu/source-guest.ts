@@ -11,7 +11,6 @@
  * thrown away, QEMU believes that the destination has it, and stops with the guest's memory and disks as
  * they were. From there `cont` takes the guest back, as long as the destination never ran.
  */
-import { pacedBatch } from '@vmferry/engine/carriage/batch-limits';
 import { GuestError } from '@vmferry/engine/errors';
 import type {
   GuestDescription,
@@ -19,36 +18,22 @@ import type {
   PageBatch,
   PageRange,
   RamBlock,
-  RamLayout,
   SourceGuest,
   SourceItem,
   SourcePlan,
   SourceProgress,
 } from '@vmferry/engine/guest';
-import {
-  type BytesPerSec,
-  bytes,
-  bytesPerSec,
-  PAGE_BYTES,
-  pages,
-  type Round,
-  round,
-} from '@vmferry/engine/units';
+import { type BytesPerSec, bytes, bytesPerSec, PAGE_BYTES, round } from '@vmferry/engine/units';
 import type { LocalSocket } from '@vmferry/native/local-socket';
-import { BatchBuffers } from './batch-buffers.ts';
 import { sourceBlockers } from './inspect/blockers.ts';
 import { MigrationSettings, sourceSettings } from './inspect/capabilities.ts';
 import { describeGuest } from './inspect/guest.ts';
 import { locateBlocks } from './inspect/memory-map.ts';
 import { listenForQemu, type MigrationListener } from './migration-socket.ts';
+import { OutgoingStream } from './outgoing-stream.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, QmpError } from './qmp/errors.ts';
 import { dirtyRateReply, migrateReply, statusReply, typed } from './qmp/schema.ts';
-import { SocketReader } from './socket-reader.ts';
-import { StoppedMemory } from './stopped-memory.ts';
-import { type DecodedItem, StreamDecoder } from './stream/decoder.ts';
-import { ReturnPathEncoder } from './stream/return-path.ts';
-import { UrgentPages } from './urgent-pages.ts';
 
 /** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */
 const SWITCH_NOW_MS = 2_000_000;
@@ -81,34 +66,14 @@ export class QemuSourceGuest implements SourceGuest {
   readonly #client: QmpClient;
   readonly #name: string;
   readonly #settings: MigrationSettings;
-  #reader: SocketReader | undefined;
-  #socket: LocalSocket | undefined;
-  #decoder: StreamDecoder | undefined;
-  #buffers: BatchBuffers | undefined;
-  /** The largest that there may be. */
-  #batches: SourcePlan['batches'] | undefined;
-  #layout: RamLayout = { blocks: [] };
-  readonly #replies = new ReturnPathEncoder();
-  readonly #urgent = new UrgentPages();
+  #stream: OutgoingStream | undefined;
   /** As `describe` found them. */
   #blocks: readonly RamBlock[] = [];
-  /** Where QEMU has the guest's memory, by block; empty unless post-copy is possible. */
-  #addresses: ReadonlyMap<string, number> = new Map();
-  #stopped: StoppedMemory | undefined;
-  /** Items that do not come from the stream: round ends and the stop. */
-  readonly #asides: SourceItem[] = [];
-  #round: Round = round(0);
   #wasRunning = true;
   #oneLiveRound = false;
   #migrating = false;
-  #rollingBack = false;
-  #postcopy = false;
   /** Settled when `open` has come to its end, whichever way. */
   #opening: Promise<unknown> = Promise.resolve();
-  /** Post-copy: QEMU has sent the last page and waits for the destination's word. */
-  #ramEnded = false;
-  /** The stream was decoded to its end. */
-  #decoded = false;
   #unsubscribe: (() => void)[] = [];
 
   /** @throws GuestError when the monitor cannot be had */
@@ -175,23 +140,19 @@ export class QemuSourceGuest implements SourceGuest {
       'max-bandwidth': UNLIMITED,
       ...(plan.postcopy ? { 'max-postcopy-bandwidth': 0 } : {}),
     });
-    this.#buffers = new BatchBuffers(plan);
-    this.#batches = plan.batches;
-    const firstBatch = pacedBatch(plan.batches.precopy, undefined);
-    this.#decoder = new StreamDecoder({
-      batchPages: firstBatch.rawPages,
-      batchPagesInAll: firstBatch.pages,
-      postcopyBatch: plan.batches.postcopy,
-      allocate: this.#buffers.allocate,
+    const stream = new OutgoingStream({
+      plan,
+      progress: () => this.progress(),
+      completed: () => this.#completed(),
     });
-    if (plan.postcopy) this.#addresses = await this.#locateMemory();
-    this.#subscribe();
+    this.#stream = stream;
+    const addresses = plan.postcopy ? await this.#locateMemory() : new Map<string, number>();
+    this.#subscribe(stream);
     this.#migrating = true;
     await this.#client.execute('migrate', { uri: listener.uri });
-    this.#socket = await this.#accept(listener);
-    this.#reader = new SocketReader(this.#socket);
-    this.#reader.chunkBytes = firstBatch.rawPages * PAGE_BYTES;
-    return this.#items();
+    const socket = await this.#accept(listener);
+    stream.begin({ socket, pid: socket.peerPid, addresses });
+    return stream.items();
   }
 
   /** What cannot be found is asked of QEMU, page by page. */
@@ -241,129 +202,30 @@ export class QemuSourceGuest implements SourceGuest {
     });
   }
 
-  #subscribe(): void {
+  #subscribe(stream: OutgoingStream): void {
     this.#unsubscribe = [
       this.#client.on('STOP', (event) => {
-        if (this.#migrating && !this.#rollingBack) this.#aside({ type: 'stopped', atMs: event.atMs });
+        if (this.#migrating) stream.guestStopped({ type: 'stopped', atMs: event.atMs });
       }),
       this.#client.on('MIGRATION_PASS', (event) => {
-        void this.#passBegan(Number(event.data['pass']));
+        void stream.passBegan(Number(event.data['pass']));
       }),
     ];
   }
 
-  #aside(item: SourceItem): void {
-    this.#asides.push(item);
-    this.#reader?.wake();
-  }
-
-  /** A pass begins right after QEMU read the dirty log, so what is left is known exactly at that moment. */
-  async #passBegan(pass: number): Promise<void> {
-    const ended = this.#round;
-    this.#round = round(pass);
-    if (this.#decoder) this.#decoder.round = this.#round;
-    if (ended === 0 || this.#postcopy || this.#rollingBack) return;
-    try {
-      const { remainingBytes, dirtyBytesPerSec } = await this.progress();
-      this.#aside({ type: 'round-end', round: ended, remainingBytes, dirtyBytesPerSec });
-    } catch {
-      // A monitor that died is told by `gone`; a round whose end is not reported is only a missing row.
-    }
-  }
-
-  async *#items(): AsyncGenerator<SourceItem> {
-    const decoder = this.#decoder!;
-    const reader = this.#reader!;
-    for (;;) {
-      for (let aside = this.#asides.shift(); aside; aside = this.#asides.shift()) yield aside;
-      // The roll-back reads on from here itself.
-      if (this.#rollingBack) return;
-      const chunk = reader.read();
-      if (chunk) {
-        decoder.push(chunk);
-        for (let item = decoder.next(); item; item = this.#rollingBack ? undefined : decoder.next()) {
-          if (item.type === 'pages') {
-            if (item.lane === 'express') this.#urgent.arrived(item.block, item.pages);
-          }
-          const known = this.#translate(item);
-          if (known) yield known;
-        }
-      } else if (reader.ended) break;
-      else if (this.#asides.length === 0) await reader.more();
-    }
+  async #completed(): Promise<void> {
     const ending = await this.#asking(() => this.#settled());
     if (ending !== 'completed') throw await this.#failure();
-    for (let aside = this.#asides.shift(); aside; aside = this.#asides.shift()) yield aside;
-    this.#decoded = true;
-    const end = decoder.finish();
-    if (end.state === 'truncated') {
-      throw new GuestError(
-        'E_STREAM',
-        `QEMU's stream ends within its ${end.where}`,
-        'report this with the version of QEMU',
-      );
-    }
-    if (!this.#postcopy) yield { type: 'state-complete', pagesFollow: false };
-    yield { type: 'end' };
-  }
-
-  #translate(item: DecodedItem): SourceItem | undefined {
-    switch (item.type) {
-      case 'ram-layout':
-        this.#layout = item.layout;
-        this.#urgent.setLayout(item.layout);
-        this.#stopped = this.#openMemory(item.layout);
-        return { type: 'ram-layout', layout: item.layout };
-      case 'pages':
-        return this.#postcopy && this.#stopped ? this.#stopped.admit(item) : item;
-      case 'opaque':
-      case 'verbatim':
-        return item;
-      case 'state-complete':
-        this.#enterPostcopy();
-        return { type: 'state-complete', pagesFollow: true };
-      case 'ram-end':
-        this.#ramEnded = this.#postcopy;
-        return undefined;
-      case 'command':
-        if (item.name === 'discard') this.#discarded(item);
-        return undefined;
-    }
-  }
-
-  #openMemory(layout: RamLayout): StoppedMemory | undefined {
-    const pid = this.#socket?.peerPid;
-    return pid === undefined ? undefined : StoppedMemory.open(pid, layout, this.#addresses);
-  }
-
-  #discarded({ block, ranges }: Extract<DecodedItem, { name: 'discard' }>): void {
-    for (const [start, length] of ranges) {
-      this.#stopped?.discarded({
-        block,
-        first: pages(start / PAGE_BYTES),
-        count: pages(length / PAGE_BYTES),
-      });
-    }
   }
 
   takePages(range: PageRange): PageBatch | 'sent' | undefined {
-    return this.#postcopy && !this.#rollingBack ? this.#stopped?.take(range, this.#round) : undefined;
-  }
-
-  #enterPostcopy(): void {
-    this.#postcopy = true;
-    if (this.#decoder) {
-      this.#decoder.flushAtChunkEnd = true;
-      // Nothing is urgent before: no page is asked for as long as the destination has not got this far.
-      this.#decoder.isUrgent = (block, page) => this.#urgent.has(block, page);
-    }
-    if (this.#reader) this.#reader.eager = true;
+    return this.#stream?.takePages(range);
   }
 
   async progress(): Promise<SourceProgress> {
     const { ram } = await this.#asking(() => typed(this.#client, 'query-migrate', migrateReply));
     return {
-      round: this.#round,
+      round: this.#stream?.round ?? round(0),
       remainingBytes: bytes(ram?.remaining ?? 0),
       dirtyBytesPerSec: bytesPerSec((ram?.['dirty-pages-rate'] ?? 0) * (ram?.['page-size'] ?? PAGE_BYTES)),
     };
@@ -394,33 +256,15 @@ export class QemuSourceGuest implements SourceGuest {
   }
 
   requestPages(ranges: readonly PageRange[], lane: Lane): void {
-    for (const range of ranges) {
-      const block = this.#layout.blocks[range.block];
-      if (!block) throw new RangeError(`there is no block ${range.block}`);
-      if (lane === 'express') this.#urgent.add(range);
-      this.#write(this.#replies.requestPages(block.name, range.first * PAGE_BYTES, range.count * PAGE_BYTES));
-    }
+    this.#stream?.requestPages(ranges, lane);
   }
 
   deliverReply(reply: Uint8Array): void {
-    this.#write(reply);
-  }
-
-  #write(message: Uint8Array): void {
-    if (!this.#rollingBack) this.#reply(message);
-  }
-
-  /** A QEMU that reads no more has told why, or will. */
-  #reply(message: Uint8Array): void {
-    this.#socket?.sendSoon(message).catch(() => {});
+    this.#stream?.deliverReply(reply);
   }
 
   setPace(contentBytesPerSec: BytesPerSec): void {
-    const most = this.#batches;
-    if (!most || !this.#decoder || !this.#reader) return;
-    const precopy = pacedBatch(most.precopy, contentBytesPerSec);
-    this.#decoder.limitBatches(precopy, pacedBatch(most.postcopy, contentBytesPerSec));
-    this.#reader.chunkBytes = precopy.rawPages * PAGE_BYTES;
+    this.#stream?.setPace(contentBytesPerSec);
   }
 
   /**
@@ -448,8 +292,7 @@ export class QemuSourceGuest implements SourceGuest {
   }
 
   async rollback(): Promise<void> {
-    this.#rollingBack = true;
-    this.#reader?.wake();
+    this.#stream?.giveUp();
     // What is half begun cannot be ended: it would begin after its end.
     await this.#opening;
     await this.#asking(async () => {
@@ -464,44 +307,14 @@ export class QemuSourceGuest implements SourceGuest {
    * time. A post-copy is let finish into nothing.
    */
   async #giveUp(): Promise<void> {
-    const drained = this.#drain();
+    const stream = this.#stream;
+    const drained = stream?.drain();
     const status = await this.#status();
-    if (this.#postcopy || status === 'postcopy-active') await drained;
+    if (stream?.postcopy || status === 'postcopy-active') await drained;
     else if (!isEnding(status)) await this.#client.execute('migrate_cancel');
     await this.#settled();
-    this.#socket?.close();
+    stream?.cut();
     await drained;
-  }
-
-  /** Reads until QEMU closes its end, and throws all of it away. */
-  async #drain(): Promise<void> {
-    const reader = this.#reader;
-    if (!reader) return;
-    let understood = this.#throwAway();
-    while (!reader.ended) {
-      const chunk = reader.read();
-      if (!chunk) await reader.more();
-      else if (understood && !this.#ramEnded) understood = this.#throwAway(chunk);
-    }
-  }
-
-  /** After the last page of a post-copy QEMU waits for the word that all have arrived. */
-  #throwAway(chunk?: Buffer): boolean {
-    const decoder = this.#decoder!;
-    if (this.#decoded) return false;
-    try {
-      if (chunk) decoder.push(chunk);
-      for (let item = decoder.next(); item; item = decoder.next()) {
-        if (item.type === 'pages') item.release();
-        else if (item.type === 'state-complete') this.#postcopy = true;
-        else if (item.type === 'ram-end') this.#ramEnded = this.#postcopy;
-      }
-    } catch {
-      // The word may come early; that the stream is not understood matters to nobody any more.
-      this.#ramEnded = this.#postcopy;
-    }
-    if (this.#ramEnded) this.#reply(this.#replies.shut(0));
-    return !this.#ramEnded;
   }
 
   /** Lets the guest run if it ran before, and makes sure that it does. */
@@ -554,9 +367,7 @@ export class QemuSourceGuest implements SourceGuest {
 
   async close(): Promise<void> {
     this.#unsubscribeAll();
-    this.#socket?.close();
-    this.#buffers?.close();
-    this.#stopped?.close();
+    this.#stream?.close();
     await this.#client.close();
   }
 
