@@ -1,11 +1,14 @@
 /**
  * vmferry beside QEMU's own migration: the same guest, the same link, in the same run, one after the other.
  *
- *     node test/dist/bench/main.js [--runs N] [--rate 1gbit|none] [--only precopy,postcopy,hybrid] [--json]
+ *     node test/dist/bench/main.js [--runs N] [--rate 1gbit|none] [--only precopy,postcopy,hybrid] [--libvirt] [--json]
+ *
+ * `--libvirt`: between two libvirtds, by libvirt itself (peer-to-peer) and by vmferry.
  *
  * Exit status 1 when one of the claims does not hold.
  */
 import { parseArgs } from 'node:util';
+import { runLibvirtMigration } from '../peers/libvirt-migrations.ts';
 import { type QemuMode, runQemuMigration } from '../peers/qemu-migration.ts';
 import { runVmferryMigration } from '../peers/vmferry-migration.ts';
 
@@ -24,21 +27,39 @@ const { values } = parseArgs({
     runs: { type: 'string', default: '3' },
     rate: { type: 'string', default: '1gbit' },
     only: { type: 'string', default: 'precopy,postcopy,hybrid' },
+    libvirt: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
   },
 });
 const runs = Number(values.runs);
 const link = values.rate === 'none' ? {} : { rate: values.rate };
 const strategies = values.only.split(',') as ('precopy' | 'postcopy' | 'hybrid')[];
-const peers: readonly QemuMode[] = [
-  ...new Set(strategies.map((s) => (s === 'precopy' ? 'precopy' : 'postcopy'))),
-] as const;
+const own = values.libvirt ? 'libvirt' : 'qemu';
+const peers = [
+  ...new Set(strategies.map((s) => (s === 'precopy' ? ('precopy' as const) : ('postcopy' as const)))),
+];
 
 /** QEMU before 9.0 spoils some TCG guests in pre-copy (see rig/qemu.ts): a guest that panicked measures nothing. */
 const TRIES = 4;
 
 const rows: Row[] = [];
 for (let run = 1; run <= runs; run += 1) {
+  if (values.libvirt) {
+    for (const by of ['libvirt', 'vmferry'] as const) {
+      for (const strategy of peers) {
+        const result = await runLibvirtMigration({ by, strategy, ...link });
+        const { gapMs, udpGapMs, bytes, ...times } = result;
+        add({
+          mode: `${by} ${strategy}`,
+          ...times,
+          tcpGapMs: gapMs,
+          udpGapMs,
+          megabytes: bytes / 1e6,
+        });
+      }
+    }
+    continue;
+  }
   for (const mode of peers) {
     const peer = await survived(mode);
     add({
@@ -68,15 +89,21 @@ for (let run = 1; run <= runs; run += 1) {
 const modes = [...new Set(rows.map((row) => row.mode))];
 const medians = new Map(modes.map((mode) => [mode, medianRow(rows.filter((row) => row.mode === mode))]));
 const claims = [
-  claim('total time of pre-copy against QEMU', 'vmferry precopy', 'qemu precopy', (row) => row.totalMs, 0.7),
   claim(
-    "client's gap in post-copy against QEMU",
+    `total time of pre-copy against ${own}`,
+    'vmferry precopy',
+    `${own} precopy`,
+    (row) => row.totalMs,
+    0.7,
+  ),
+  claim(
+    `client's gap in post-copy against ${own}`,
     'vmferry postcopy',
-    'qemu postcopy',
+    `${own} postcopy`,
     (row) => row.udpGapMs,
     0.3,
   ),
-  memoryClaim(256),
+  values.libvirt ? undefined : memoryClaim(256),
 ].filter((each) => each !== undefined);
 
 if (values.json) console.log(JSON.stringify({ rows, claims }));

@@ -25,6 +25,8 @@ export interface LinuxGuestOptions extends Omit<Hardware, 'boot' | 'memoryMiB'>,
   /** Addresses inside, `eth0:10.0.0.2/24`. */
   readonly addresses?: readonly string[];
   readonly addresses6?: readonly string[];
+  /** A disk that it writes to and checks: `/dev/vda`. */
+  readonly disk?: string;
   /** Sends nothing unasked: IPv6 is off, no address is announced. */
   readonly silent?: boolean;
 }
@@ -51,6 +53,7 @@ export async function linuxHardware(options: LinuxGuestOptions = {}): Promise<Ha
     ...(options.addresses ?? []).map((address) => `net=${address}`),
     ...(options.addresses6 ?? []).map((address) => `net6=${address}`),
     ...(options.silent ? ['silent'] : []),
+    ...(options.disk === undefined ? [] : [`disk=${options.disk}`]),
   ].join(' ');
   const boot: Boot = { kind: 'linux', kernel: image.kernel, initrd: image.initrd, append };
   const nics: readonly Nic[] = options.nics ?? [];

@@ -9,6 +9,7 @@
  *   zero_every=16    every n-th write of a page makes it all zeros, 0 = never
  *   net=eth0:10.0.0.2/24   net6=eth0:fd00::2/64  addresses (may be repeated)
  *   silent           sends nothing by itself (IPv6 is off)
+ *   disk=/dev/vda    writes its first 8 MiB, block by block, and reads them again; CHECK reads all of them
  *
  * Serial port, out:
  *   READY boot=<id> pages=<n> cpus=<n> uptime=<s>
@@ -380,9 +381,60 @@ static void *ticker(void *arg) {
     return NULL;
 }
 
+/* The disk: each block holds its number and its generation, in all of its words. */
+enum { DISK_BLOCKS = 2048 };
+static int disk = -1;
+static u64 disk_generation[DISK_BLOCKS];
+static pthread_mutex_t disk_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static u64 disk_word(u64 block) { return mix(block << 32 | disk_generation[block]); }
+
+static int check_block(u64 block, u64 *room) {
+    if (!disk_generation[block]) return 0;
+    if (pread(disk, room, PAGE, block * PAGE) != PAGE) {
+        say("BAD disk block=%llu: %s", (unsigned long long)block, strerror(errno));
+        return 1;
+    }
+    for (size_t i = 0; i < PAGE / 8; i++)
+        if (room[i] != disk_word(block)) {
+            say("BAD disk block=%llu generation=%llu", (unsigned long long)block,
+                (unsigned long long)disk_generation[block]);
+            return 1;
+        }
+    return 0;
+}
+
+static void *disk_writer(void *arg) {
+    (void)arg;
+    u64 state = 88172645463325252ull, *room;
+    if (posix_memalign((void **)&room, PAGE, PAGE)) say("FATAL disk: no memory");
+    for (;;) {
+        pthread_mutex_lock(&disk_lock);
+        u64 block = next(&state) % DISK_BLOCKS;
+        atomic_fetch_add(&bad, (u64)check_block(block, room));
+        disk_generation[block]++;
+        for (size_t i = 0; i < PAGE / 8; i++) room[i] = disk_word(block);
+        if (pwrite(disk, room, PAGE, block * PAGE) != PAGE) say("BAD disk write: %s", strerror(errno));
+        pthread_mutex_unlock(&disk_lock);
+        sleep_until(now_ns() + 5000000);
+    }
+    return NULL;
+}
+
+static u64 check_disk(void) {
+    u64 wrong = 0, *room;
+    if (disk < 0 || posix_memalign((void **)&room, PAGE, PAGE)) return 0;
+    pthread_mutex_lock(&disk_lock);
+    for (u64 block = 0; block < DISK_BLOCKS; block++) wrong += (u64)check_block(block, room);
+    pthread_mutex_unlock(&disk_lock);
+    free(room);
+    return wrong;
+}
+
 static void check_all(const char *id) {
+    u64 wrong_blocks = check_disk();
     pthread_rwlock_wrlock(&writing);
-    u64 wrong = 0, sum = 0;
+    u64 wrong = wrong_blocks, sum = 0;
     for (u64 i = 0; i < page_count; i++) {
         wrong += check_page(i);
         sum += atomic_load(&shadow[i]) / 2;
@@ -598,6 +650,10 @@ int main(void) {
         if (sscanf(w, "zero_pct=%llu", &v) == 1) zero_pct = v;
         if (sscanf(w, "zero_every=%llu", &v) == 1) zero_every = v;
         if (!strcmp(w, "silent")) silent = 1;
+        if (!strncmp(w, "disk=", 5)) {
+            disk = open(w + 5, O_RDWR | O_DIRECT | O_CLOEXEC);
+            if (disk < 0) say("FATAL disk: %s", strerror(errno));
+        }
     }
     if (silent) {
         put_file("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
@@ -632,6 +688,7 @@ int main(void) {
         start(writer, (void *)i, i, 0);
         start(checker, (void *)i, i, 0);
     }
+    if (disk >= 0) start(disk_writer, NULL, -1, 0);
     start(ticker, NULL, -1, 1);
 
     char line[256];

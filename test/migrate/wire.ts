@@ -43,6 +43,14 @@ export class Wire {
     for (const socket of this.#sockets) socket.resetAndDestroy();
   }
 
+  /** Nothing passes any more, and nothing is closed. */
+  stall(): void {
+    for (const socket of this.#sockets) {
+      socket.unpipe();
+      socket.pause();
+    }
+  }
+
   async close(): Promise<void> {
     this.cut();
   }

@@ -19,19 +19,21 @@ export interface HostedAgents {
 
 /**
  * From host a to host b, or the other way; `stateDir` gets the journals. The built command must be there.
- * `simulate`: guest files that both hosts may have.
+ * `simulate`: guest files that both hosts may have. `configs`: each host's configuration file.
  */
 export async function hostedAgents(
   rig: TwoHosts,
   stateDir: string,
   [from, to]: readonly [HostName, HostName] = ['a', 'b'],
   simulate: readonly string[] = [],
+  configs?: Readonly<Record<HostName, string>>,
 ): Promise<HostedAgents> {
   const url = (role: 'source' | 'dest', host: HostName) => `ws://${ADDRESSES[host]}:${PORTS[role]}`;
   const start = (role: 'source' | 'dest', host: HostName): ManagedProcess =>
     rig.spawn(host, [
       ...[process.execPath, MAIN, 'agent', role, '--insecure'],
       ...['--state-dir', join(stateDir, host), '--listen', url(role, host)],
+      ...(configs === undefined ? [] : ['--config', configs[host]]),
       ...simulate.flatMap((file) => ['--simulate', file]),
     ]);
   const [source, dest] = [start('source', from), start('dest', to)];

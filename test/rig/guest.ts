@@ -9,6 +9,7 @@ import {
   type Tick,
 } from '../guest/linux.ts';
 import { QemuProcess } from './qemu.ts';
+import type { Serial } from './serial.ts';
 
 export interface Placement {
   readonly name: string;
@@ -17,12 +18,55 @@ export interface Placement {
 
 let checks = 0;
 
+/** The Linux test guest behind one serial port. */
+export class SerialGuest {
+  readonly serial: Serial;
+
+  constructor(serial: Serial) {
+    this.serial = serial;
+  }
+
+  async ready(timeoutMs = 60_000): Promise<Ready> {
+    const line = await this.serial.waitForLine((text) => parseReady(text) !== undefined, { timeoutMs });
+    return parseReady(line.text) as Ready;
+  }
+
+  /** The next tick that this QEMU's serial port brings: the guest runs here. */
+  async nextTick(timeoutMs = 30_000): Promise<Tick> {
+    const { serial } = this;
+    const line = await serial.waitForLine((text) => parseTick(text) !== undefined, {
+      timeoutMs,
+      from: serial.lines.length,
+    });
+    return parseTick(line.text) as Tick;
+  }
+
+  /** A full pass over all pages with the writers held. The guest must run here. */
+  async check(timeoutMs = 60_000): Promise<Checked> {
+    const { serial } = this;
+    const id = `${process.pid}-${++checks}`;
+    const from = serial.lines.length;
+    serial.writeLine(`CHECK ${id}`);
+    const matches = (text: string) => parseChecked(text, id) !== undefined;
+    return parseChecked((await serial.waitForLine(matches, { timeoutMs, from })).text, id) as Checked;
+  }
+
+  /** Sets the write rate (10^6 bytes/s) and the working set (MiB) from now on. */
+  async setLoad(dirtyMBps: number, workingSetMiB: number): Promise<void> {
+    const { serial } = this;
+    const from = serial.lines.length;
+    serial.writeLine(`DIRTY ${dirtyMBps} ${workingSetMiB}`);
+    await serial.waitForLine((text) => text.startsWith(`DIRTY ${dirtyMBps} `), { from });
+  }
+}
+
 /** The Linux test guest in one QEMU. */
-export class GuestProcess {
+export class GuestProcess extends SerialGuest {
   readonly qemu: QemuProcess;
   readonly options: LinuxGuestOptions;
 
   private constructor(qemu: QemuProcess, options: LinuxGuestOptions) {
+    super(qemu.serial);
     this.qemu = qemu;
     this.options = options;
   }
@@ -53,39 +97,6 @@ export class GuestProcess {
     );
   }
 
-  async ready(timeoutMs = 60_000): Promise<Ready> {
-    const line = await this.qemu.serial.waitForLine((text) => parseReady(text) !== undefined, { timeoutMs });
-    return parseReady(line.text) as Ready;
-  }
-
-  /** The next tick that this QEMU's serial port brings: the guest runs here. */
-  async nextTick(timeoutMs = 30_000): Promise<Tick> {
-    const { serial } = this.qemu;
-    const line = await serial.waitForLine((text) => parseTick(text) !== undefined, {
-      timeoutMs,
-      from: serial.lines.length,
-    });
-    return parseTick(line.text) as Tick;
-  }
-
-  /** A full pass over all pages with the writers held. The guest must run here. */
-  async check(timeoutMs = 60_000): Promise<Checked> {
-    const { serial } = this.qemu;
-    const id = `${process.pid}-${++checks}`;
-    const from = serial.lines.length;
-    serial.writeLine(`CHECK ${id}`);
-    const matches = (text: string) => parseChecked(text, id) !== undefined;
-    return parseChecked((await serial.waitForLine(matches, { timeoutMs, from })).text, id) as Checked;
-  }
-
-  /** Sets the write rate (10^6 bytes/s) and the working set (MiB) from now on. */
-  async setLoad(dirtyMBps: number, workingSetMiB: number): Promise<void> {
-    const { serial } = this.qemu;
-    const from = serial.lines.length;
-    serial.writeLine(`DIRTY ${dirtyMBps} ${workingSetMiB}`);
-    await serial.waitForLine((text) => text.startsWith(`DIRTY ${dirtyMBps} `), { from });
-  }
-
   stop(): Promise<unknown> {
     return this.qemu.stop();
   }
@@ -107,14 +118,14 @@ export interface History {
  * once, every page is good (a full pass where it runs now), no tick is missing or doubled, and it had seen
  * no bad page on the way. Throws GuestDamagedError with all that is wrong.
  */
-export async function verifyHistory(places: readonly GuestProcess[]): Promise<History> {
+export async function verifyHistory(places: readonly SerialGuest[]): Promise<History> {
   const last = places.at(-1);
   if (!last) throw new GuestDamagedError('no QEMU given');
   const checked = await last.check();
   const tick = await last.nextTick();
   // The line in which it moved is half here and half there: only the joined text is whole.
   const lines = places
-    .map((place) => place.qemu.serial.text)
+    .map((place) => place.serial.text)
     .join('')
     .split('\n')
     .map((line) => line.replace(/\r$/, ''));
@@ -136,7 +147,7 @@ export async function verifyHistory(places: readonly GuestProcess[]): Promise<Hi
   if (!ticks.some((t) => t.n === tick.n)) wrong.push(`tick ${tick.n} is missing`);
   if (wrong.length > 0 || boot === undefined) {
     throw new GuestDamagedError(
-      `the guest is damaged:\n${wrong.slice(0, 20).join('\n')}\n${last.qemu.serial.tail()}`,
+      `the guest is damaged:\n${wrong.slice(0, 20).join('\n')}\n${last.serial.tail()}`,
     );
   }
   return { boot, pages: checked.pages, ticks, checked };

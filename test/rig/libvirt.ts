@@ -18,6 +18,8 @@ const BINDS = {
   log: '/var/log/libvirt',
   cache: '/var/cache/libvirt',
   etc: '/etc/libvirt',
+  /** Where both agents' sockets are found: one path, and each host has its own behind it. */
+  sockets: '/run/vmferry',
 } as const;
 
 const DAEMON_CONF = `
@@ -104,6 +106,11 @@ export class LibvirtHost {
 
   get uri(): string {
     return `qemu+unix:///system?socket=${this.socket}`;
+  }
+
+  /** What an agent outside of the host's namespaces is told to reach it. */
+  get agentSettings(): { uri: string; socketDir: string; socketDirHere: string } {
+    return { uri: this.uri, socketDir: BINDS.sockets, socketDirHere: join(this.dir, 'sockets') };
   }
 
   /** Of libvirtd. */

@@ -77,6 +77,22 @@ const agentUrl = z
     }
   });
 
+/** Paths of sockets have at most 107 bytes, and the rest of one needs its own. */
+const socketDir = z.string().max(72).regex(/^\//, 'an absolute path');
+
+export const libvirtSchema = z.strictObject({
+  /** By default `qemu:///system`. */
+  uri: z.string().min(1).max(2048).optional(),
+  /**
+   * The directory in which libvirtd and its QEMUs find the sockets of migrations, as they see it: the same on both
+   * hosts. By default /run/vmferry.
+   */
+  socketDir: socketDir.optional(),
+  /** The same directory as the agent sees it, where that is another path (libvirtd in a container). */
+  socketDirHere: socketDir.optional(),
+});
+export type LibvirtSettings = z.infer<typeof libvirtSchema>;
+
 /** The file itself. Unknown keys are refused; relative paths are relative to the file's directory. */
 export const agentFileSchema = z
   .strictObject({
@@ -97,6 +113,8 @@ export const agentFileSchema = z
     allowGuests: z.array(z.string().min(1).max(4096)).max(1024).optional(),
     /** Guests by name; a peer names one as qemu:NAME. Destination. */
     guests: z.record(guestName, guestFileSchema).default({}),
+    /** The libvirt of this host. */
+    libvirt: libvirtSchema.default({}),
     /** Simulated guests of this host: names of the library, or guest files. */
     simulate: z.array(path).max(256).default([]),
     ...limitsShape,
@@ -121,6 +139,7 @@ interface AgentOptions {
   readonly log: Logger;
   /** By default those of `limitsSchema`. */
   readonly limits?: AgentLimits;
+  readonly libvirt?: LibvirtSettings;
 }
 
 export type SourceAgentOptions = AgentOptions;

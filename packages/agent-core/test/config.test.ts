@@ -20,11 +20,20 @@ describe('the configuration file', () => {
     expect(parse('')).toEqual({
       insecure: false,
       guests: {},
+      libvirt: {},
       simulate: [],
       logLevel: 'info',
       ...defaultLimits(),
     });
     expect(defaultLimits().bufferBytes).toBe(64 * 1024 * 1024);
+  });
+
+  it('takes the libvirt of its host, and sockets by absolute paths that leave room', () => {
+    const libvirt = { uri: 'qemu+unix:///system?socket=/x', socketDir: '/run/v', socketDirHere: '/srv/v' };
+    expect(parse(JSON.stringify({ libvirt })).libvirt).toEqual(libvirt);
+    expect(() => parse('libvirt: { socketDir: run/v }')).toThrow(/libvirt\.socketDir: an absolute path/);
+    expect(() => parse(`libvirt: { socketDir: /${'x'.repeat(80)} }`)).toThrow(/libvirt\.socketDir/);
+    expect(() => parse('libvirt: { socket: /x }')).toThrow(/unknown key libvirt\.socket/);
   });
 
   it('takes YAML, with paths relative to itself', () => {

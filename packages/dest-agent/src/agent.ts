@@ -21,7 +21,7 @@ import { DestSession } from './session.ts';
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Ended migrations that `list` still shows. */
 const KEEP_ENDED = 100;
-const FEATURES = ['lz4', 'express', 'probe'];
+const FEATURES = ['lz4', 'express', 'probe', 'tunnel'];
 const dataOnly = {
   code: 'E_SEQUENCE',
   message: `only data streams come on ${DATA_PATH}`,
@@ -175,6 +175,12 @@ export class DestAgent implements Operations {
       return undefined;
     }
     const session = this.#sessions.get(message.session);
+    if (session?.expectsTunnel(message)) {
+      void session.carry(link, message.stream.role, () =>
+        control.send({ type: 'attached', received: link.lastReceived }),
+      );
+      return session;
+    }
     if (!session?.attach(link, message)) {
       this.#refuse(control, {
         code: 'E_AUTH',

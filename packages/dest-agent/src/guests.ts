@@ -4,6 +4,9 @@ import type { DestAgentOptions } from '@vmferry/agent-core/config';
 import { openGuest } from '@vmferry/agent-core/guest-schemes';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
+import { LibvirtDestGuest } from '@vmferry/hypervisor/libvirt/dest-guest';
+import { leftDomain } from '@vmferry/hypervisor/libvirt/leftover';
+import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
 import { QemuDestGuest } from '@vmferry/hypervisor/qemu/dest-guest';
 import { type EndOfPrepared, endPrepared } from '@vmferry/hypervisor/qemu/mark';
 import type { SimulationHost } from '@vmferry/memsim/guest/host';
@@ -11,7 +14,7 @@ import { startGuest } from './start-guest.ts';
 
 export type DestGuestFactory = (uri: string) => Promise<DestGuest>;
 
-type Allowed = Pick<DestAgentOptions, 'allowGuests' | 'guests'>;
+type Allowed = Pick<DestAgentOptions, 'allowGuests' | 'guests' | 'libvirt'>;
 
 /**
  * `simulation` has the simulated guests that may come in.
@@ -29,6 +32,7 @@ export function destGuests(options: Allowed, simulation: SimulationHost): DestGu
       );
     }
     return await openGuest<DestGuest>(uri, {
+      libvirt: (name) => LibvirtDestGuest.connect(name, libvirtOptions(options.libvirt)),
       qemu: (name) => openQemu(name, options),
       sim: (name) => simulation.dest(name),
     });
@@ -41,9 +45,10 @@ export function destGuests(options: Allowed, simulation: SimulationHost): DestGu
 export async function endPreparedGuest(
   uri: string,
   session: string,
-  { guests }: Allowed,
+  { guests, libvirt }: Allowed,
 ): Promise<EndOfPrepared> {
   return await openGuest<EndOfPrepared>(uri, {
+    libvirt: (name) => leftDomain(name, libvirtOptions(libvirt)),
     qemu: (name) => endPrepared(guests?.[name]?.qmp ?? name, session),
     sim: () => Promise.resolve({ found: 'gone' }),
   });

@@ -20,7 +20,7 @@ import { PayloadError } from '@vmferry/engine/carriage/payload-error';
 import { parseDescription } from '@vmferry/engine/description';
 import { GuestError, type GuestRunsOn, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
-import type { DestGuest, Examination } from '@vmferry/engine/guest';
+import type { DestGuest, Examination, GuestDescription, Nic } from '@vmferry/engine/guest';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import {
@@ -39,7 +39,8 @@ import { WireError } from '@vmferry/wire/errors';
 import type { Frame } from '@vmferry/wire/frame';
 import { type SessionIdentity, sameSecret } from '@vmferry/wire/handshake';
 import type { Link } from '@vmferry/wire/link';
-import type { ControlMessage } from '@vmferry/wire/messages';
+import { type ControlMessage, type TunnelRole, tunnelRoles } from '@vmferry/wire/messages';
+import { Tunnel } from '@vmferry/wire/tunnel';
 import { type AnnounceResult, Announcing } from './announcing.ts';
 import { damaged, damageOf, failureOf, unexamined } from './failures.ts';
 import { FaultTimes } from './fault-times.ts';
@@ -47,6 +48,8 @@ import type { DestGuestFactory } from './guests.ts';
 import { Receiver } from './receiver.ts';
 
 const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
+/** Connections of the hypervisors' own at a time: libvirt's, and one for each disk. */
+const MAX_TUNNELS = 64;
 /** From the break of a hypervisor's socket to the news that it is gone. */
 const GONE_MS = 500;
 
@@ -69,6 +72,7 @@ export class DestSession implements RunningMigration {
   readonly #startedAt = Date.now();
   readonly #faults = new FaultTimes();
   readonly #links: Link[] = [];
+  readonly #tunnels = new Map<Link, Tunnel>();
   readonly #log: Logger;
   #resolveDone!: (report: MigrationReport) => void;
   #guest: DestGuest | undefined;
@@ -81,7 +85,11 @@ export class DestSession implements RunningMigration {
   #examined: Promise<Examination> | undefined;
   #announced: Promise<AnnounceResult> = Promise.resolve({ frames: 0, interfaces: [], notes: [] });
   #opened: ControlMessage<'open'> | undefined;
+  /** As the source described them. */
+  #nics: readonly Nic[] | undefined;
   #probedBytes = 0;
+  /** What came to a halt before is being finished, without a switchover. */
+  #rejoined = false;
   #paused = false;
   #runs = false;
   #hasAllPages = false;
@@ -140,6 +148,35 @@ export class DestSession implements RunningMigration {
     return true;
   }
 
+  /** Whether this asks for a connection of the hypervisors' own, from somebody who may. */
+  expectsTunnel({ stream, secret }: ControlMessage<'attach'>): boolean {
+    const roles: readonly string[] = tunnelRoles;
+    if (!roles.includes(stream.role) || !sameSecret(this.#options.identity.secret, secret)) return false;
+    const begun = this.#machine !== undefined || this.#rejoined;
+    return this.#guest?.connectSide !== undefined && begun && this.#report === undefined;
+  }
+
+  /** Carries such a connection, whose other end this host's driver finds; `attached` says that it is there. */
+  async carry(link: Link, role: string, attached: () => void): Promise<void> {
+    try {
+      if (this.#tunnels.size >= MAX_TUNNELS) throw new PayloadError('there are too many connections at once');
+      const local = await this.#guest!.connectSide!(role as TunnelRole);
+      if (link.state !== 'open') {
+        local.destroy();
+        return;
+      }
+      attached();
+      const tunnel = new Tunnel(link, local);
+      this.#tunnels.set(link, tunnel);
+      await tunnel.ended;
+    } catch (error) {
+      this.#log.warn({ err: error, role }, 'tunnel');
+      link.drop(new WireError('E_CLOSED', failureOf(error).why));
+    } finally {
+      this.#tunnels.delete(link);
+    }
+  }
+
   /** A frame of a data or express stream. */
   onFrame(frame: Frame, link: Link): void {
     const stream = this.#links.indexOf(link);
@@ -151,6 +188,11 @@ export class DestSession implements RunningMigration {
   }
 
   onOpaque(frame: Frame, link: Link): void {
+    const tunnel = this.#tunnels.get(link);
+    if (tunnel) {
+      tunnel.onFrame(frame);
+      return;
+    }
     this.#receiver?.opaque(frame, link);
   }
 
@@ -228,6 +270,10 @@ export class DestSession implements RunningMigration {
     try {
       this.#guest ??= await this.#options.guests(message.destGuest);
       const description = parseDescription(message.guest);
+      if (message.request['resume'] === true) {
+        await this.#openAgain(message, description);
+        return;
+      }
       const answer = await this.#guest.prepare(description, {
         postcopy: message.plan.postcopy,
         bufferBytes: bytes(this.#options.bufferBytes),
@@ -237,6 +283,7 @@ export class DestSession implements RunningMigration {
         return;
       }
       this.#opened = message;
+      this.#nics = description.nics;
       this.#announcing ??= new Announcing({
         nics: description.nics,
         places: answer.nics,
@@ -252,6 +299,44 @@ export class DestSession implements RunningMigration {
       if (!(error instanceof GuestError)) throw error;
       this.#reject([error]);
     }
+  }
+
+  /** A post-copy that came to a halt is to be finished. */
+  async #openAgain(message: ControlMessage<'open'>, description: GuestDescription): Promise<void> {
+    const rejoined = await this.#guest!.rejoin?.(description);
+    if (!rejoined) {
+      throw new GuestError('E_UNSUPPORTED', `${this.#uri} cannot be resumed`, 'see the README on what to do');
+    }
+    if (!rejoined.ok) {
+      this.#reject(rejoined.reasons);
+      return;
+    }
+    this.#opened = message;
+    this.#rejoined = true;
+    const { hypervisorVersion } = rejoined;
+    this.#control.send({ type: 'accepted', hypervisorVersion, nics: [], notes: [] });
+  }
+
+  /** The hypervisors finish it among themselves, over what is carried for them. */
+  async #startAgain(guest: DestGuest): Promise<void> {
+    this.#phase = 'postcopy';
+    this.#builder = new ReportBuilder({ guest: this.#uri, strategy: 'postcopy', startedAt: machineNow() });
+    const { postcopy } = this.#opened!.plan;
+    await guest.open(
+      { postcopy, bufferBytes: bytes(this.#options.bufferBytes) },
+      this.#options.identity.session,
+    );
+    this.#control.send({ type: 'started' });
+    await guest.complete();
+    this.#control.send({
+      type: 'complete',
+      atMs: wallClockMs(),
+      faults: this.#faults.summary(),
+      announce: { frames: 0, interfaces: [] },
+      pagesApplied: 0,
+    });
+    this.#resolve('completed', null);
+    await guest.close();
   }
 
   #reject(reasons: readonly GuestError[]): void {
@@ -271,6 +356,10 @@ export class DestSession implements RunningMigration {
     const guest = this.#guest;
     if (!opened || !guest || this.#machine)
       throw new PayloadError('the migration cannot be started twice, or before it was opened');
+    if (this.#rejoined) {
+      await this.#startAgain(guest);
+      return;
+    }
     this.#phase = 'setup';
     this.#builder = new ReportBuilder({ guest: this.#uri, strategy: 'auto', startedAt: machineNow() });
     const { session } = identity;
@@ -322,8 +411,23 @@ export class DestSession implements RunningMigration {
 
   async #load(): Promise<void> {
     this.#phase = 'switchover';
+    await this.#findPlaces();
     await this.#guest!.ready();
     this.#machine?.dispatch({ type: 'guest-loaded' });
+  }
+
+  /** Where the taps are made with the guest, its announcement can be prepared only now. */
+  async #findPlaces(): Promise<void> {
+    const { request } = this.#opened!;
+    if (!this.#guest?.places || !this.#nics) return;
+    try {
+      const places = await this.#guest.places();
+      this.#announcing?.close();
+      this.#announcing = new Announcing({ nics: this.#nics, places, ips: announceIps(request) });
+    } catch (error) {
+      // An announcement is best effort.
+      this.#log.warn({ err: error }, 'interfaces');
+    }
   }
 
   async #complete(): Promise<void> {
@@ -486,7 +590,11 @@ export class DestSession implements RunningMigration {
       if (examined.found === 'damage') ended = damaged(examined.error);
     }
     // The source holds pages and would wait for ever.
-    if (outcome === 'attention' && this.#machine?.state.phase === 'running') this.#tellSource(report);
+    if (outcome === 'attention' && this.#machine?.state.phase === 'running') {
+      this.#tellSource(report);
+      // What can be finished later is left so.
+      await this.#guest?.suspend?.().catch((error: unknown) => this.#log.warn({ err: error }, 'suspend'));
+    }
     await this.#journal?.close();
     if (outcome !== 'attention') {
       this.#machine?.stop();

@@ -28,6 +28,8 @@ export type MigrationEvent =
       readonly rawBytes: number;
       readonly wireBytes: number;
       readonly faults: number;
+      /** Of disks that are copied along; what the guest writes meanwhile adds to both. */
+      readonly disks?: { readonly copiedBytes: number; readonly totalBytes: number };
     }
   | { readonly type: 'round'; readonly row: RoundRow }
   | { readonly type: 'note'; readonly text: string }

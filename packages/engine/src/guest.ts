@@ -13,6 +13,7 @@
  * In post-copy the batch after `state-complete` are the pages that the destination still lacks; each of
  * them comes once.
  */
+import type { Duplex } from 'node:stream';
 import type { BatchLimits } from './carriage/batch-limits.ts';
 import type { GuestError } from './errors.ts';
 import type { BlockIndex, Bytes, BytesPerSec, Millis, Pages, Round } from './units.ts';
@@ -111,6 +112,43 @@ export interface GuestDescription {
    * one may be missed. Rounds end after the first, and what it left dirty is sent with the guest stopped.
    */
   readonly oneLiveRound: boolean;
+  /** Of a guest that libvirt keeps. */
+  readonly libvirt?: LibvirtDescription;
+}
+
+export interface LibvirtDescription {
+  readonly uuid: string;
+  /** As a destination's libvirt takes it. */
+  readonly xml: string;
+  /** The directory of sockets, as the source's libvirtd sees it: the destination's must see its own there. */
+  readonly socketDir: string;
+  /** The name of this migration's own directory in it, which nobody can guess. */
+  readonly rendezvous: string;
+}
+
+/** What only a guest has that a management layer keeps. */
+export interface ManagedPlan {
+  /** What it is called on the destination, unless as here. */
+  readonly destName?: string;
+  /** The source's definition goes once the guest has moved. */
+  readonly undefineSource: boolean;
+  /** The domain as the destination is to have it; what the guest sees must not change. */
+  readonly destXml?: string;
+  /** Disks that the hosts do not share: whole, or what lies above their backing files. */
+  readonly copyStorage: 'none' | 'all' | 'inc';
+  /** The source's hypervisor is to stay, paused. */
+  readonly keepSource: boolean;
+}
+
+/**
+ * A connection of the hypervisors' own beside the guest's stream, which the agents carry verbatim: libvirt's calls,
+ * a disk, or the guest's stream where nothing of it has to be understood.
+ */
+export type SideKind = 'rpc' | 'nbd' | 'ram';
+
+export interface SideConnection {
+  readonly kind: SideKind;
+  readonly stream: Duplex;
 }
 
 /** How a guest is going to be moved. Fixed when the stream is opened. */
@@ -126,6 +164,7 @@ export interface SourcePlan {
   readonly batches: { readonly precopy: BatchLimits; readonly postcopy: BatchLimits };
   /** What the guest's driver may keep in buffers, in bytes. */
   readonly bufferBytes: Bytes;
+  readonly managed?: ManagedPlan;
 }
 
 /** A range of pages in one block. */
@@ -140,6 +179,8 @@ export interface SourceProgress {
   readonly round: Round;
   readonly remainingBytes: Bytes;
   readonly dirtyBytesPerSec: BytesPerSec;
+  /** Of disks that are copied along. */
+  readonly disks?: { readonly copiedBytes: Bytes; readonly totalBytes: Bytes };
 }
 
 export interface SourceGuest {
@@ -149,6 +190,8 @@ export interface SourceGuest {
   blockers(plan: SourcePlan): Promise<readonly GuestError[]>;
   /** Starts the migration; the stream honours back-pressure by not being pulled. May be called once. */
   open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>>;
+  /** Connections for the destination's `connectSide`, from before `open` until `close`. */
+  readonly sideConnections?: AsyncIterable<SideConnection>;
   progress(): Promise<SourceProgress>;
   /**
    * How fast the guest dirties memory, without reading the dirty log: different pages in so many whole seconds
@@ -183,6 +226,18 @@ export interface SourceGuest {
   rollback(): Promise<void>;
   /** After a roll-back: how the guest differs from before all the same, and what the operator can do. */
   readonly remark?: string | undefined;
+  /** The commit is on disk: the destination may run the guest from now on. */
+  committed?(): void;
+  /**
+   * Post-copy that came to a halt after the commit: the guest's hypervisors are left so that it can be finished. What
+   * is open is closed.
+   */
+  suspend?(): Promise<void>;
+  /**
+   * Finishes a post-copy that came to a halt, of a driver that was opened anew: its stream goes by `sideConnections`.
+   * Resolves when the destination has all of the guest.
+   */
+  finishPostcopy?(): Promise<void>;
   /** The destination runs the guest: this side never does again. `destroy` also ends the hypervisor. */
   forget(options: { destroy: boolean }): Promise<void>;
   /** Lets go of sockets without a word to the guest. */
@@ -227,6 +282,14 @@ export interface DestGuest {
   /** Resolves when the hypervisor has taken the item, which is the back-pressure. Takes over batches. */
   apply(item: DestItem): Promise<void>;
   readonly events: AsyncIterable<DestEvent>;
+  /** The other end of a source's side connection, on this host. From `open` on. */
+  connectSide?(kind: SideKind): Promise<Duplex>;
+  /** Post-copy that came to a halt: as `SourceGuest.suspend`. */
+  suspend?(): Promise<void>;
+  /** Whether a post-copy of this guest came to a halt here, that `open` and `connectSide` then serve to finish. */
+  rejoin?(description: GuestDescription): Promise<PrepareResult>;
+  /** Where the guest's NICs are attached, if that is known only when it is loaded. */
+  places?(): Promise<readonly Nic[]>;
   /** Resolves when all state is loaded and the guest could run but does not. */
   ready(): Promise<void>;
   /** Resolves when no page is missing any more (at once after pre-copy). */

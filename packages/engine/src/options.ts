@@ -7,6 +7,7 @@ export type Strategy = (typeof strategies)[number];
 export type ChosenStrategy = Exclude<Strategy, 'auto'>;
 
 export const stallActions = ['postcopy', 'throttle', 'stop', 'abort'] as const;
+export const storageCopies = ['none', 'all', 'inc'] as const;
 export const compressModes = ['auto', 'off', 'lz4', 'lz4hc'] as const;
 
 /** "qemu:/run/vm/qmp.sock", "libvirt:NAME", "sim:NAME" */
@@ -45,6 +46,17 @@ export const migrateRequestSchema = z.strictObject({
   guestAgent: z.string().max(4096).optional(),
   /** After success the source's hypervisor is ended; otherwise it stays, paused. */
   destroySource: z.boolean().default(true),
+  /** Finishes a post-copy that came to a halt, instead of beginning a migration. */
+  resume: z.boolean().default(false),
+  /** libvirt: the source's definition of the domain goes once it has moved. */
+  undefineSource: z.boolean().default(false),
+  /** libvirt: the domain's XML on the destination, as far as that one's configuration lets it differ. */
+  destXml: z
+    .string()
+    .max(512 * 1024)
+    .optional(),
+  /** libvirt: disks that the hosts do not share are copied: whole, or what lies above their backing files. */
+  copyStorage: z.enum(storageCopies).default('none'),
   /** Refuse ws:// to other hosts unless set. */
   insecure: z.boolean().default(false),
 });

@@ -6,6 +6,7 @@
  *     neither            both do; the destination listens on loopback, behind a token of this run
  */
 import { randomBytes } from 'node:crypto';
+import { readConfigFile } from '@vmferry/agent-core/config';
 import { type AgentServer, serveAgent } from '@vmferry/agent-core/serve';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { exitStatus, type MigrationReport } from '@vmferry/engine/report/report';
@@ -38,9 +39,11 @@ interface Place {
 /** Gives the exit status. Rejects only for usage and configuration. */
 export async function runMigration(
   guest: string,
-  options: MigrateOptions,
+  given: MigrateOptions,
   context: CommandContext,
 ): Promise<number> {
+  // Agents are never given a path.
+  const options = given.destXml === undefined ? given : { ...given, destXml: await readXml(given.destXml) };
   if (options.from !== undefined && options.to === undefined) {
     throw usageError('--from without --to: name the destination agent, as in --to wss://host2:4447');
   }
@@ -57,6 +60,10 @@ export async function runMigration(
     interrupts.close();
     await eventsFile?.close();
   }
+}
+
+function readXml(file: string): Promise<string> {
+  return readConfigFile(file, 'domain', 'cli', 'E_USAGE');
 }
 
 async function prepare(
@@ -153,12 +160,13 @@ async function embedSource(
   settings: Settings,
   context: CommandContext,
 ): Promise<Place> {
-  const { stateDir, insecure, limits, tls } = settings;
+  const { stateDir, insecure, limits, libvirt, tls } = settings;
   const agent = await context.agents.source(
     {
       stateDir,
       insecure,
       limits,
+      libvirt,
       log: loggerFor(context.io.stderr, options.logLevel, 'source'),
       ...(tls === undefined ? {} : { tls }),
       ...(token === undefined ? {} : { token }),
@@ -176,9 +184,9 @@ async function embedBoth(
   // Others on this host reach the loopback listener as well.
   const token = randomBytes(32).toString('hex');
   const log = loggerFor(context.io.stderr, options.logLevel, 'dest');
-  const { stateDir, limits, file } = settings;
+  const { stateDir, limits, libvirt, file } = settings;
   const dest = await context.agents.dest(
-    { stateDir, limits, insecure: false, token, log, guests: file.guests },
+    { stateDir, limits, libvirt, insecure: false, token, log, guests: file.guests },
     settings.guests.simulatedHere.dest,
   );
   let server: AgentServer | undefined;

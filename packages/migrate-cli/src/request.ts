@@ -19,6 +19,12 @@ export interface MigrateOptions extends HostOptions {
   readonly announceIp?: readonly string[];
   readonly guestAgent?: string;
   readonly keepSource?: boolean;
+  /** A post-copy that came to a halt is to be finished. */
+  readonly resume?: boolean;
+  readonly undefineSource?: boolean;
+  /** A file's name on the command line, and its content in a request. */
+  readonly destXml?: string;
+  readonly copyStorage: MigrateRequest['copyStorage'];
   readonly json?: boolean;
   readonly events?: string;
   readonly junit?: string;
@@ -36,6 +42,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   streams: '--streams',
   announceIps: '--announce-ip',
   guestAgent: '--guest-agent',
+  destXml: '--dest-xml',
 };
 
 /** Throws `E_USAGE`, with all faults in one message. */
@@ -61,6 +68,10 @@ export function requestOf(
     ...(onStall === undefined ? {} : { onStall }),
     ...(announceIp === undefined ? {} : { announceIps: announceIp }),
     ...(guestAgent === undefined ? {} : { guestAgent }),
+    resume: options.resume === true,
+    undefineSource: options.undefineSource === true,
+    copyStorage: options.copyStorage,
+    ...(options.destXml === undefined ? {} : { destXml: options.destXml }),
   });
   if (parsed.success) return parsed.data;
   const faults = parsed.error.issues.map(({ path, message }) => {

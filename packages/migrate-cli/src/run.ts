@@ -9,6 +9,7 @@ import { addDemoCommand } from './commands/demo.ts';
 import { addListCommand } from './commands/list.ts';
 import { addMigrateCommand } from './commands/migrate.ts';
 import { addPlanCommand } from './commands/plan.ts';
+import { addResumeCommand } from './commands/resume.ts';
 import { addSimCommand } from './commands/sim.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addWatchCommand } from './commands/watch.ts';
@@ -66,6 +67,7 @@ export function commands(context: CommandContext): Command {
   addDemoCommand(program, context);
   addMigrateCommand(program, context);
   addPlanCommand(program, context);
+  addResumeCommand(program, context);
   addSimCommand(program, context);
   addAgentCommand(program, context);
   addListCommand(program, context);

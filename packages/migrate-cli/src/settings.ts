@@ -3,6 +3,7 @@ import {
   type AgentFile,
   type AgentLimits,
   defaultStateDir,
+  type LibvirtSettings,
   loadAgentFile,
   loadToken,
   parseAgentFile,
@@ -24,6 +25,7 @@ export interface HostOptions {
   readonly insecure?: boolean;
   readonly config?: string;
   readonly stateDir?: string;
+  readonly libvirt?: string;
 }
 
 export interface HostSettings {
@@ -33,6 +35,7 @@ export interface HostSettings {
   readonly token?: string;
   readonly insecure: boolean;
   readonly limits: AgentLimits;
+  readonly libvirt: LibvirtSettings;
 }
 
 /** The options of every command that speaks to an agent or is one. */
@@ -48,6 +51,10 @@ export function addConnectionOptions(command: Command): Command {
 
 export function addStateDirOption(command: Command): Command {
   return command.option('--state-dir <dir>', 'where journals are kept (root: /var/lib/vmferry)');
+}
+
+export function addLibvirtOption(command: Command): Command {
+  return command.option('--libvirt <uri>', 'the libvirt of this host (default: qemu:///system)');
 }
 
 export interface AgentOption extends HostOptions {
@@ -80,6 +87,7 @@ export async function loadSettings(options: HostOptions, io: CommandIo, side: Si
     stateDir: options.stateDir ?? file.stateDir ?? defaultStateDir(io.env),
     insecure: options.insecure === true || file.insecure,
     limits: { maxFrameBytes, windowBytes, bufferBytes },
+    libvirt: { ...file.libvirt, ...(options.libvirt === undefined ? {} : { uri: options.libvirt }) },
     ...(hasTls ? { tls: await loadTls(names, side) } : {}),
     ...(tokenFile === undefined ? {} : { token: await loadToken(tokenFile, side) }),
   };

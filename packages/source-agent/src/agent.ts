@@ -7,7 +7,8 @@ import type { MigrateRequest } from '@vmferry/engine/options';
 import type { SourceLimits } from '@vmferry/engine/switchover/source';
 import { SimulationHost } from '@vmferry/memsim/guest/host';
 import { type SourceGuestFactory, sourceGuests } from './guests.ts';
-import { SourceMigration } from './migration.ts';
+import { type MigrationOptions, SourceMigration } from './migration.ts';
+import { Resumption } from './resumption.ts';
 
 /** Ended migrations that `list` still shows. */
 const KEEP_ENDED = 100;
@@ -18,6 +19,7 @@ export interface SourceAgentParts {
   /** The simulated guests of this host; without it there are none. */
   readonly simulation?: SimulationHost;
   readonly switchoverLimits?: SourceLimits;
+  readonly stalledMs?: number;
 }
 
 export class SourceAgent implements Operations {
@@ -25,12 +27,12 @@ export class SourceAgent implements Operations {
   readonly #options: SourceAgentOptions;
   readonly #parts: SourceAgentParts;
   readonly #guests: SourceGuestFactory;
-  readonly #migrations = new Map<string, SourceMigration>();
+  readonly #migrations = new Map<string, RunningMigration>();
 
   constructor(options: SourceAgentOptions, parts: SourceAgentParts = {}) {
     this.#options = options;
     this.#parts = parts;
-    this.#guests = parts.guests ?? sourceGuests(parts.simulation ?? new SimulationHost([]));
+    this.#guests = parts.guests ?? sourceGuests(parts.simulation ?? new SimulationHost([]), options.libvirt);
   }
 
   migrate(request: MigrateRequest): RunningMigration {
@@ -47,13 +49,15 @@ export class SourceAgent implements Operations {
       });
     }
     const id = randomUUID();
-    const migration = new SourceMigration({
+    const options: MigrationOptions = {
       id,
       request,
       agent: this.#options,
       guests: this.#guests,
+      ...(this.#parts.stalledMs === undefined ? {} : { stalledMs: this.#parts.stalledMs }),
       ...(this.#parts.switchoverLimits ? { switchoverLimits: this.#parts.switchoverLimits } : {}),
-    });
+    };
+    const migration = request.resume ? new Resumption(options) : new SourceMigration(options);
     this.#migrations.set(id, migration);
     this.#forgetOld();
     return migration;

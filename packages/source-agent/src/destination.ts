@@ -5,17 +5,18 @@ import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { ClockOffset } from '@vmferry/engine/clock/offset';
 import type { ErrorCode } from '@vmferry/engine/errors';
 import { GuestError } from '@vmferry/engine/errors';
-import type { GuestDescription } from '@vmferry/engine/guest';
+import type { GuestDescription, SideConnection } from '@vmferry/engine/guest';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { millis } from '@vmferry/engine/units';
 import { ControlChannel } from '@vmferry/wire/control';
-import { HEADER_BYTES } from '@vmferry/wire/frame';
+import { type Frame, HEADER_BYTES } from '@vmferry/wire/frame';
 import { PROTOCOL_VERSIONS } from '@vmferry/wire/handshake';
 import { Link } from '@vmferry/wire/link';
-import type { ControlMessage } from '@vmferry/wire/messages';
+import { type ControlMessage, MAX_STREAMS } from '@vmferry/wire/messages';
 import { MAX_PACKED_BYTES } from '@vmferry/wire/packed';
 import { RateLimiter } from '@vmferry/wire/rate-limiter';
 import { connect, connectData, MIGRATION_PATH, type TlsMaterial } from '@vmferry/wire/socket';
+import { Tunnel } from '@vmferry/wire/tunnel';
 import { DEFAULT_WINDOW } from '@vmferry/wire/window';
 
 const ANSWER_TIMEOUT_MS = 10_000;
@@ -24,7 +25,7 @@ const OPEN_TIMEOUT_MS = 60_000;
 const CLOCK_SAMPLES = 8;
 /** A destination answers data with acknowledgements and control messages only. */
 const ANSWER_BYTES = HEADER_BYTES + MAX_PACKED_BYTES;
-const FEATURES = ['lz4', 'express', 'probe'];
+const FEATURES = ['lz4', 'express', 'probe', 'tunnel'];
 
 export interface DestinationOptions {
   readonly url: string;
@@ -55,6 +56,9 @@ export class Destination {
   readonly #options: DestinationOptions;
   readonly #limiter: RateLimiter;
   readonly #peerLimits: ControlMessage<'welcome'>['limits'];
+  /** Links of connections that are carried verbatim. */
+  readonly #side = new Set<Link>();
+  #tunnels = 0;
 
   /** Rejects with `WireError` or `PeerError`. */
   static async connect(options: DestinationOptions): Promise<Destination> {
@@ -116,12 +120,18 @@ export class Destination {
   }
 
   async open(description: GuestDescription, request: MigrateRequest, postcopy: boolean): Promise<OpenAnswer> {
+    if (description.libvirt && !this.features.includes('tunnel')) return { ok: false, reasons: [tooOld()] };
     const answer = await this.control.request(
       {
         type: 'open',
         guest: JSON.parse(JSON.stringify(description)),
-        destGuest: request.destGuest ?? request.guest,
-        request: { announceIps: request.announceIps },
+        // How the source reaches its libvirt is nothing to the destination.
+        destGuest: request.destGuest ?? request.guest.replace(/^(libvirt:.+)\?connect=.*$/, '$1'),
+        request: {
+          announceIps: request.announceIps,
+          copyStorage: request.copyStorage,
+          resume: request.resume,
+        },
         plan: { postcopy },
         streams: request.streams,
       },
@@ -162,6 +172,45 @@ export class Destination {
     return link;
   }
 
+  /**
+   * Carries a connection of the hypervisor's to its like on the destination, on a stream of its own. Resolves when both
+   * are over. Rejects where the destination cannot take it.
+   */
+  async carry({ kind, stream }: SideConnection): Promise<void> {
+    const index = this.#tunnels;
+    this.#tunnels += 1;
+    // Disks share the bandwidth that the operator allows; libvirt's calls must not wait for it.
+    const limiter = kind === 'rpc' ? undefined : this.#limiter;
+    const early: Frame[] = [];
+    let tunnel: Tunnel | undefined;
+    const link = await openLink(this.#options, `${kind} ${index}`, false, limiter, (frame) => {
+      if (tunnel) tunnel.onFrame(frame);
+      else early.push(frame);
+    });
+    this.#side.add(link);
+    try {
+      const channel = new ControlChannel(link);
+      await channel.request(
+        {
+          type: 'attach',
+          session: this.session,
+          secret: this.#secret,
+          stream: { role: kind, index: index % MAX_STREAMS },
+          received: 0,
+        },
+        'attached',
+        ANSWER_TIMEOUT_MS,
+      );
+      tunnel = new Tunnel(link, stream);
+      for (const frame of early) tunnel.onFrame(frame);
+      await tunnel.ended;
+    } finally {
+      this.#side.delete(link);
+      stream.destroy();
+      void link.close();
+    }
+  }
+
   async readClock(): Promise<void> {
     const reply = await this.control.request(
       { type: 'clock', t0: wallClockMs() },
@@ -181,9 +230,22 @@ export class Destination {
   }
 
   async close(): Promise<void> {
-    const links = [this.control.link, ...this.#data, ...(this.#express ? [this.#express] : [])];
+    const links = [
+      this.control.link,
+      ...this.#data,
+      ...(this.#express ? [this.#express] : []),
+      ...this.#side,
+    ];
     await Promise.all(links.map((link) => link.close()));
   }
+}
+
+function tooOld(): GuestError {
+  return new GuestError(
+    'E_VERSION',
+    'the destination agent takes no guests of libvirt: it lacks the feature "tunnel"',
+    'update the destination agent',
+  );
 }
 
 /** @param bulk whether what goes there is much: data streams have a path of their own, and lanes */
@@ -192,6 +254,7 @@ async function openLink(
   name: string,
   bulk: boolean,
   rateLimiter?: RateLimiter,
+  onFrame: (frame: Frame, link: Link) => void = (frame, link) => link.consumed(frame),
 ): Promise<Link> {
   const how = { insecure: options.insecure, ...(options.tls ? { tls: options.tls } : {}) };
   const socket = bulk
@@ -204,6 +267,6 @@ async function openLink(
       minBytes: Math.min(DEFAULT_WINDOW.minBytes, options.limits.windowBytes),
     },
     ...(rateLimiter ? { rateLimiter } : {}),
-    onFrame: (frame, link) => link.consumed(frame),
+    onFrame,
   });
 }

@@ -15,7 +15,15 @@ import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/ope
 import type { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
-import type { GuestDescription, PageBatch, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
+import type {
+  GuestDescription,
+  PageBatch,
+  SideConnection,
+  SourceGuest,
+  SourceItem,
+  SourcePlan,
+  SourceProgress,
+} from '@vmferry/engine/guest';
 import type { ChosenStrategy, MigrateRequest, Strategy } from '@vmferry/engine/options';
 import type { ProgressSample } from '@vmferry/engine/policy/steering';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
@@ -49,6 +57,9 @@ const SWITCHOVER_LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };
 const PROGRESS_MS = 200;
 /** Between two tries to let a guest run again that would not. */
 const RETRY_MS = 5000;
+const DISKS_MS = 500;
+/** In post-copy, where a hypervisor itself would wait for ever. */
+const STALLED_MS = 30_000;
 /** After the guest runs: the destination's last figures, with its announcements over. */
 const COMPLETE_TIMEOUT_MS = 10_000;
 /** The same where the destination said that it examines the guest: some thousand million accesses. */
@@ -60,6 +71,8 @@ export interface MigrationOptions {
   readonly agent: SourceAgentOptions;
   readonly guests: SourceGuestFactory;
   readonly switchoverLimits?: SourceLimits;
+  /** After so many milliseconds without a page taken a post-copy counts as halted. */
+  readonly stalledMs?: number;
 }
 
 export class SourceMigration implements RunningMigration {
@@ -99,6 +112,8 @@ export class SourceMigration implements RunningMigration {
   };
   #progressTimer: NodeJS.Timeout | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
+  #disks: SourceProgress['disks'];
+  #disksTimer: NodeJS.Timeout | undefined;
   #cancelled = false;
   #report: MigrationReport | undefined;
   /** The machine has come to a report, which may be that an operator is needed. */
@@ -268,9 +283,8 @@ export class SourceMigration implements RunningMigration {
     void guest.gone.then((error) =>
       this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message }),
     );
-    // Both hypervisors get ready at the same time: nothing of the guest is read before.
-    const [items] = await Promise.all([guest.open(this.#plan!), destination.start()]);
-    if (this.#machine?.state.phase !== 'copying') return;
+    const items = await this.#getReady(guest, destination);
+    if (!items || this.#machine?.state.phase !== 'copying') return;
     if (this.#cancelled) {
       this.#machine.dispatch({ type: 'cancel' });
       return;
@@ -290,11 +304,57 @@ export class SourceMigration implements RunningMigration {
       .catch((error: unknown) => this.#fail(error));
   }
 
+  /** Both hypervisors get ready at the same time, unless they speak to each other: nothing of the guest is read before. */
+  async #getReady(
+    guest: SourceGuest,
+    destination: Destination,
+  ): Promise<AsyncIterable<SourceItem> | undefined> {
+    if (!guest.sideConnections) {
+      const [items] = await Promise.all([guest.open(this.#plan!), destination.start()]);
+      return items;
+    }
+    await destination.start();
+    if (this.#machine?.state.phase !== 'copying') return undefined;
+    if ((this.#request.copyStorage ?? 'none') !== 'none') this.#watchDisks(guest);
+    void this.#carrySide(guest.sideConnections, destination);
+    return await guest.open(this.#plan!);
+  }
+
   /** In post-copy the destination needs this side until the last page is there, not only sent. */
   async #sentAll(carrier: Carrier): Promise<void> {
     const taken = this.#machine?.state.mode !== 'postcopy' || (await carrier.drained());
     // A link that ended before is told by itself.
     if (taken) this.#machine?.dispatch({ type: 'stream-end' });
+  }
+
+  /** Disks are copied before the guest's memory, and after it begins the policy's own looks do not tell of them. */
+  #watchDisks(guest: SourceGuest): void {
+    let looking = false;
+    this.#disksTimer = setInterval(() => {
+      if (looking) return;
+      looking = true;
+      guest
+        .progress()
+        .then(({ disks }) => {
+          if (!disks) return;
+          this.#disks = disks;
+          if (this.#phase === 'setup') this.#onProgressTime();
+        })
+        // A guest that cannot be asked is told by its driver.
+        .catch(() => {})
+        .finally(() => {
+          looking = false;
+        });
+    }, DISKS_MS);
+  }
+
+  /** Whatever becomes of them, the guest's driver and the hypervisors at their ends tell what it means. */
+  async #carrySide(connections: AsyncIterable<SideConnection>, destination: Destination): Promise<void> {
+    for await (const connection of connections) {
+      destination
+        .carry(connection)
+        .catch((error: unknown) => this.#log.warn({ err: error, kind: connection.kind }, 'tunnel'));
+    }
   }
 
   /** Raw pages are those that have content. */
@@ -474,6 +534,7 @@ export class SourceMigration implements RunningMigration {
 
   #send(message: Extract<SourceAction, { type: 'send' }>['message']): void {
     const { control } = this.#destination!;
+    if (message.type === 'commit') this.#guest?.committed?.();
     if (control.link.state !== 'open') return;
     switch (message.type) {
       case 'sealed':
@@ -548,8 +609,9 @@ export class SourceMigration implements RunningMigration {
       this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
     // An unfinished post-copy keeps its sockets: to close them would only add a second fault.
     await this.#journal?.close();
-    if (outcome === 'attention') this.#tryAgain();
-    else await this.#letGo(outcome === 'completed');
+    if (outcome !== 'attention') await this.#letGo(outcome === 'completed');
+    else if (this.#canBeFinishedLater(report)) await this.#suspend();
+    else this.#tryAgain();
     // All was done as it should be, and the guest is not what it was: that is for an operator.
     if (damage) return this.#build('attention', damage);
     return this.#build(outcome, report.code === null ? null : this.#errorReport(report, report.code));
@@ -570,6 +632,24 @@ export class SourceMigration implements RunningMigration {
     this.#machine?.stop();
     this.#log.info({ outcome, why }, 'the migration that needed an operator has ended');
     await this.#letGo(outcome === 'completed');
+  }
+
+  /** A post-copy that nothing here brings on any more, of a guest whose hypervisors can finish it another time. */
+  #canBeFinishedLater({ code }: SwitchoverReport): boolean {
+    if (!this.#guest?.suspend || this.#machine?.state.mode !== 'postcopy') return false;
+    const linked = this.#destination?.control.link.state === 'open';
+    return !linked || code === 'E_STALLED' || this.#machine.state.phase === 'rolling-back';
+  }
+
+  async #suspend(): Promise<void> {
+    this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
+    this.#machine?.stop();
+    try {
+      await this.#guest?.suspend?.();
+    } catch (error) {
+      this.#note(`The source's hypervisor did not come to a halt: ${factsOf(error).message}`);
+    }
+    await this.#destination?.close();
   }
 
   /** The machine knows what a failure means; whoever met it knows more of what it was. */
@@ -633,6 +713,7 @@ export class SourceMigration implements RunningMigration {
 
   #build(outcome: Outcome, error: ErrorReport | null): MigrationReport {
     clearInterval(this.#progressTimer);
+    clearInterval(this.#disksTimer);
     this.#syncWire();
     this.#builder.link({
       ...this.#preflight.link,
@@ -655,18 +736,25 @@ export class SourceMigration implements RunningMigration {
     this.#wireBytes = sent;
   }
 
-  /** A guest that stands still while nobody takes the rest of it is let run again. */
+  /** A guest that stands still while nobody takes the rest of it is let run again; after the commit it cannot be. */
   #watchStopped(): void {
     const { contentBytes, zeroPages } = this.#delivered;
     const taken = contentBytes + zeroPages;
     const now = machineNow();
     if (taken !== this.#taken.amount) this.#taken = { amount: taken, at: now };
+    const machine = this.#machine;
     const { stopped } = this.#times;
-    if (stopped === undefined || this.#machine?.state.phase !== 'copying') return;
-    const { readyMs } = this.#machine.state.limits;
-    if (now - Math.max(this.#taken.at, stopped) < readyMs) return;
-    const why = `The destination has taken nothing for ${readyMs} ms while the guest stood still.`;
-    this.#machine.dispatch({ type: 'failed', code: 'E_TIMEOUT', why });
+    if (stopped === undefined || !machine) return;
+    const stoodMs = now - Math.max(this.#taken.at, stopped);
+    const { phase, limits } = machine.state;
+    const { stalledMs = STALLED_MS } = this.#options;
+    if (phase === 'copying' && stoodMs >= limits.readyMs) {
+      const why = `The destination has taken nothing for ${limits.readyMs} ms while the guest stood still.`;
+      machine.dispatch({ type: 'failed', code: 'E_TIMEOUT', why });
+    } else if (phase === 'finishing' && stoodMs >= stalledMs && this.#guest?.suspend) {
+      const why = `The destination has taken nothing for ${stalledMs} ms, and memory of the guest is still missing there.`;
+      machine.dispatch({ type: 'failed', code: 'E_STALLED', why });
+    }
   }
 
   #onProgressTime(): void {
@@ -686,6 +774,7 @@ export class SourceMigration implements RunningMigration {
       rawBytes: this.#builder.rawBytes,
       wireBytes: this.#wireBytes,
       faults: this.#sender?.faults ?? 0,
+      ...(this.#disks ? { disks: this.#disks } : {}),
     });
   }
 

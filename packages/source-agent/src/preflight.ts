@@ -17,6 +17,7 @@ import { Destination } from './destination.ts';
 import { factsOf, refusal } from './failures.ts';
 import { knownAddresses } from './guest-addresses.ts';
 import type { SourceGuestFactory } from './guests.ts';
+import { managedPlan } from './managed-plan.ts';
 
 /** Thrown to leave preflight: the migration is refused and nothing was touched. */
 class Refused extends Error {
@@ -172,6 +173,7 @@ export class Preflight {
         postcopy: POSTCOPY_BATCH,
       },
       bufferBytes: bytes(this.#limits.bufferBytes),
+      managed: managedPlan(this.#request),
     };
   }
 

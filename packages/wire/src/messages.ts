@@ -23,6 +23,13 @@ export const SECRET_BYTES = 32;
 /** The most that one `probe` carries. */
 export const MAX_PROBE_BYTES = 512 * 1024;
 
+/**
+ * Connections of the hypervisors' own that are carried verbatim, each on a stream of its own: libvirt's calls, disks,
+ * and the guest's stream where nothing of it has to be understood. They need the feature `tunnel`.
+ */
+export const tunnelRoles = ['rpc', 'nbd', 'ram'] as const;
+export type TunnelRole = (typeof tunnelRoles)[number];
+
 const code = z.string().min(1).max(64);
 /** Of what a person is told, in characters; what is longer has to be cut. */
 export const MAX_SENTENCE = 4096;
@@ -104,9 +111,9 @@ const schemas = {
     type: type('attach'),
     session: z.uuid(),
     secret,
-    /** `control` is for taking a session up again. */
+    /** `control` is for taking a session up again; `rpc`, `nbd` and `ram` are tunnels (`tunnel.ts`). */
     stream: z.object({
-      role: z.enum(['control', 'data', 'express']),
+      role: z.enum(['control', 'data', 'express', ...tunnelRoles]),
       index: z
         .int()
         .min(0)

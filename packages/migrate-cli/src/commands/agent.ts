@@ -8,6 +8,7 @@ import { onInterrupt } from '../io.ts';
 import { agentUrl, collected } from '../parsers.ts';
 import {
   addConnectionOptions,
+  addLibvirtOption,
   addStateDirOption,
   type HostOptions,
   loadSettings,
@@ -32,6 +33,9 @@ The configuration file has these keys, all optional; unknown ones are refused:
   allowGuests    (dest) list of globs of guest URIs that peers may bring in; by default all
   guests         (dest) NAME: { qmp: SOCKET, command: [PROGRAM, ARG, ...] }: guests that the agent may
                  start itself (with -incoming defer -S in the command); a peer names one as qemu:NAME
+  libvirt        { uri, socketDir, socketDirHere }: the libvirt of this host (qemu:///system); the directory of
+                 migrations' sockets as libvirtd sees it, the same on both hosts (/run/vmferry), and as the
+                 agent sees it, where that is another path
   simulate       list of simulated guests that this host may have: names of the library or guest files;
                  named as sim:NAME, started when first asked for
   maxFrameBytes  the biggest message that is taken (default 4 MiB and a header)
@@ -68,7 +72,7 @@ export function addAgentCommand(program: Command, context: CommandContext): void
       ).argParser(collected),
     )
     .addOption(new Option('--log-level <level>', 'how much to log').choices(logLevels));
-  addStateDirOption(addConnectionOptions(command))
+  addLibvirtOption(addStateDirOption(addConnectionOptions(command)))
     .addHelpText('after', HELP)
     .action((role: 'source' | 'dest', options: AgentCommandOptions) => runAgent(role, options, context));
 }
@@ -88,6 +92,7 @@ async function runAgent(
     insecure: settings.insecure,
     limits,
     log,
+    libvirt: settings.libvirt,
     ...(settings.tls === undefined ? {} : { tls: settings.tls }),
     ...(settings.token === undefined ? {} : { token: settings.token }),
   };

@@ -1,12 +1,12 @@
 import { logLevels } from '@vmferry/agent-core/log';
-import { compressModes, stallActions, strategies } from '@vmferry/engine/options';
+import { compressModes, stallActions, storageCopies, strategies } from '@vmferry/engine/options';
 import { libraryAbout, libraryNames } from '@vmferry/memsim/guest-file/library';
 import { type Command, Option } from 'commander';
 import type { CommandContext } from '../context.ts';
 import { runMigration } from '../migration.ts';
 import { agentUrl, collected, duration, rate, wholeNumber } from '../parsers.ts';
 import type { MigrateOptions } from '../request.ts';
-import { addConnectionOptions, addStateDirOption } from '../settings.ts';
+import { addConnectionOptions, addLibvirtOption, addStateDirOption } from '../settings.ts';
 
 const LIBRARY = libraryNames.map((name) => `  ${`sim:${name}`.padEnd(16)} ${libraryAbout(name)}`).join('\n');
 
@@ -17,6 +17,9 @@ With --from the migration runs in that agent; Ctrl-C cancels it there, and when 
 is lost it goes on ('vmferry watch' shows it). With --to alone the source agent runs inside this command;
 without either both do, which moves a guest between two QEMUs on this host. The first Ctrl-C cancels and
 waits for the outcome.
+
+A domain of libvirt's is named by its name, libvirt:NAME or libvirt:NAME?connect=URI, and moves peer-to-peer between
+the two libvirts, with the agents between them (docs/libvirt.md). It ends on the source, as libvirt has it.
 
 Simulated guests need no hypervisor: sim:./FILE.yaml is one of your own (docs/memsim.md), and there are
 ${LIBRARY}
@@ -30,6 +33,9 @@ Examples:
 
   A simulated guest, in a pipeline without any hypervisor (docs/memsim.md):
     vmferry migrate sim:web --strategy hybrid --junit junit.xml
+
+  A domain, with its disks, from one host's libvirt to another's:
+    vmferry migrate libvirt:web1 --from wss://host1:4446 --to wss://host2:4447 --copy-storage all
 
   Between two agents, at most 100 ms of downtime, over by ten minutes, for a script:
     vmferry migrate qemu:/run/vm/web1.sock --from wss://host1:4446 --to wss://host2:4447 \\
@@ -75,10 +81,20 @@ export function addMigrateCommand(program: Command, context: CommandContext): vo
     )
     .option('--guest-agent <socket>', 'socket of the guest agent on the source host, to learn addresses')
     .option('--keep-source', 'leave the source’s QEMU paused instead of ending it')
+    .option('--undefine-source', 'libvirt: remove the source’s definition of the domain once it has moved')
+    .option(
+      '--dest-xml <file>',
+      'libvirt: the domain’s XML on the destination, as far as it may differ there',
+    )
+    .addOption(
+      new Option('--copy-storage <what>', 'libvirt: copy disks that the hosts do not share')
+        .choices(storageCopies)
+        .default('none'),
+    )
     .option('--json', 'print the report as one JSON object at the end, and nothing else')
     .option('--junit <file>', 'write the report as a JUnit test result, for CI systems')
     .option('--events <file>', 'write every event to a file, one JSON object a line ("-": standard output)');
-  addStateDirOption(addConnectionOptions(command))
+  addLibvirtOption(addStateDirOption(addConnectionOptions(command)))
     .addOption(
       new Option('--log-level <level>', 'of agents inside this command').choices(logLevels).default('silent'),
     )

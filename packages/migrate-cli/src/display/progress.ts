@@ -92,7 +92,10 @@ export function renderLine(state: ProgressState, elapsedMs: number): string {
 
 function figures(progress: ProgressEvent): string {
   const downtime = `expected downtime ${formatDuration(progress.expectedDowntimeMs)}`;
-  return progress.faults > 0 ? `${downtime}, ${progress.faults} faults` : downtime;
+  const faults = progress.faults > 0 ? `, ${progress.faults} faults` : '';
+  const { disks } = progress;
+  const copied = disks ? `, disks ${formatSize(disks.copiedBytes)} of ${formatSize(disks.totalBytes)}` : '';
+  return `${downtime}${faults}${copied}`;
 }
 
 function bar(progress: ProgressEvent, width: number): string {

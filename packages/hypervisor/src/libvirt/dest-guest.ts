@@ -1,0 +1,470 @@
+/**
+ * The guest that enters, where libvirt keeps it: the source's libvirt tells this host's, through the agents, to make the
+ * domain; its QEMU then listens in the agent's directory, and gets the items as a stream again.
+ *
+ *     idle ── open ──▶ loading ── all state applied ──▶ ready (loaded, paused) ── run ──▶ running
+ *                         │                                │
+ *                         └────────── discard ◀────────────┘
+ *
+ * libvirt runs the domain when the source's calls to finish. That call waits here for `run`, so no guest runs before the
+ * commit. Until it has finished libvirt ends the domain when the source's connection to it ends: that is `discard`.
+ */
+import { connect, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { GuestError } from '@vmferry/engine/errors';
+import type {
+  DestEvent,
+  DestGuest,
+  DestItem,
+  DestPlan,
+  Examination,
+  GuestDescription,
+  LibvirtDescription,
+  Nic,
+  PrepareResult,
+  SideKind,
+} from '@vmferry/engine/guest';
+import { type Millis, millis } from '@vmferry/engine/units';
+import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
+import type { Domain } from '@vmferry/native/libvirt/domain';
+import { isLibvirtError } from '@vmferry/native/libvirt/errors';
+import { IncomingStream } from '../qemu/incoming-stream.ts';
+import { connectToQemu } from '../qemu/migration-socket.ts';
+import {
+  DomainEvents,
+  type DomainHappening,
+  type MigrationEnding,
+  migrationEnding,
+} from './domain-events.ts';
+import { identityOf, readInterfaces } from './domain-xml.ts';
+import { asking, messageOf } from './errors.ts';
+import { daemonSockets, type LibvirtOptions, parseDomainAddress } from './options.ts';
+import { finishesPaused } from './ownership.ts';
+import { Rendezvous } from './rendezvous.ts';
+import { CalledRpc } from './rpc-relay.ts';
+
+/** libvirt ends a domain that came to nothing by itself; QEMU takes its time under emulation. */
+const DISCARD_MS = 30_000;
+const POLL_MS = 50;
+/** From the guest's running here to the source's libvirt having been told. */
+const FINISH_MS = 30_000;
+/** libvirt sees by itself that the guest's stream broke. */
+const SUSPEND_MS = 1000;
+
+export class LibvirtDestGuest implements DestGuest {
+  readonly gone: Promise<GuestError>;
+  readonly #connection: LibvirtConnection;
+  readonly #name: string;
+  readonly #options: LibvirtOptions;
+  readonly #stream = new IncomingStream();
+  readonly #local = new Set<Socket>();
+  #rpc: CalledRpc | undefined;
+  #description: LibvirtDescription | undefined;
+  #events: DomainEvents | undefined;
+  #rendezvous: Rendezvous | undefined;
+  #connected: Promise<void> | undefined;
+  #qemuEnded: Promise<MigrationEnding> | undefined;
+  #resumed: Promise<Millis> | undefined;
+  /** libvirt leaves the guest paused when it has finished, and it is run here: see `finishesPaused`. */
+  #finishesPaused = false;
+  #finished = false;
+  #definedBefore = false;
+  /** The source has been told that the guest may run here. */
+  #running = false;
+  #rejoining = false;
+  #resolveGone: (error: GuestError) => void = () => {};
+
+  /** @throws GuestError when libvirt cannot be had */
+  static async connect(text: string, options: LibvirtOptions): Promise<LibvirtDestGuest> {
+    return await asking(async () => {
+      const { name, uri } = parseDomainAddress(text, options.uri);
+      // The name is a peer's, and what the agent connects to is its own configuration's.
+      if (uri !== options.uri) throw otherLibvirt(uri);
+      daemonSockets(uri);
+      return new LibvirtDestGuest(await LibvirtConnection.open(uri), name, { ...options, uri });
+    });
+  }
+
+  private constructor(connection: LibvirtConnection, name: string, options: LibvirtOptions) {
+    this.#connection = connection;
+    this.#name = name;
+    this.#options = options;
+    this.gone = new Promise((resolve) => {
+      this.#resolveGone = resolve;
+    });
+    connection.once('close', (reason) => {
+      if (reason !== 'client') this.#resolveGone(gone(`the destination's libvirtd is gone (${reason})`));
+    });
+  }
+
+  get events(): AsyncIterable<DestEvent> {
+    return this.#stream.events;
+  }
+
+  async prepare(description: GuestDescription, plan: DestPlan): Promise<PrepareResult> {
+    this.#finishesPaused = finishesPaused(plan);
+    return await asking(async () => {
+      const { libvirt } = description;
+      if (description.kind !== 'libvirt' || libvirt === undefined) {
+        return { ok: false, reasons: [otherKind(description.kind)] };
+      }
+      this.#description = libvirt;
+      const reasons = [...this.#sameDirectory(libvirt), ...(await this.#taken(libvirt))];
+      if (reasons.length > 0) return { ok: false, reasons };
+      const version = await this.#connection.host.hypervisorVersion();
+      return { ok: true, hypervisorVersion: versionText(version), nics: [] };
+    });
+  }
+
+  #sameDirectory({ socketDir }: LibvirtDescription): GuestError[] {
+    if (socketDir === this.#options.socketDir) return [];
+    return [
+      new GuestError(
+        'E_CONFIG',
+        `the agents keep libvirt's sockets in different directories: ${socketDir} on the source, ${this.#options.socketDir} on the destination`,
+        'give both agents the same libvirt.socketDir',
+      ),
+    ];
+  }
+
+  /** libvirt itself would say so, but only once the source has begun. */
+  async #taken({ uuid }: LibvirtDescription): Promise<GuestError[]> {
+    const same = await lookUp(() => this.#connection.domainByUuid(uuid));
+    const named = await lookUp(() => this.#connection.domainByName(this.#name));
+    this.#definedBefore = same !== undefined;
+    const reasons: GuestError[] = [];
+    if (same && (await same.isActive())) {
+      reasons.push(taken(`the domain with the UUID ${uuid} runs there already, as ${same.name}`));
+    } else if (same && same.name !== this.#name) {
+      reasons.push(taken(`the UUID ${uuid} is taken there by the domain ${same.name}`));
+    }
+    if (named && named.uuid !== uuid) {
+      reasons.push(taken(`the name ${this.#name} is taken there by another domain (${named.uuid})`));
+    }
+    return reasons;
+  }
+
+  async open(): Promise<void> {
+    await asking(async () => {
+      const { uuid, rendezvous } = this.#description!;
+      const events = await DomainEvents.subscribe(this.#connection, uuid);
+      this.#events = events;
+      this.#qemuEnded = events.next(migrationEnding);
+      this.#resumed = events.next(resumedAt);
+      events.on((happening) => this.#watch(happening));
+      this.#rendezvous = await Rendezvous.make(this.#options, rendezvous);
+    });
+  }
+
+  #watch(happening: DomainHappening): void {
+    if (happening.type !== 'lifecycle' || happening.change.event !== 'stopped') return;
+    this.#resolveGone(gone(`the domain ended on the destination (${happening.change.detail})`));
+  }
+
+  async connectSide(kind: SideKind): Promise<Duplex> {
+    if (!this.#rendezvous) throw new Error('the destination guest was not opened');
+    if (kind !== 'rpc') return this.#keep(await connectLocal(this.#rendezvous.here(kind)));
+    const daemon = this.#keep(await this.#connectDaemon());
+    // One that comes anew stands for the one before.
+    this.#rpc?.hangUp();
+    this.#rpc = new CalledRpc(daemon, (parameters) => this.#mayPrepare(parameters));
+    if (this.#rejoining) this.#rpc.release();
+    return this.#rpc.stream;
+  }
+
+  /** libvirt makes what the source's tells it to: that has to be the domain that was let in, where it was to be. */
+  #mayPrepare(parameters: ReadonlyMap<string, string>): void {
+    const xml = parameters.get('destination_xml') ?? '';
+    const { name, uuid } = identityOf(xml);
+    const expected = this.#rendezvous!;
+    const whole =
+      (parameters.get('destination_name') ?? name) === this.#name &&
+      uuid === this.#description?.uuid &&
+      parameters.get('migrate_uri') === `unix://${expected.there('ram')}` &&
+      (parameters.get('disks_uri') ?? `unix://${expected.there('nbd')}`) ===
+        `unix://${expected.there('nbd')}`;
+    if (whole) return;
+    const error = new GuestError(
+      'E_REFUSED',
+      `the source's libvirt brings the domain ${name} (${uuid}), which is not what was let in`,
+      'see who has access to the source agent',
+    );
+    this.#resolveGone(error);
+    throw error;
+  }
+
+  async #connectDaemon(): Promise<Socket> {
+    let why: unknown;
+    for (const path of daemonSockets(this.#options.uri)) {
+      try {
+        return await connectLocal(path);
+      } catch (error) {
+        why = error;
+      }
+    }
+    throw why;
+  }
+
+  #keep(socket: Socket): Socket {
+    this.#local.add(socket);
+    socket.once('close', () => this.#local.delete(socket));
+    return socket;
+  }
+
+  async apply(item: DestItem): Promise<void> {
+    // libvirt had QEMU listen before the source's QEMU could write anything.
+    this.#connected ??= this.#connectRam();
+    if (!this.#stream.begun) await this.#connected;
+    await this.#stream.apply(item);
+  }
+
+  async #connectRam(): Promise<void> {
+    this.#stream.begin(connectToQemu(this.#rendezvous!.here('ram')));
+  }
+
+  async ready(): Promise<void> {
+    if (this.#stream.postcopy) {
+      await Promise.race([this.#stream.stateLoaded, this.#untilGone()]);
+      return;
+    }
+    await this.#untilCompleted();
+    if (!this.#finishesPaused) return;
+    await this.#finish();
+    this.#finished = true;
+  }
+
+  /** libvirt takes the guest for moved. */
+  async #finish(): Promise<void> {
+    const rpc = this.#rpc;
+    if (!rpc) throw notFinished("the source's libvirt is not connected");
+    rpc.release();
+    if (!(await rpc.finished)) throw notFinished('libvirt refused to finish the migration');
+  }
+
+  async #untilGone(): Promise<never> {
+    throw await this.gone;
+  }
+
+  async #untilCompleted(): Promise<void> {
+    const ending = await Promise.race([this.#qemuEnded, this.#untilGone()]);
+    if (ending === 'completed') return;
+    throw new GuestError(
+      'E_GUEST_FAILED',
+      "the destination's QEMU could not load the guest",
+      "look into QEMU's log on the destination host: a device that differs from the source's is the usual reason",
+    );
+  }
+
+  async complete(): Promise<void> {
+    await this.#untilCompleted();
+  }
+
+  async run({ paused }: { paused: boolean }): Promise<{ readonly atMs: Millis }> {
+    return await asking(async () => {
+      this.#running = true;
+      if (this.#finishesPaused) {
+        if (paused) return { atMs: millis(Date.now()) };
+        await (await this.#domain()).resume();
+        return { atMs: await this.#resumed! };
+      }
+      const finished = this.#finish();
+      finished.catch(() => {});
+      // One that was paused is left paused: the good answer is all there is to see. After post-copy it comes last.
+      if (paused) return { atMs: await finished.then(() => millis(Date.now())) };
+      const failed = finished.then(() => this.#resumed!);
+      return { atMs: await Promise.race([this.#resumed!, failed, this.#untilGone()]) };
+    });
+  }
+
+  async suspend(): Promise<void> {
+    this.#stream.close();
+    if (this.#rpc) await Promise.race([this.#rpc.finished, sleep(SUSPEND_MS)]);
+    this.#running = false;
+    await this.close();
+  }
+
+  async rejoin(description: GuestDescription): Promise<PrepareResult> {
+    return await asking(async () => {
+      const { libvirt } = description;
+      if (libvirt === undefined) return { ok: false, reasons: [otherKind(description.kind)] };
+      this.#description = libvirt;
+      this.#rejoining = true;
+      const reasons = this.#sameDirectory(libvirt);
+      const domain = await lookUp(() => this.#connection.domainByUuid(libvirt.uuid));
+      const { state, reason } = (await domain?.state()) ?? { state: 'absent', reason: 'unknown' };
+      if (reason !== 'post-copy-failed') reasons.push(notHalted(this.#name, `${state} (${reason})`));
+      if (reasons.length > 0) return { ok: false, reasons };
+      this.#running = true;
+      return {
+        ok: true,
+        hypervisorVersion: versionText(await this.#connection.host.hypervisorVersion()),
+        nics: [],
+      };
+    });
+  }
+
+  /** Taps are made with the domain. */
+  async places(): Promise<readonly Nic[]> {
+    return await asking(async () => readInterfaces(await (await this.#domain()).xml()));
+  }
+
+  #domain(): Promise<Domain> {
+    return this.#connection.domainByUuid(this.#description!.uuid);
+  }
+
+  /** Only the guest itself knows what its memory should hold. */
+  examine(): Promise<Examination> {
+    return Promise.resolve({ found: 'nothing' });
+  }
+
+  /** QEMU does, by itself, when libvirt has it run the guest. */
+  announceSelf(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async discard(): Promise<void> {
+    if (this.#running) throw kept(this.#name, 'the source has been told that it may run here');
+    if (this.#stream.postcopy)
+      throw kept(this.#name, 'it is in post-copy, which the source cannot take back');
+    this.#stream.answerWithZeros();
+    this.#rpc?.hangUp();
+    this.#stream.close();
+    await asking(async () => {
+      if (this.#finished) await this.#undo();
+      await this.#untilEnded();
+    });
+  }
+
+  /** libvirt has taken it for moved, and it never ran. */
+  async #undo(): Promise<void> {
+    const domain = await lookUp(() => this.#domain());
+    if (!domain) return;
+    if (!this.#definedBefore && (await domain.isPersistent())) await domain.undefine();
+    const { state } = await domain.state();
+    if (state === 'paused') await domain.destroy();
+  }
+
+  /** libvirt ends what was coming in when it is hung up on. */
+  async #untilEnded(): Promise<void> {
+    const { uuid } = this.#description ?? {};
+    if (uuid === undefined || !this.#events) return;
+    const deadline = performance.now() + DISCARD_MS;
+    for (;;) {
+      const domain = await lookUp(() => this.#connection.domainByUuid(uuid));
+      if (!domain || !(await domain.isActive())) return;
+      if (performance.now() > deadline) {
+        throw kept(this.#name, 'libvirt has not ended it');
+      }
+      await sleep(POLL_MS);
+    }
+  }
+
+  settle(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async close(): Promise<void> {
+    if (this.#running && this.#rpc) {
+      // The source's libvirt waits for the answer, and hangs up itself.
+      const { ended, detached } = this.#rpc;
+      await Promise.race([ended, detached, sleep(FINISH_MS, undefined, { ref: false })]);
+    }
+    this.#rpc?.hangUp();
+    for (const socket of this.#local) socket.destroy();
+    this.#stream.close();
+    await this.#rendezvous?.remove();
+    await this.#events?.close().catch(() => {});
+    await this.#connection.close();
+  }
+}
+
+function resumedAt(happening: DomainHappening): Millis | undefined {
+  if (happening.type !== 'monitor' || happening.event !== 'RESUME') return undefined;
+  return millis(happening.atMs);
+}
+
+async function lookUp(find: () => Promise<Domain>): Promise<Domain | undefined> {
+  try {
+    return await find();
+  } catch (error) {
+    if (isLibvirtError(error, 'VIR_ERR_NO_DOMAIN')) return undefined;
+    throw error;
+  }
+}
+
+function connectLocal(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ path }, () => {
+      socket.off('error', reject);
+      resolve(socket);
+    });
+    socket.pause();
+    socket.once('error', reject);
+  }).catch((cause: unknown) => {
+    throw new GuestError(
+      'E_GUEST_FAILED',
+      `nobody takes connections at ${path} on the destination: ${messageOf(cause)}`,
+      'check that libvirtd runs there, and the directory of sockets in the agent’s configuration',
+      { cause },
+    );
+  }) as Promise<Socket>;
+}
+
+/** 7002022 is 7.2.22. */
+function versionText(version: number | bigint): string {
+  const n = Number(version);
+  return `QEMU ${Math.floor(n / 1_000_000)}.${Math.floor(n / 1000) % 1000}.${n % 1000}`;
+}
+
+function otherLibvirt(uri: string): GuestError {
+  return new GuestError(
+    'E_REFUSED',
+    `the destination agent does not connect to ${uri} for others`,
+    'name the domain alone with --dest-guest libvirt:NAME; --libvirt gives that agent its libvirt',
+  );
+}
+
+function otherKind(kind: string): GuestError {
+  return new GuestError(
+    'E_GUEST_MISMATCH',
+    `a guest of the kind ${kind} cannot enter libvirt`,
+    'name a destination guest of the same kind with --dest-guest',
+  );
+}
+
+function taken(what: string): GuestError {
+  return new GuestError(
+    'E_GUEST_BUSY',
+    what,
+    'undefine or rename that domain on the destination, or name another with --dest-guest libvirt:NAME',
+  );
+}
+
+function notHalted(name: string, state: string): GuestError {
+  return new GuestError(
+    'E_REFUSED',
+    `no unfinished post-copy of ${name} waits on the destination: it is ${state}`,
+    'see its state on both hosts with "virsh domstate --reason"',
+  );
+}
+
+function gone(what: string): GuestError {
+  return new GuestError('E_GUEST_GONE', what, "look into libvirt's and QEMU's logs on the destination host");
+}
+
+function notFinished(why: string): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `the domain could not be run on the destination: ${why}`,
+    "see libvirt's log on the destination, and the domain's state on both hosts",
+  );
+}
+
+function kept(name: string, why: string): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `the domain ${name} is kept on the destination: ${why}`,
+    'see its state on both hosts with "virsh domstate --reason"; "vmferry resume" finishes a paused post-copy',
+  );
+}

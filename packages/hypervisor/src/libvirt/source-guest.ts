@@ -1,0 +1,583 @@
+/**
+ * The guest that leaves, where libvirt keeps it: libvirt migrates it peer-to-peer, to sockets of the agent's.
+ *
+ *     libvirtd ── its calls ──▶ SOCKETS/rpc ─ tunnel ─▶ the destination's libvirtd
+ *     QEMU ──── the disks ────▶ SOCKETS/nbd ─ tunnel ─▶ the destination's QEMU
+ *     QEMU ── the guest's RAM and state ─▶ SOCKETS/ram ─ items ─▶ the destination's QEMU
+ *
+ * Who owns the domain is libvirt's to say. Before post-copy it takes the guest back whenever it hears no good answer to
+ * its call to finish, which is kept from the destination's libvirtd until the commit. Once in post-copy it never does:
+ * the domain is then paused here until the migration is finished, which may be tried again.
+ */
+import { createServer, type Server, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { GuestError } from '@vmferry/engine/errors';
+import { EventQueue } from '@vmferry/engine/event-queue';
+import type {
+  GuestDescription,
+  Lane,
+  ManagedPlan,
+  PageBatch,
+  PageRange,
+  RamBlock,
+  SideConnection,
+  SourceGuest,
+  SourceItem,
+  SourcePlan,
+  SourceProgress,
+} from '@vmferry/engine/guest';
+import { type BytesPerSec, bytes, bytesPerSec, millis, PAGE_BYTES, round } from '@vmferry/engine/units';
+import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
+import type { Domain, MigrateOptions } from '@vmferry/native/libvirt/domain';
+import { isLibvirtError } from '@vmferry/native/libvirt/errors';
+import type { DomainState } from '@vmferry/native/libvirt/states';
+import { LocalListener, type LocalSocket } from '@vmferry/native/local-socket';
+import { describeGuest } from '../qemu/inspect/guest.ts';
+import { locateBlocks } from '../qemu/inspect/memory-map.ts';
+import { OutgoingStream } from '../qemu/outgoing-stream.ts';
+import {
+  DomainEvents,
+  type DomainHappening,
+  type MigrationEnding,
+  migrationEnding,
+} from './domain-events.ts';
+import { machineOf, readInterfaces } from './domain-xml.ts';
+import { asGuestError, asking } from './errors.ts';
+import { monitorOf } from './monitor.ts';
+import { type LibvirtOptions, parseDomainAddress } from './options.ts';
+import { finishesPaused } from './ownership.ts';
+import { qemuPid } from './qemu-process.ts';
+import { Rendezvous } from './rendezvous.ts';
+import { CallingRpc } from './rpc-relay.ts';
+import { newRendezvous } from './tokens.ts';
+
+/** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */
+const SWITCH_NOW_MS = 2_000_000;
+/** The smallest: QEMU goes on with rounds until vmferry's policy decides. */
+const KEEP_GOING_MS = 1;
+/** QEMU reads the dirty log only when it has stopped the guest, at the end of the first round. */
+const ONE_ROUND_MS = 0;
+/** Far above any link, MiB/s: the agent's reading is what limits QEMU. */
+const UNLIMITED_MIB = 1_000_000;
+/** Post-copy can be started once libvirt has begun the job. */
+const START_POSTCOPY_MS = 10_000;
+const RETRY_MS = 10;
+/** From the word that the migration is given up to its end, before libvirt's calls are cut off. */
+const ABORT_MS = 1000;
+const SETTLE_TIMEOUT_MS = 60_000;
+const STATE_POLL_MS = 200;
+const PLAIN: ManagedPlan = { undefineSource: false, copyStorage: 'none', keepSource: false };
+
+export class LibvirtSourceGuest implements SourceGuest {
+  readonly gone: Promise<GuestError>;
+  readonly #connection: LibvirtConnection;
+  readonly #domain: Domain;
+  readonly #events: DomainEvents;
+  readonly #options: LibvirtOptions;
+  readonly #rendezvousName = newRendezvous();
+  readonly #side = new EventQueue<SideConnection>();
+  readonly #rpc = new Set<CallingRpc>();
+  readonly #servers: Server[] = [];
+  readonly #local = new Set<Socket>();
+  #rendezvous: Rendezvous | undefined;
+  #stream: OutgoingStream | undefined;
+  #blocks: readonly RamBlock[] = [];
+  #oneLiveRound = false;
+  #wasRunning = true;
+  #downtimeMs: bigint | undefined;
+  #opening: Promise<unknown> = Promise.resolve();
+  /** libvirt's migration: undefined once it has gone well, or why not. Never rejects. */
+  #job: Promise<unknown> | undefined;
+  #jobEnded = false;
+  /** How QEMU's part of it ended. */
+  #qemuEnded: Promise<MigrationEnding> | undefined;
+  #migrating = false;
+  #resolveGone: (error: GuestError) => void = () => {};
+  #unsubscribe: () => void = () => {};
+
+  /** @throws GuestError when the domain cannot be had */
+  static async connect(text: string, options: LibvirtOptions): Promise<LibvirtSourceGuest> {
+    return await asking(async () => {
+      const { name, uri } = parseDomainAddress(text, options.uri);
+      const connection = await LibvirtConnection.open(uri);
+      try {
+        const domain = await connection.domainByName(name);
+        const events = await DomainEvents.subscribe(connection, domain.uuid);
+        return new LibvirtSourceGuest(connection, domain, events, options);
+      } catch (error) {
+        await connection.close();
+        throw error;
+      }
+    });
+  }
+
+  private constructor(
+    connection: LibvirtConnection,
+    domain: Domain,
+    events: DomainEvents,
+    options: LibvirtOptions,
+  ) {
+    this.#connection = connection;
+    this.#domain = domain;
+    this.#events = events;
+    this.#options = options;
+    this.gone = new Promise((resolve) => {
+      this.#resolveGone = resolve;
+    });
+    connection.once('close', (reason) => {
+      if (reason !== 'client') this.#resolveGone(gone(`the source's libvirtd is gone (${reason})`));
+    });
+    this.#unsubscribe = events.on((happening) => this.#watch(happening));
+  }
+
+  get sideConnections(): AsyncIterable<SideConnection> {
+    return this.#side;
+  }
+
+  #watch(happening: DomainHappening): void {
+    if (happening.type === 'lifecycle') {
+      const { event, detail } = happening.change;
+      if (event === 'stopped' && detail !== 'migrated') {
+        this.#resolveGone(gone(`the domain ended on the source (${detail})`));
+      }
+      return;
+    }
+    if (happening.type !== 'monitor' || !this.#migrating) return;
+    if (happening.event === 'STOP') {
+      this.#stream?.guestStopped({ type: 'stopped', atMs: millis(happening.atMs) });
+    } else if (happening.event === 'MIGRATION_PASS') {
+      void this.#stream?.passBegan(Number(happening.data['pass']));
+    }
+  }
+
+  async describe(): Promise<GuestDescription> {
+    return await asking(async () => {
+      const { name, uuid } = this.#domain;
+      const state = await this.#domain.state();
+      if (state.state === 'shut-off') {
+        throw new GuestError(
+          'E_GUEST_BLOCKED',
+          `the domain ${name} does not run`,
+          `start it with "virsh start ${name}", or move its definition with "virsh migrate --offline"`,
+        );
+      }
+      const [xml, live] = await Promise.all([this.#domain.xml(['migratable']), this.#domain.xml()]);
+      const own =
+        state.reason === 'post-copy-failed'
+          ? await this.#sketch(xml)
+          : await describeGuest(monitorOf(this.#domain), name);
+      this.#blocks = own.blocks;
+      this.#oneLiveRound = own.oneLiveRound;
+      this.#wasRunning = state.state === 'running';
+      return {
+        ...own,
+        kind: 'libvirt',
+        nics: readInterfaces(live),
+        running: this.#wasRunning,
+        libvirt: {
+          uuid,
+          xml,
+          socketDir: this.#options.socketDir,
+          rendezvous: this.#rendezvousName,
+        },
+      };
+    });
+  }
+
+  /** Without QEMU, whose monitor libvirt keeps to itself while a post-copy is to be finished. */
+  async #sketch(xml: string): Promise<GuestDescription> {
+    const { vcpus, maxMemoryKib } = await this.#domain.info();
+    return {
+      kind: 'libvirt',
+      name: this.#domain.name,
+      hypervisorVersion: '',
+      machine: machineOf(xml),
+      vcpus,
+      memoryBytes: bytes(Number(maxMemoryKib) * 1024),
+      blocks: [],
+      nics: [],
+      running: false,
+      oneLiveRound: false,
+    };
+  }
+
+  async blockers({ managed = PLAIN }: SourcePlan): Promise<readonly GuestError[]> {
+    return await asking(async () => {
+      const { name } = this.#domain;
+      const reasons = managed.keepSource ? [cannotKeep()] : [];
+      const { reason } = await this.#domain.state();
+      if (reason === 'post-copy-failed') return [...reasons, unfinished(name)];
+      const { type } = await this.#domain.jobInfo();
+      return type === 'none' || type === 'completed' ? reasons : [...reasons, busy(name)];
+    });
+  }
+
+  open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>> {
+    const opened = asking(() => this.#open(plan));
+    this.#opening = opened.catch(() => {});
+    return opened;
+  }
+
+  async #open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>> {
+    const rendezvous = await Rendezvous.make(this.#options, this.#rendezvousName);
+    this.#rendezvous = rendezvous;
+    const addresses = plan.postcopy ? await this.#locateMemory() : new Map<string, number>();
+    const stream = new OutgoingStream({
+      plan,
+      progress: () => this.progress(),
+      completed: () => this.#completed(),
+    });
+    this.#stream = stream;
+    await this.#serveCalls(rendezvous, { holdAnswer: finishesPaused(plan) });
+    const { copyStorage } = plan.managed ?? PLAIN;
+    if (copyStorage !== 'none') await this.#serveSide(rendezvous, 'nbd');
+    const listener = new LocalListener(rendezvous.here('ram'));
+    let socket: LocalSocket | undefined;
+    try {
+      this.#downtimeMs = await this.#domain.maxDowntimeMs();
+      await this.#domain.setMaxDowntimeMs(this.#oneLiveRound ? ONE_ROUND_MS : KEEP_GOING_MS);
+      this.#migrate(plan, rendezvous);
+      socket = await Promise.race([listener.accept(), this.#failure()]);
+    } finally {
+      if (!socket) listener.close();
+    }
+    if (!socket) throw new Error('the listener was closed');
+    const pid = plan.postcopy ? await qemuPid(socket.peerPid, this.#domain) : undefined;
+    stream.begin({ socket, pid, addresses });
+    return stream.items();
+  }
+
+  /** What cannot be found is asked of QEMU, page by page. */
+  async #locateMemory(): Promise<ReadonlyMap<string, number>> {
+    try {
+      return await locateBlocks(monitorOf(this.#domain), this.#blocks);
+    } catch {
+      return new Map();
+    }
+  }
+
+  #serveCalls(rendezvous: Rendezvous, how: { readonly holdAnswer: boolean }): Promise<void> {
+    return this.#serve(rendezvous.here('rpc'), (socket) => {
+      const rpc = new CallingRpc(socket, how);
+      this.#rpc.add(rpc);
+      this.#side.push({ kind: 'rpc', stream: rpc.stream });
+    });
+  }
+
+  #serveSide(rendezvous: Rendezvous, kind: 'nbd' | 'ram'): Promise<void> {
+    return this.#serve(rendezvous.here(kind), (stream) => this.#side.push({ kind, stream }));
+  }
+
+  async #serve(path: string, take: (socket: Socket) => void): Promise<void> {
+    const server = createServer({ pauseOnConnect: true }, (socket) => {
+      this.#local.add(socket);
+      socket.once('close', () => this.#local.delete(socket));
+      take(socket);
+    });
+    this.#servers.push(server);
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      // QEMU may run as another user than the agent; the directory is what keeps others out.
+      server.listen({ path, writableAll: true, readableAll: true }, resolve);
+    });
+  }
+
+  #migrate(plan: SourcePlan, rendezvous: Rendezvous): void {
+    this.#migrating = true;
+    this.#qemuEnded = this.#events.next(migrationEnding);
+    this.#begin(rendezvous, async () => migrateOptions(plan, rendezvous, await this.#domain.isPersistent()));
+  }
+
+  #begin(rendezvous: Rendezvous, options: () => Promise<MigrateOptions>): void {
+    const uri = `qemu+unix:///system?socket=${rendezvous.there('rpc')}`;
+    this.#job = options()
+      .then((given) => this.#domain.migrateToUri(uri, given))
+      .then(
+        () => undefined,
+        (error: unknown) => error,
+      )
+      .finally(() => {
+        this.#jobEnded = true;
+      });
+  }
+
+  /** Rejects with why libvirt has given the migration up, if it does. */
+  async #failure(): Promise<never> {
+    const error = await this.#job;
+    throw error === undefined
+      ? new GuestError('E_GUEST_FAILED', 'libvirt ended the migration early', "see libvirt's log")
+      : asGuestError(error);
+  }
+
+  /** QEMU has closed its end: is all of the guest sent? libvirt's own answer comes only when the guest has moved. */
+  async #completed(): Promise<void> {
+    const ending = await Promise.race([this.#qemuEnded, this.#job?.then(() => undefined)]);
+    if (ending === 'completed') return;
+    // What libvirt has to say of it comes with the end of its job.
+    const error = await this.#job;
+    throw asGuestError(
+      error ?? new GuestError('E_GUEST_FAILED', 'QEMU gave the migration up', "see QEMU's log on the source"),
+    );
+  }
+
+  async progress(): Promise<SourceProgress> {
+    const { statistics } = await asking(() => this.#domain.job());
+    const pageBytes = Number(statistics.memory_page_size ?? PAGE_BYTES);
+    const { disk_total = 0n, disk_processed = 0n } = statistics;
+    return {
+      round: this.#stream?.round ?? round(0),
+      remainingBytes: bytes(Number(statistics.memory_remaining ?? 0n)),
+      dirtyBytesPerSec: bytesPerSec(Number(statistics.memory_dirty_rate ?? 0n) * pageBytes),
+      ...(disk_total > 0n
+        ? { disks: { copiedBytes: bytes(Number(disk_processed)), totalBytes: bytes(Number(disk_total)) } }
+        : {}),
+    };
+  }
+
+  /** Not while the domain migrates: libvirt has no time for it then. */
+  async measureDirtyRate(seconds = 1): Promise<BytesPerSec | undefined> {
+    if (this.#migrating) return undefined;
+    return await asking(async () => {
+      await this.#domain.startDirtyRateCalculation(seconds);
+      for (let tries = 0; tries < 40 * seconds; tries += 1) {
+        await sleep(50);
+        const { status, mibPerSecond } = await this.#connection.dirtyRate(this.#domain);
+        if (status === 'measured') return bytesPerSec((mibPerSecond ?? 0) * 1024 * 1024);
+      }
+      return undefined;
+    });
+  }
+
+  async switchover(): Promise<void> {
+    await asking(() => this.#domain.setMaxDowntimeMs(SWITCH_NOW_MS));
+  }
+
+  async startPostcopy(): Promise<void> {
+    const deadline = performance.now() + START_POSTCOPY_MS;
+    for (;;) {
+      try {
+        await this.#domain.startPostCopy();
+        return;
+      } catch (error) {
+        const early = isLibvirtError(error, 'VIR_ERR_OPERATION_INVALID') && !this.#jobEnded;
+        if (!early || performance.now() > deadline) throw asGuestError(error);
+      }
+      await sleep(RETRY_MS);
+    }
+  }
+
+  requestPages(ranges: readonly PageRange[], lane: Lane): void {
+    this.#stream?.requestPages(ranges, lane);
+  }
+
+  takePages(range: PageRange): PageBatch | 'sent' | undefined {
+    return this.#stream?.takePages(range);
+  }
+
+  setPace(contentBytesPerSec: BytesPerSec): void {
+    this.#stream?.setPace(contentBytesPerSec);
+  }
+
+  /** libvirt's only throttle is its auto-converge, whose steps are QEMU's own: it is on from the start or never. */
+  setThrottle(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  deliverReply(reply: Uint8Array): void {
+    this.#stream?.deliverReply(reply);
+  }
+
+  async rollback(): Promise<void> {
+    this.#stream?.giveUp();
+    // What is half begun cannot be ended: it would begin after its end.
+    await Promise.race([this.#opening, this.#job]);
+    await asking(async () => {
+      if (this.#job) await this.#giveUp();
+      await this.#takeBack();
+      if (this.#downtimeMs !== undefined) await this.#domain.setMaxDowntimeMs(this.#downtimeMs);
+    });
+  }
+
+  /**
+   * QEMU may be writing with the guest stopped: what it writes is read all the time. Then libvirt's calls are cut off,
+   * in case that it waits for an answer that does not come.
+   */
+  async #giveUp(): Promise<void> {
+    if (await this.#isInPostcopy()) throw stuckInPostcopy(this.#domain.name);
+    const drained = this.#stream?.drain();
+    await this.#domain.abortJob().catch((error: unknown) => {
+      // Too late, or over: the domain's state tells.
+      if (!isLibvirtError(error, 'VIR_ERR_OPERATION_INVALID')) throw error;
+    });
+    await Promise.race([this.#job, sleep(ABORT_MS)]);
+    for (const rpc of this.#rpc) rpc.hangUp();
+    await Promise.race([this.#job, sleep(SETTLE_TIMEOUT_MS)]);
+    this.#stream?.cut();
+    await drained;
+    this.#migrating = false;
+  }
+
+  async #isInPostcopy(): Promise<boolean> {
+    if (this.#stream?.postcopy) return true;
+    const { reason } = await this.#domain.state();
+    return reason === 'post-copy' || reason === 'post-copy-failed';
+  }
+
+  /** libvirt has let the guest run again; makes sure of it. */
+  async #takeBack(): Promise<void> {
+    const state = await this.#domain.state();
+    if (!this.#wasRunning || state.state === 'running') return;
+    if (state.state !== 'paused' || state.reason === 'post-copy-failed') throw stands(state);
+    await this.#domain.resume();
+    const again = await this.#domain.state();
+    if (again.state !== 'running') throw stands(again);
+  }
+
+  committed(): void {
+    for (const rpc of this.#rpc) rpc.letGo();
+  }
+
+  async suspend(): Promise<void> {
+    this.#stream?.giveUp();
+    this.#stream?.cut();
+    await Promise.race([this.#job, sleep(ABORT_MS)]);
+    for (const rpc of this.#rpc) rpc.hangUp();
+    await Promise.race([this.#job, sleep(SETTLE_TIMEOUT_MS)]);
+    await this.close();
+  }
+
+  /** What libvirt answers is not always what became of it: the domain's states are believed. */
+  async finishPostcopy(): Promise<void> {
+    await asking(async () => {
+      const rendezvous = await Rendezvous.make(this.#options, this.#rendezvousName);
+      this.#rendezvous = rendezvous;
+      await this.#serveCalls(rendezvous, { holdAnswer: false });
+      await this.#serveSide(rendezvous, 'ram');
+      this.#begin(rendezvous, () => Promise.resolve(resumeOptions(rendezvous)));
+      const error = await this.#job;
+      if (error === undefined) return;
+      for (;;) {
+        const state = await this.#stateOrGone();
+        if (state === undefined || state.state === 'shut-off') return;
+        if (state.reason !== 'post-copy') throw error;
+        await sleep(STATE_POLL_MS);
+      }
+    });
+  }
+
+  /** libvirt ends the source's QEMU itself when the destination has answered; a few seconds, under emulation. */
+  async forget(): Promise<void> {
+    const error = await Promise.race([
+      this.#job,
+      sleep(SETTLE_TIMEOUT_MS).then(
+        () =>
+          new GuestError(
+            'E_TIMEOUT',
+            'libvirt has not ended the migration on the source',
+            "see libvirt's log",
+          ),
+      ),
+    ]);
+    if (error === undefined) return;
+    const state = await this.#stateOrGone();
+    if (state !== undefined && state.state !== 'shut-off') throw asGuestError(error);
+  }
+
+  async #stateOrGone(): Promise<DomainState | undefined> {
+    try {
+      return await this.#domain.state();
+    } catch (error) {
+      if (isLibvirtError(error, 'VIR_ERR_NO_DOMAIN')) return undefined;
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#unsubscribe();
+    this.#side.end();
+    for (const server of this.#servers.splice(0)) server.close();
+    for (const rpc of this.#rpc) rpc.hangUp();
+    for (const socket of this.#local) socket.destroy();
+    this.#stream?.close();
+    await this.#rendezvous?.remove();
+    await this.#events.close().catch(() => {});
+    await this.#connection.close();
+  }
+}
+
+function resumeOptions(rendezvous: Rendezvous): MigrateOptions {
+  return {
+    flags: ['live', 'peer-to-peer', 'post-copy', 'post-copy-resume'],
+    migrateUri: `unix://${rendezvous.there('ram')}`,
+  };
+}
+
+function migrateOptions(plan: SourcePlan, rendezvous: Rendezvous, persistent: boolean): MigrateOptions {
+  const { destName, destXml, undefineSource, copyStorage } = plan.managed ?? PLAIN;
+  return {
+    flags: [
+      'live',
+      'peer-to-peer',
+      ...(plan.postcopy ? (['post-copy'] as const) : []),
+      ...(finishesPaused(plan) ? (['paused'] as const) : []),
+      ...(plan.throttle ? (['auto-converge'] as const) : []),
+      ...(persistent ? (['persist-destination'] as const) : []),
+      ...(persistent && undefineSource ? (['undefine-source'] as const) : []),
+      ...(copyStorage === 'all' ? (['non-shared-disk'] as const) : []),
+      ...(copyStorage === 'inc' ? (['non-shared-incremental'] as const) : []),
+    ],
+    migrateUri: `unix://${rendezvous.there('ram')}`,
+    bandwidth: UNLIMITED_MIB,
+    ...(copyStorage === 'none' ? {} : { disksUri: `unix://${rendezvous.there('nbd')}` }),
+    ...(destName === undefined ? {} : { destinationName: destName }),
+    ...(destXml === undefined ? {} : { destinationXml: destXml }),
+  };
+}
+
+function cannotKeep(): GuestError {
+  return new GuestError(
+    'E_UNSUPPORTED',
+    'libvirt ends the domain on the source once it has moved',
+    'leave --keep-source out',
+  );
+}
+
+function unfinished(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_BLOCKED',
+    `a post-copy of the domain ${name} came to a halt and is unfinished`,
+    'finish it with "vmferry resume"',
+  );
+}
+
+function busy(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_BUSY',
+    `libvirt has a job under way for the domain ${name}`,
+    'wait for it to end, or end it with "virsh domjobabort"',
+  );
+}
+
+function gone(what: string): GuestError {
+  return new GuestError(
+    'E_GUEST_GONE',
+    what,
+    "look into libvirt's and QEMU's logs on the source host; if the guest ended by itself there is nothing to move",
+  );
+}
+
+function stuckInPostcopy(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `the domain ${name} is in post-copy, which libvirt never takes back: it is paused, and its migration can be finished`,
+    'bring the link and both agents back, then finish the migration with "vmferry resume"; do not start the domain on the source',
+  );
+}
+
+function stands({ state, reason }: DomainState): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `the domain does not run again on the source: it is ${state} (${reason})`,
+    'remove the cause, make sure that it does not run on the destination, then "virsh resume" it on the source',
+  );
+}

@@ -1,0 +1,189 @@
+/**
+ * A post-copy that came to a halt after its commit is finished: the guest's hypervisors have all that is needed, and the
+ * agents only carry between them.
+ *
+ *     connect ─▶ preflight ─▶ postcopy (all of it verbatim) ─▶ completion
+ *        └── refused: nothing was touched   └── attention: as before, and may be tried again
+ */
+import { defaultLimits } from '@vmferry/agent-core/config';
+import { EventHub } from '@vmferry/agent-core/event-hub';
+import { machineNow } from '@vmferry/agent-core/machine';
+import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
+import { SessionJournal } from '@vmferry/agent-core/session-journal';
+import { GuestError, type Phase } from '@vmferry/engine/errors';
+import type { MigrationEvent } from '@vmferry/engine/events';
+import type { GuestDescription, SourceGuest } from '@vmferry/engine/guest';
+import { ReportBuilder } from '@vmferry/engine/report/builder';
+import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
+import { Destination } from './destination.ts';
+import { factsOf, refusal } from './failures.ts';
+import type { MigrationOptions } from './migration.ts';
+
+/** From libvirt's word that all is over to the destination's. */
+const COMPLETE_TIMEOUT_MS = 30_000;
+/** The hypervisors need a moment to see that their connection broke. */
+const HALT_MS = 300;
+
+export class Resumption implements RunningMigration {
+  readonly done: Promise<MigrationReport>;
+  readonly #options: MigrationOptions;
+  readonly #hub = new EventHub();
+  readonly #startedAt = Date.now();
+  readonly #builder: ReportBuilder;
+  #phase: Phase = 'connect';
+  #report: MigrationReport | undefined;
+  #guest: SourceGuest | undefined;
+  #destination: Destination | undefined;
+  #journal: SessionJournal<'source'> | undefined;
+
+  constructor(options: MigrationOptions) {
+    this.#options = options;
+    this.#builder = new ReportBuilder({
+      guest: options.request.guest,
+      strategy: 'postcopy',
+      startedAt: machineNow(),
+    });
+    this.done = this.#run();
+  }
+
+  get summary(): MigrationSummary {
+    const { id, request } = this.#options;
+    return {
+      id,
+      role: 'source',
+      guest: request.guest,
+      peer: request.to,
+      strategy: 'postcopy',
+      phase: this.#phase,
+      startedAt: this.#startedAt,
+      ...(this.#report
+        ? { finishedAt: this.#startedAt + this.#report.totalMs, outcome: this.#report.outcome }
+        : {}),
+    };
+  }
+
+  events(): AsyncIterable<MigrationEvent> {
+    return this.#hub.observe();
+  }
+
+  /** The guest runs on the destination with memory missing: to stop now would only leave it so. */
+  cancel(): void {
+    this.#hub.publish({
+      type: 'note',
+      text: 'What is being finished cannot be cancelled: the guest is committed to the destination.',
+    });
+  }
+
+  async #run(): Promise<MigrationReport> {
+    // Whoever started it gets to observe it first.
+    await Promise.resolve();
+    const { id, request } = this.#options;
+    this.#hub.publish({ type: 'started', id, guest: request.guest, to: request.to });
+    let begun = false;
+    try {
+      const destination = await this.#prepare();
+      await this.#journal!.write('committed', 'postcopy');
+      begun = true;
+      await this.#finish(destination);
+      await this.#journal!.write('done', 'postcopy');
+      return this.#end('completed');
+    } catch (error) {
+      return this.#end(begun ? 'attention' : 'refused', error);
+    } finally {
+      await this.#guest?.close();
+      await this.#journal?.close();
+      await this.#destination?.close();
+    }
+  }
+
+  async #prepare(): Promise<Destination> {
+    const { agent, guests, request } = this.#options;
+    const guest = await guests(request.guest);
+    this.#guest = guest;
+    this.#setPhase('preflight');
+    const description = await guest.describe();
+    if (!guest.finishPostcopy) throw unsupported(request.guest);
+    const destination = await Destination.connect({
+      url: request.to,
+      insecure: agent.insecure || request.insecure,
+      limits: agent.limits ?? defaultLimits(),
+      maxBandwidth: request.maxBandwidth,
+      ...(agent.tls ? { tls: agent.tls } : {}),
+      ...(agent.token === undefined ? {} : { token: agent.token }),
+    });
+    this.#destination = destination;
+    await this.#open(destination, description);
+    this.#journal = await SessionJournal.open({
+      stateDir: agent.stateDir,
+      session: destination.session,
+      guest: request.guest,
+      role: 'source',
+      peer: request.to,
+    });
+    return destination;
+  }
+
+  async #open(destination: Destination, description: GuestDescription): Promise<void> {
+    const answer = await destination.open(description, this.#options.request, true);
+    if (answer.ok) return;
+    const { code, message, remedy } = refusal(answer.reasons, 'dest', 'preflight');
+    throw new GuestError(code, message, remedy);
+  }
+
+  async #finish(destination: Destination): Promise<void> {
+    const guest = this.#guest!;
+    this.#setPhase('postcopy');
+    await destination.start();
+    void this.#carry(guest, destination);
+    await new Promise((resolve) => setTimeout(resolve, HALT_MS));
+    await Promise.race([guest.finishPostcopy!(), this.#lost(destination)]);
+    this.#setPhase('completion');
+    await destination.control.expect('complete', COMPLETE_TIMEOUT_MS);
+    destination.control.send({ type: 'goodbye' });
+  }
+
+  async #carry(guest: SourceGuest, destination: Destination): Promise<void> {
+    for await (const connection of guest.sideConnections ?? []) {
+      destination
+        .carry(connection)
+        .catch((error: unknown) =>
+          this.#options.agent.log.warn({ err: error, kind: connection.kind }, 'tunnel'),
+        );
+    }
+  }
+
+  async #lost(destination: Destination): Promise<never> {
+    const { error } = await destination.control.link.closed;
+    throw new GuestError(
+      'E_LINK_LOST',
+      `The link to the destination was lost: ${error?.message ?? 'the destination agent closed the connection'}`,
+      'bring the link and both agents back, then run "vmferry resume" again',
+    );
+  }
+
+  #setPhase(phase: Phase): void {
+    this.#phase = phase;
+    this.#hub.publish({ type: 'phase', phase });
+  }
+
+  #end(outcome: Outcome, error?: unknown): MigrationReport {
+    this.#builder.link({ streams: 0, reconnects: 0, tls: this.#destination?.tls ?? false });
+    const facts = error === undefined ? undefined : factsOf(error);
+    this.#report = this.#builder.build({
+      outcome,
+      now: machineNow(),
+      error: facts ? { ...facts, phase: this.#phase, guestRunsOn: 'dest' } : null,
+    });
+    this.#options.agent.log.info({ outcome, error: this.#report.error }, 'resumption ended');
+    this.#hub.publish({ type: 'finished', report: this.#report });
+    return this.#report;
+  }
+}
+
+function unsupported(guest: string): GuestError {
+  return new GuestError(
+    'E_UNSUPPORTED',
+    `a migration of ${guest} cannot be resumed: only libvirt's can yet`,
+    'see the README on what to do by hand',
+  );
+}

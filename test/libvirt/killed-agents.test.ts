@@ -1,0 +1,109 @@
+/** An agent that is killed takes no guest along, and leaves none running twice. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { follow, startAgents, when } from '../migrate/agents.ts';
+import { verifyHistory } from '../rig/guest.ts';
+import { ManagedProcess, within } from '../rig/process.ts';
+import { repoRoot } from '../rig/repo.ts';
+import { type MovingDomain, useTwoLibvirts } from '../rig/two-libvirts.ts';
+
+const rig = useTwoLibvirts();
+const MAIN = join(repoRoot(), 'packages/migrate-cli/dist/main.js');
+const HALTED = 'a: paused (post-copy-failed), b: running (post-copy-failed)';
+const SLOW = 8e6;
+
+/** An agent of its own process, for the libvirt of a host; ends with the test. */
+async function command(host: 'a' | 'b', args: readonly string[]): Promise<ManagedProcess> {
+  const { libvirts, later } = rig;
+  const dir = libvirts.hosts[host].dir;
+  const config = join(dir, 'agent.json');
+  await writeFile(
+    config,
+    JSON.stringify({ stateDir: join(dir, 'state'), libvirt: libvirts.hosts[host].agentSettings }),
+  );
+  const child = new ManagedProcess([process.execPath, MAIN, ...args, '--config', config]);
+  return later(child, (each) => each.stop());
+}
+
+/** The first that it prints which matches. */
+async function says(child: ManagedProcess, matches: RegExp): Promise<RegExpExecArray> {
+  let said = '';
+  const found = new Promise<RegExpExecArray>((resolve) => {
+    for (const output of [child.child.stdout, child.child.stderr]) {
+      output.on('data', (chunk: Buffer) => {
+        said += chunk.toString();
+        const match = matches.exec(said);
+        if (match) resolve(match);
+      });
+    }
+  });
+  return await within(30_000, () => `${String(matches)} of ${said}`, found);
+}
+
+async function finishes(domain: MovingDomain): Promise<void> {
+  await expect.poll(() => domain.states(), { timeout: 30_000 }).toBe(HALTED);
+  const fresh = await rig.libvirts.agents();
+  const { report } = await follow(fresh.migrate({ guest: domain.uri, resume: true }));
+  expect(report.error).toBeNull();
+  expect(await domain.states()).toMatch(/^a: gone, b: running/);
+  expect(domain.watcher.handovers()).toHaveLength(1);
+}
+
+async function stays(domain: MovingDomain): Promise<void> {
+  await expect.poll(() => domain.states(), { timeout: 30_000 }).toMatch(/^a: running .*, b: gone$/);
+  await domain.places[0]!.nextTick();
+  expect(domain.watcher.handovers()).toEqual([]);
+}
+
+test.each(['precopy', 'postcopy'] as const)('the source agent is killed in %s', async (strategy) => {
+  const { libvirts } = rig;
+  const [domain, agents] = [await libvirts.boot(), await libvirts.agents()];
+  const there = await domain.awaitOn('b');
+  const source = await command('a', [
+    ...['migrate', domain.uri, '--to', agents.url, '--strategy', strategy, '--max-bandwidth', '8MB/s'],
+    ...['--events', '-'],
+  ]);
+  const inside =
+    strategy === 'precopy' ? /"phase":"precopy","round":1.*"rawBytes":[1-9]\d{7}/ : /"phase":"postcopy"/;
+  await says(source, inside);
+  source.kill('SIGKILL');
+  await source.exited;
+  if (strategy === 'precopy') {
+    await stays(domain);
+    return;
+  }
+  await finishes(domain);
+  await there.arrived();
+  await verifyHistory(domain.places);
+});
+
+test.each(['precopy', 'postcopy'] as const)('the destination agent is killed in %s', async (strategy) => {
+  const { libvirts, later } = rig;
+  const domain = await libvirts.boot();
+  const there = await domain.awaitOn('b');
+  const dest = await command('b', ['agent', 'dest', '--listen', 'ws://127.0.0.1:0']);
+  const [, to = ''] = await says(dest, /(ws:\/\/127\.0\.0\.1:\d+)/);
+  const agents = later(
+    await startAgents({}, { source: { libvirt: libvirts.hosts.a.agentSettings } }),
+    (each) => each.close(),
+  );
+  const migration = agents.migrate({ guest: domain.uri, to, strategy, maxBandwidth: SLOW });
+  await when(
+    migration,
+    (event) =>
+      event.type === 'progress' &&
+      (strategy === 'precopy' ? event.rawBytes > 20e6 : event.phase === 'postcopy'),
+  );
+  dest.kill('SIGKILL');
+  const report = await migration.done;
+  if (strategy === 'precopy') {
+    expect(report).toMatchObject({ outcome: 'failed', error: { guestRunsOn: 'source' } });
+    await stays(domain);
+    return;
+  }
+  expect(report).toMatchObject({ outcome: 'attention', error: { guestRunsOn: 'dest' } });
+  await finishes(domain);
+  await there.arrived();
+  await verifyHistory(domain.places);
+});
