@@ -47,16 +47,16 @@ export const migrateRequestSchema = z.strictObject({
   /** After success the source's hypervisor is ended; otherwise it stays, paused. */
   destroySource: z.boolean().default(true),
   /** Finishes a post-copy that came to a halt, instead of beginning a migration. */
-  resume: z.boolean().default(false),
+  resume: z.boolean().optional(),
   /** libvirt: the source's definition of the domain goes once it has moved. */
-  undefineSource: z.boolean().default(false),
+  undefineSource: z.boolean().optional(),
   /** libvirt: the domain's XML on the destination, as far as that one's configuration lets it differ. */
   destXml: z
     .string()
     .max(512 * 1024)
     .optional(),
   /** libvirt: disks that the hosts do not share are copied: whole, or what lies above their backing files. */
-  copyStorage: z.enum(storageCopies).default('none'),
+  copyStorage: z.enum(storageCopies).optional(),
   /** Refuse ws:// to other hosts unless set. */
   insecure: z.boolean().default(false),
 });

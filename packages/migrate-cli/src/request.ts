@@ -68,9 +68,10 @@ export function requestOf(
     ...(onStall === undefined ? {} : { onStall }),
     ...(announceIp === undefined ? {} : { announceIps: announceIp }),
     ...(guestAgent === undefined ? {} : { guestAgent }),
-    resume: options.resume === true,
-    undefineSource: options.undefineSource === true,
-    copyStorage: options.copyStorage,
+    // Agents that are older know nothing of these.
+    ...(options.resume === true ? { resume: true } : {}),
+    ...(options.undefineSource === true ? { undefineSource: true } : {}),
+    ...(options.copyStorage === 'none' ? {} : { copyStorage: options.copyStorage }),
     ...(options.destXml === undefined ? {} : { destXml: options.destXml }),
   });
   if (parsed.success) return parsed.data;

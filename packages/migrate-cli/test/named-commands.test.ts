@@ -8,8 +8,8 @@ import type { CommandContext } from '../src/context.ts';
 import { commands } from '../src/run.ts';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
-/** Another program's, and a variable that is counted down. */
-const FOREIGN = ['--no-install-recommends', '--budget'];
+/** Other programs' (apt-get, virsh), and a variable that is counted down. */
+const FOREIGN = ['--no-install-recommends', '--reason', '--offline', '--budget'];
 
 const program = commands({ io: process } as unknown as CommandContext);
 const names = program.commands.map((command) => command.name());

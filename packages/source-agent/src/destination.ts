@@ -129,8 +129,8 @@ export class Destination {
         destGuest: request.destGuest ?? request.guest.replace(/^(libvirt:.+)\?connect=.*$/, '$1'),
         request: {
           announceIps: request.announceIps,
-          copyStorage: request.copyStorage,
-          resume: request.resume,
+          copyStorage: request.copyStorage ?? 'none',
+          resume: request.resume ?? false,
         },
         plan: { postcopy },
         streams: request.streams,

@@ -58,6 +58,8 @@ const PROGRESS_MS = 200;
 /** Between two tries to let a guest run again that would not. */
 const RETRY_MS = 5000;
 const DISKS_MS = 500;
+const HALTED =
+  'Bring both agents and the link between them back, then finish it with "vmferry resume". Never let the guest run on the source.';
 /** In post-copy, where a hypervisor itself would wait for ever. */
 const STALLED_MS = 30_000;
 /** After the guest runs: the destination's last figures, with its announcements over. */
@@ -609,12 +611,14 @@ export class SourceMigration implements RunningMigration {
       this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
     // An unfinished post-copy keeps its sockets: to close them would only add a second fault.
     await this.#journal?.close();
+    const halted = outcome === 'attention' && this.#canBeFinishedLater(report);
     if (outcome !== 'attention') await this.#letGo(outcome === 'completed');
-    else if (this.#canBeFinishedLater(report)) await this.#suspend();
+    else if (halted) await this.#suspend();
     else this.#tryAgain();
     // All was done as it should be, and the guest is not what it was: that is for an operator.
     if (damage) return this.#build('attention', damage);
-    return this.#build(outcome, report.code === null ? null : this.#errorReport(report, report.code));
+    const ended = halted ? { ...report, remedy: HALTED } : report;
+    return this.#build(outcome, report.code === null ? null : this.#errorReport(ended, report.code));
   }
 
   /**
