@@ -8,7 +8,7 @@ import { useTwoLibvirts } from '../rig/two-libvirts.ts';
 const rig = useTwoLibvirts();
 
 test('a domain moves there and back by every strategy, and nothing of it is lost', async () => {
-  const { libvirts, later } = rig;
+  const { libvirts } = rig;
   const domain = await libvirts.boot({ zeroPercent: 10 });
   const agents = { a: await libvirts.agents('a'), b: await libvirts.agents('b') };
   for (const [from, into, strategy] of [
@@ -22,8 +22,8 @@ test('a domain moves there and back by every strategy, and nothing of it is lost
     const subscription = await libvirts.to[from].subscribe('job-completed', ({ statistics }) => {
       told.push(statistics);
     });
-    later(subscription, (each) => each.close());
     const { report } = await follow(agents[from].migrate({ guest: domain.uri, strategy }));
+    await subscription.close();
     expect(report.error, strategy).toBeNull();
     expect(report.outcome).toBe('completed');
     if (strategy !== 'auto') expect(report.strategy).toBe(strategy);
