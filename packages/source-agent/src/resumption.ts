@@ -21,8 +21,8 @@ import type { MigrationOptions } from './migration.ts';
 
 /** From libvirt's word that all is over to the destination's. */
 const COMPLETE_TIMEOUT_MS = 30_000;
-/** The hypervisors need a moment to see that their connection broke. */
-const HALT_MS = 300;
+/** The hypervisors and the agents that were there before need a moment to see that their connections broke. */
+const HALT_MS = 1000;
 
 export class Resumption implements RunningMigration {
   readonly done: Promise<MigrationReport>;

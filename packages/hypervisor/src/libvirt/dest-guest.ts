@@ -279,7 +279,8 @@ export class LibvirtDestGuest implements DestGuest {
 
   async suspend(): Promise<void> {
     this.#stream.close();
-    if (this.#rpc) await Promise.race([this.#rpc.finished, sleep(SUSPEND_MS)]);
+    // Where nobody is left to hear libvirt's answer, its connection must not end in the middle of the next attempt.
+    if (this.#rpc) await Promise.race([this.#rpc.finished, this.#rpc.detached, sleep(SUSPEND_MS)]);
     this.#running = false;
     await this.close();
   }

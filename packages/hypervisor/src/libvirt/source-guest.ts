@@ -30,6 +30,7 @@ import { type BytesPerSec, bytes, bytesPerSec, millis, PAGE_BYTES, round } from 
 import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain, MigrateOptions } from '@vmferry/native/libvirt/domain';
 import { isLibvirtError } from '@vmferry/native/libvirt/errors';
+import type { JobStatistics } from '@vmferry/native/libvirt/job';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import { LocalListener, type LocalSocket } from '@vmferry/native/local-socket';
 import { describeGuest } from '../qemu/inspect/guest.ts';
@@ -66,6 +67,7 @@ const RETRY_MS = 10;
 const ABORT_MS = 1000;
 const SETTLE_TIMEOUT_MS = 60_000;
 const STATE_POLL_MS = 200;
+const STALLED_MS = 30_000;
 const PLAIN: ManagedPlan = { undefineSource: false, copyStorage: 'none', keepSource: false };
 
 export class LibvirtSourceGuest implements SourceGuest {
@@ -454,7 +456,7 @@ export class LibvirtSourceGuest implements SourceGuest {
       await this.#serveCalls(rendezvous, { holdAnswer: false });
       await this.#serveSide(rendezvous, 'ram');
       this.#begin(rendezvous, () => Promise.resolve(resumeOptions(rendezvous)));
-      const error = await this.#job;
+      const error = await Promise.race([this.#job, this.#untilStalled()]);
       if (error === undefined) return;
       for (;;) {
         const state = await this.#stateOrGone();
@@ -463,6 +465,29 @@ export class LibvirtSourceGuest implements SourceGuest {
         await sleep(STATE_POLL_MS);
       }
     });
+  }
+
+  /** libvirt would wait for ever. Resolves with the error once nothing has moved for long, and all was cut off. */
+  async #untilStalled(): Promise<unknown> {
+    let last = '';
+    let since = performance.now();
+    while (!this.#jobEnded) {
+      await sleep(STATE_POLL_MS);
+      const { statistics } = await this.#domain.job().catch(() => ({ statistics: {} as JobStatistics }));
+      const seen = `${statistics.memory_processed} ${statistics.memory_remaining}`;
+      if (seen !== last) since = performance.now();
+      last = seen;
+      if (performance.now() - since < STALLED_MS) continue;
+      for (const rpc of this.#rpc) rpc.hangUp();
+      for (const socket of this.#local) socket.destroy();
+      await Promise.race([this.#job, sleep(SETTLE_TIMEOUT_MS)]);
+      return new GuestError(
+        'E_STALLED',
+        `nothing of the domain's memory has moved for ${STALLED_MS / 1000} s`,
+        'see the state of both hosts and of the link, then run "vmferry resume" again',
+      );
+    }
+    return await this.#job;
   }
 
   /** libvirt ends the source's QEMU itself when the destination has answered; a few seconds, under emulation. */
