@@ -1,8 +1,12 @@
 /** What fails on the way: the domain runs on exactly one host, or is paused and can be finished. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { DestGuestFactory } from '@vmferry/dest-agent/guests';
+import type { DestGuest } from '@vmferry/engine/guest';
+import { LibvirtDestGuest } from '@vmferry/hypervisor/libvirt/dest-guest';
+import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
 import { expect, test } from 'vitest';
-import { follow, when } from '../migrate/agents.ts';
+import { type Agents, follow, when } from '../migrate/agents.ts';
 import { verifyHistory } from '../rig/guest.ts';
 import { type MovingDomain, useTwoLibvirts } from '../rig/two-libvirts.ts';
 
@@ -50,6 +54,63 @@ test('a cancelled migration leaves the domain on the source', async () => {
   expect((await migration.done).outcome).toBe('cancelled');
   await runsOnTheSource(domain);
   await verifyHistory(domain.places);
+});
+
+/** Agents whose wire breaks around a step of the destination's guest. */
+async function breakingAt(step: 'ready' | 'run'): Promise<Agents> {
+  const { libvirts } = rig;
+  const settings = libvirtOptions(libvirts.hosts.b.agentSettings);
+  let cut = (): void => {};
+  const guests: DestGuestFactory = async (uri) => {
+    const guest = await LibvirtDestGuest.connect(uri.slice('libvirt:'.length), settings);
+    return new Proxy<DestGuest>(guest, {
+      get(target, key) {
+        const value: unknown = Reflect.get(target, key, target);
+        if (typeof value !== 'function') return value;
+        const call = value.bind(target) as (...args: unknown[]) => unknown;
+        if (key !== step) return call;
+        return async (...args: unknown[]) => {
+          // After it has been done, and before anybody is told; or before it is done.
+          if (step === 'run') cut();
+          const done = await call(...args);
+          cut();
+          return done;
+        };
+      },
+    });
+  };
+  const agents = await libvirts.agents('a', {}, { guests });
+  cut = () => agents.wire.cut();
+  return agents;
+}
+
+test('a wire that is cut when libvirt has finished, and the source has not heard it, leaves the domain on the source', async () => {
+  const [domain, agents] = [await rig.libvirts.boot(), await breakingAt('ready')];
+  await domain.awaitOn('b');
+  const { report } = await follow(
+    agents.migrate({ guest: domain.uri, to: agents.wire.url, strategy: 'precopy' }),
+  );
+  expect(report).toMatchObject({ outcome: 'failed', error: { code: 'E_LINK_LOST', guestRunsOn: 'source' } });
+  await expect.poll(() => domain.states(), { timeout: 20_000 }).toMatch(/^a: running \(.*\), b: gone$/);
+  await domain.places[0]!.nextTick();
+  expect(domain.watcher.handovers()).toEqual([]);
+  await verifyHistory(domain.places);
+});
+
+test('a wire that is cut when the commit was heard leaves the domain on the destination, and an operator is asked for', async () => {
+  const [domain, agents] = [await rig.libvirts.boot(), await breakingAt('run')];
+  const there = await domain.awaitOn('b');
+  const { report } = await follow(
+    agents.migrate({ guest: domain.uri, to: agents.wire.url, strategy: 'precopy' }),
+  );
+  expect(report).toMatchObject({
+    outcome: 'attention',
+    error: { code: 'E_LINK_LOST', guestRunsOn: 'unknown' },
+  });
+  await there.arrived();
+  await expect.poll(() => domain.states(), { timeout: 20_000 }).toMatch(/^a: gone, b: running \(.*\)$/);
+  await verifyHistory(domain.places);
+  expect(domain.watcher.handovers()).toHaveLength(1);
 });
 
 test('a post-copy whose wire is cut is paused, and finished by resuming it', async () => {

@@ -1,5 +1,6 @@
 /** Two libvirtds, an agent of each kind at each of them, and Linux guests that move between. */
 import { randomUUID } from 'node:crypto';
+import type { DestAgentParts } from '@vmferry/dest-agent/agent';
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
 import type { SourceAgentParts } from '@vmferry/source-agent/agent';
@@ -98,11 +99,15 @@ export class TwoLibvirts {
   }
 
   /** In this process, from one host to the other. They end with the test. */
-  async agents(from: HostName = 'a', sourceParts: SourceAgentParts = {}): Promise<Agents> {
+  async agents(
+    from: HostName = 'a',
+    sourceParts: SourceAgentParts = {},
+    destParts: DestAgentParts = {},
+  ): Promise<Agents> {
     const into = from === 'a' ? 'b' : 'a';
     const agents = await startAgents(
       { libvirt: this.hosts[into].agentSettings },
-      { source: { libvirt: this.hosts[from].agentSettings }, sourceParts },
+      { source: { libvirt: this.hosts[from].agentSettings }, sourceParts, destParts },
     );
     return this.#later(agents, (each) => each.close());
   }

@@ -10,7 +10,7 @@ import { EventHub } from '@vmferry/agent-core/event-hub';
 import { machineNow } from '@vmferry/agent-core/machine';
 import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
 import { SessionJournal } from '@vmferry/agent-core/session-journal';
-import { GuestError, type Phase } from '@vmferry/engine/errors';
+import { type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { GuestDescription, SourceGuest } from '@vmferry/engine/guest';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
@@ -23,6 +23,12 @@ import type { MigrationOptions } from './migration.ts';
 const COMPLETE_TIMEOUT_MS = 30_000;
 /** The hypervisors and the agents that were there before need a moment to see that their connections broke. */
 const HALT_MS = 1000;
+
+class Refused extends Error {
+  constructor(readonly report: ErrorReport) {
+    super(report.message);
+  }
+}
 
 export class Resumption implements RunningMigration {
   readonly done: Promise<MigrationReport>;
@@ -126,8 +132,8 @@ export class Resumption implements RunningMigration {
   async #open(destination: Destination, description: GuestDescription): Promise<void> {
     const answer = await destination.open(description, this.#options.request, true);
     if (answer.ok) return;
-    const { code, message, remedy } = refusal(answer.reasons, 'dest', 'preflight');
-    throw new GuestError(code, message, remedy);
+    const report = refusal(answer.reasons, 'dest', 'preflight');
+    throw new Refused({ ...report, guestRunsOn: description.running ? 'source' : 'unknown' });
   }
 
   async #finish(destination: Destination): Promise<void> {
@@ -166,13 +172,19 @@ export class Resumption implements RunningMigration {
     this.#hub.publish({ type: 'phase', phase });
   }
 
+  #errorReport(error: unknown, outcome: Outcome): ErrorReport {
+    if (error instanceof Refused) return error.report;
+    // Before anything is touched nobody has looked.
+    const guestRunsOn = outcome === 'refused' ? 'unknown' : 'dest';
+    return { ...factsOf(error), phase: this.#phase, guestRunsOn };
+  }
+
   #end(outcome: Outcome, error?: unknown): MigrationReport {
     this.#builder.link({ streams: 0, reconnects: 0, tls: this.#destination?.tls ?? false });
-    const facts = error === undefined ? undefined : factsOf(error);
     this.#report = this.#builder.build({
       outcome,
       now: machineNow(),
-      error: facts ? { ...facts, phase: this.#phase, guestRunsOn: 'dest' } : null,
+      error: error === undefined ? null : this.#errorReport(error, outcome),
     });
     this.#options.agent.log.info({ outcome, error: this.#report.error }, 'resumption ended');
     this.#hub.publish({ type: 'finished', report: this.#report });
