@@ -16,7 +16,6 @@ import { EventQueue } from '@vmferry/engine/event-queue';
 import type {
   GuestDescription,
   Lane,
-  ManagedPlan,
   PageBatch,
   PageRange,
   RamBlock,
@@ -44,12 +43,14 @@ import {
 } from './domain-events.ts';
 import { machineOf, readInterfaces } from './domain-xml.ts';
 import { asGuestError, asking } from './errors.ts';
+import { migrateOptions, PLAIN, resumeOptions } from './migrate-options.ts';
 import { monitorOf } from './monitor.ts';
 import { type LibvirtOptions, parseDomainAddress } from './options.ts';
 import { finishesPaused } from './ownership.ts';
 import { qemuPid } from './qemu-process.ts';
 import { Rendezvous } from './rendezvous.ts';
 import { CallingRpc } from './rpc-relay.ts';
+import { busy, cannotKeep, gone, stands, stuckInPostcopy, unfinished } from './source-faults.ts';
 import { newRendezvous } from './tokens.ts';
 
 /** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */
@@ -58,8 +59,6 @@ const SWITCH_NOW_MS = 2_000_000;
 const KEEP_GOING_MS = 1;
 /** QEMU reads the dirty log only when it has stopped the guest, at the end of the first round. */
 const ONE_ROUND_MS = 0;
-/** Far above any link, MiB/s: the agent's reading is what limits QEMU. */
-const UNLIMITED_MIB = 1_000_000;
 /** Post-copy can be started once libvirt has begun the job. */
 const START_POSTCOPY_MS = 10_000;
 const RETRY_MS = 10;
@@ -68,7 +67,6 @@ const ABORT_MS = 1000;
 const SETTLE_TIMEOUT_MS = 60_000;
 const STATE_POLL_MS = 200;
 const STALLED_MS = 30_000;
-const PLAIN: ManagedPlan = { undefineSource: false, copyStorage: 'none', keepSource: false };
 
 export class LibvirtSourceGuest implements SourceGuest {
   readonly gone: Promise<GuestError>;
@@ -528,81 +526,4 @@ export class LibvirtSourceGuest implements SourceGuest {
     await this.#events.close().catch(() => {});
     await this.#connection.close();
   }
-}
-
-function resumeOptions(rendezvous: Rendezvous): MigrateOptions {
-  return {
-    flags: ['live', 'peer-to-peer', 'post-copy', 'post-copy-resume'],
-    migrateUri: `unix://${rendezvous.there('ram')}`,
-  };
-}
-
-function migrateOptions(plan: SourcePlan, rendezvous: Rendezvous, persistent: boolean): MigrateOptions {
-  const { destName, destXml, undefineSource, copyStorage } = plan.managed ?? PLAIN;
-  return {
-    flags: [
-      'live',
-      'peer-to-peer',
-      ...(plan.postcopy ? (['post-copy'] as const) : []),
-      ...(finishesPaused(plan) ? (['paused'] as const) : []),
-      ...(plan.throttle ? (['auto-converge'] as const) : []),
-      ...(persistent ? (['persist-destination'] as const) : []),
-      ...(persistent && undefineSource ? (['undefine-source'] as const) : []),
-      ...(copyStorage === 'all' ? (['non-shared-disk'] as const) : []),
-      ...(copyStorage === 'inc' ? (['non-shared-incremental'] as const) : []),
-    ],
-    migrateUri: `unix://${rendezvous.there('ram')}`,
-    bandwidth: UNLIMITED_MIB,
-    ...(copyStorage === 'none' ? {} : { disksUri: `unix://${rendezvous.there('nbd')}` }),
-    ...(destName === undefined ? {} : { destinationName: destName }),
-    ...(destXml === undefined ? {} : { destinationXml: destXml }),
-  };
-}
-
-function cannotKeep(): GuestError {
-  return new GuestError(
-    'E_UNSUPPORTED',
-    'libvirt ends the domain on the source once it has moved',
-    'leave --keep-source out',
-  );
-}
-
-function unfinished(name: string): GuestError {
-  return new GuestError(
-    'E_GUEST_BLOCKED',
-    `a post-copy of the domain ${name} came to a halt and is unfinished`,
-    'finish it with "vmferry resume"',
-  );
-}
-
-function busy(name: string): GuestError {
-  return new GuestError(
-    'E_GUEST_BUSY',
-    `libvirt has a job under way for the domain ${name}`,
-    'wait for it to end, or end it with "virsh domjobabort"',
-  );
-}
-
-function gone(what: string): GuestError {
-  return new GuestError(
-    'E_GUEST_GONE',
-    what,
-    "look into libvirt's and QEMU's logs on the source host; if the guest ended by itself there is nothing to move",
-  );
-}
-
-function stuckInPostcopy(name: string): GuestError {
-  return new GuestError(
-    'E_GUEST_FAILED',
-    `the domain ${name} is in post-copy, which libvirt never takes back: it is paused, and its migration can be finished`,
-    'bring the link and both agents back, then finish the migration with "vmferry resume"; do not start the domain on the source',
-  );
-}
-
-function stands({ state, reason }: DomainState): GuestError {
-  return new GuestError(
-    'E_GUEST_FAILED',
-    `the domain does not run again on the source: it is ${state} (${reason})`,
-    'remove the cause, make sure that it does not run on the destination, then "virsh resume" it on the source',
-  );
 }

@@ -1,0 +1,42 @@
+/** What libvirt is asked for. */
+import type { ManagedPlan, SourcePlan } from '@vmferry/engine/guest';
+import type { MigrateOptions } from '@vmferry/native/libvirt/domain';
+import { finishesPaused } from './ownership.ts';
+import type { Rendezvous } from './rendezvous.ts';
+
+/** Far above any link, MiB/s: the agent's reading is what limits QEMU. */
+const UNLIMITED_MIB = 1_000_000;
+export const PLAIN: ManagedPlan = { undefineSource: false, copyStorage: 'none', keepSource: false };
+
+export function resumeOptions(rendezvous: Rendezvous): MigrateOptions {
+  return {
+    flags: ['live', 'peer-to-peer', 'post-copy', 'post-copy-resume'],
+    migrateUri: `unix://${rendezvous.there('ram')}`,
+  };
+}
+
+export function migrateOptions(
+  plan: SourcePlan,
+  rendezvous: Rendezvous,
+  persistent: boolean,
+): MigrateOptions {
+  const { destName, destXml, undefineSource, copyStorage } = plan.managed ?? PLAIN;
+  return {
+    flags: [
+      'live',
+      'peer-to-peer',
+      ...(plan.postcopy ? (['post-copy'] as const) : []),
+      ...(finishesPaused(plan) ? (['paused'] as const) : []),
+      ...(plan.throttle ? (['auto-converge'] as const) : []),
+      ...(persistent ? (['persist-destination'] as const) : []),
+      ...(persistent && undefineSource ? (['undefine-source'] as const) : []),
+      ...(copyStorage === 'all' ? (['non-shared-disk'] as const) : []),
+      ...(copyStorage === 'inc' ? (['non-shared-incremental'] as const) : []),
+    ],
+    migrateUri: `unix://${rendezvous.there('ram')}`,
+    bandwidth: UNLIMITED_MIB,
+    ...(copyStorage === 'none' ? {} : { disksUri: `unix://${rendezvous.there('nbd')}` }),
+    ...(destName === undefined ? {} : { destinationName: destName }),
+    ...(destXml === undefined ? {} : { destinationXml: destXml }),
+  };
+}

@@ -1,0 +1,51 @@
+/** What can be wrong with a domain that is to leave, and what the operator can do about it. */
+import { GuestError } from '@vmferry/engine/errors';
+import type { DomainState } from '@vmferry/native/libvirt/states';
+
+export function cannotKeep(): GuestError {
+  return new GuestError(
+    'E_UNSUPPORTED',
+    'libvirt ends the domain on the source once it has moved',
+    'leave --keep-source out',
+  );
+}
+
+export function unfinished(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_BLOCKED',
+    `a post-copy of the domain ${name} came to a halt and is unfinished`,
+    'finish it with "vmferry resume"',
+  );
+}
+
+export function busy(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_BUSY',
+    `libvirt has a job under way for the domain ${name}`,
+    'wait for it to end, or end it with "virsh domjobabort"',
+  );
+}
+
+export function gone(what: string): GuestError {
+  return new GuestError(
+    'E_GUEST_GONE',
+    what,
+    "look into libvirt's and QEMU's logs on the source host; if the guest ended by itself there is nothing to move",
+  );
+}
+
+export function stuckInPostcopy(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `the domain ${name} is in post-copy, which libvirt never takes back: it is paused, and its migration can be finished`,
+    'bring the link and both agents back, then finish the migration with "vmferry resume"; do not start the domain on the source',
+  );
+}
+
+export function stands({ state, reason }: DomainState): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `the domain does not run again on the source: it is ${state} (${reason})`,
+    'remove the cause, make sure that it does not run on the destination, then "virsh resume" it on the source',
+  );
+}
