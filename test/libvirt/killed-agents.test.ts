@@ -1,8 +1,10 @@
 /** An agent that is killed takes no guest along, and leaves none running twice. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { MigrationEvent } from '@vmferry/engine/events';
+import type { MigrationReport } from '@vmferry/engine/report/report';
 import { expect, test } from 'vitest';
-import { follow, startAgents, when } from '../migrate/agents.ts';
+import { follow, when } from '../migrate/agents.ts';
 import { verifyHistory } from '../rig/guest.ts';
 import { ManagedProcess, within } from '../rig/process.ts';
 import { repoRoot } from '../rig/repo.ts';
@@ -56,56 +58,60 @@ async function stays(domain: MovingDomain): Promise<void> {
   expect(domain.watcher.handovers()).toEqual([]);
 }
 
-test.each(['precopy', 'postcopy'] as const)('the source agent is killed in %s', async (strategy) => {
-  const { libvirts } = rig;
-  const [domain, agents] = [await libvirts.boot(), await libvirts.agents()];
-  const there = await domain.awaitOn('b');
+const inPrecopy = /"phase":"precopy","round":1.*"rawBytes":[1-9]\d{7}/;
+const inPostcopy = /"type":"progress","phase":"postcopy"/;
+
+async function killSource(domain: MovingDomain, strategy: string, inside: RegExp): Promise<void> {
+  const agents = await rig.libvirts.agents();
   const source = await command('a', [
     ...['migrate', domain.uri, '--to', agents.url, '--strategy', strategy, '--max-bandwidth', '8MB/s'],
     ...['--events', '-'],
   ]);
-  const inside =
-    strategy === 'precopy'
-      ? /"phase":"precopy","round":1.*"rawBytes":[1-9]\d{7}/
-      : /"type":"progress","phase":"postcopy"/;
   await says(source, inside);
   source.kill('SIGKILL');
   await source.exited;
-  if (strategy === 'precopy') {
-    await stays(domain);
-    return;
-  }
-  await finishes(domain);
-  await there.arrived();
-  await verifyHistory(domain.places);
-});
+}
 
-test.each(['precopy', 'postcopy'] as const)('the destination agent is killed in %s', async (strategy) => {
-  const { libvirts, later } = rig;
-  const domain = await libvirts.boot();
-  const there = await domain.awaitOn('b');
+async function killDest(
+  domain: MovingDomain,
+  strategy: 'precopy' | 'postcopy',
+  inside: (event: Extract<MigrationEvent, { type: 'progress' }>) => boolean,
+): Promise<MigrationReport> {
   const dest = await command('b', ['agent', 'dest', '--listen', 'ws://127.0.0.1:0']);
   const [, to = ''] = await says(dest, /(ws:\/\/127\.0\.0\.1:\d+)/);
-  const agents = later(
-    await startAgents({}, { source: { libvirt: libvirts.hosts.a.agentSettings } }),
-    (each) => each.close(),
-  );
+  const agents = await rig.libvirts.agents();
   const migration = agents.migrate({ guest: domain.uri, to, strategy, maxBandwidth: SLOW });
-  await when(
-    migration,
-    (event) =>
-      event.type === 'progress' &&
-      (strategy === 'precopy' ? event.rawBytes > 20e6 : event.phase === 'postcopy'),
-  );
+  await when(migration, (event) => event.type === 'progress' && inside(event));
   dest.kill('SIGKILL');
-  const report = await migration.done;
-  if (strategy === 'precopy') {
-    expect(report).toMatchObject({ outcome: 'failed', error: { guestRunsOn: 'source' } });
-    await stays(domain);
-    return;
-  }
-  expect(report).toMatchObject({ outcome: 'attention', error: { guestRunsOn: 'dest' } });
-  await finishes(domain);
-  await there.arrived();
+  return await migration.done;
+}
+
+test('an agent that is killed in pre-copy, of either side, leaves the domain on the source', async () => {
+  const domain = await rig.libvirts.boot();
+  await domain.awaitOn('b');
+  await killSource(domain, 'precopy', inPrecopy);
+  await stays(domain);
+  await domain.awaitOn('b');
+  const report = await killDest(domain, 'precopy', ({ rawBytes }) => rawBytes > 20e6);
+  expect(report).toMatchObject({ outcome: 'failed', error: { guestRunsOn: 'source' } });
+  await stays(domain);
   await verifyHistory(domain.places);
-});
+}, 60_000);
+
+test.each(['source', 'destination'] as const)(
+  'a post-copy whose %s agent is killed is finished by others',
+  async (side) => {
+    const domain = await rig.libvirts.boot();
+    const there = await domain.awaitOn('b');
+    if (side === 'source') await killSource(domain, 'postcopy', inPostcopy);
+    else {
+      const report = await killDest(domain, 'postcopy', ({ phase }) => phase === 'postcopy');
+      expect(report).toMatchObject({ outcome: 'attention', error: { guestRunsOn: 'dest' } });
+      expect(report.error?.remedy).toContain('vmferry resume');
+    }
+    await finishes(domain);
+    await there.arrived();
+    await verifyHistory(domain.places);
+  },
+  60_000,
+);

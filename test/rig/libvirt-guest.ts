@@ -66,6 +66,11 @@ export class DomainPlace {
     });
   }
 
+  /** Nobody has come yet. */
+  get waits(): boolean {
+    return this.#server.listening;
+  }
+
   async stop(): Promise<void> {
     this.#serial?.close();
     if (this.#server.listening) await new Promise((resolve) => this.#server.close(resolve));

@@ -76,6 +76,7 @@ export class TwoLibvirts {
   readonly hosts: OfHosts<LibvirtHost>;
   readonly to: OfHosts<LibvirtConnection>;
   readonly #later: Later;
+  readonly #places = new Map<string, DomainPlace>();
 
   static async start(later: Later): Promise<TwoLibvirts> {
     const rig = await twoHosts();
@@ -112,8 +113,14 @@ export class TwoLibvirts {
     return this.#later(agents, (each) => each.close());
   }
 
+  /** One that nobody came to is still there. */
   async placeOn(host: HostName, name: string): Promise<DomainPlace> {
-    return this.#later(await DomainPlace.await(this.hosts[host], name), (each) => each.stop());
+    const key = `${host} ${name}`;
+    const waiting = this.#places.get(key);
+    if (waiting?.waits) return waiting;
+    const place = this.#later(await DomainPlace.await(this.hosts[host], name), (each) => each.stop());
+    this.#places.set(key, place);
+    return place;
   }
 
   /** Boots a domain on host a and waits until it is ready. It ends with the test. */
