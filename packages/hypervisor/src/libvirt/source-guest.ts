@@ -137,9 +137,10 @@ export class LibvirtSourceGuest implements SourceGuest {
   #watch(happening: DomainHappening): void {
     if (happening.type === 'lifecycle') {
       const { event, detail } = happening.change;
-      if (event === 'stopped' && detail !== 'migrated') {
-        this.#resolveGone(gone(`the domain ended on the source (${detail})`));
-      }
+      if (event !== 'stopped') return;
+      if (detail !== 'migrated') this.#resolveGone(gone(`the domain ended on the source (${detail})`));
+      // libvirt says good-bye to the destination's, which without a tunnel nobody answers.
+      else for (const rpc of this.#rpc) if (rpc.stream.destroyed) rpc.hangUp();
       return;
     }
     if (happening.type !== 'monitor' || !this.#migrating) return;
