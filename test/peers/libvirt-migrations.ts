@@ -8,7 +8,6 @@ import { join } from 'node:path';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
-import { isLibvirtError } from '@vmferry/native/libvirt/errors';
 import { BENCH_GUEST, type LinuxGuestOptions } from '../guest/linux.ts';
 import type { SerialGuest } from '../rig/guest.ts';
 import { LibvirtHost } from '../rig/libvirt.ts';
@@ -41,8 +40,6 @@ export interface LibvirtPeerResult {
 /** An existing tap of the rig's. */
 const NIC = `<interface type='ethernet'><mac address='${guestMac()}'/><target dev='tap0' managed='no'/>
   <model type='virtio'/><rom enabled='no'/></interface>`;
-const RETRY_MS = 5;
-
 type Moved = Pick<LibvirtPeerResult, 'totalMs' | 'report'>;
 
 export async function runLibvirtMigration(options: LibvirtPeerOptions): Promise<LibvirtPeerResult> {
@@ -108,30 +105,19 @@ async function byLibvirt(
     totalMs = Number(statistics.time_elapsed ?? Number.NaN);
   });
   const postcopy = strategy === 'postcopy';
-  const migrating = domain.migrateToUri(to.uri, {
+  // As soon as it may be: when the first round begins.
+  let started: Promise<void> | undefined;
+  if (postcopy) {
+    await connection.subscribe('migration-iteration', () => {
+      started ??= domain.startPostCopy();
+    });
+  }
+  await domain.migrateToUri(to.uri, {
     flags: ['live', 'peer-to-peer', ...(postcopy ? (['post-copy'] as const) : [])],
     migrateUri: `tcp://${ADDRESSES.b}:4444`,
   });
-  if (postcopy) await startPostcopy(domain, migrating);
-  await migrating;
+  await started;
   return { totalMs };
-}
-
-async function startPostcopy(domain: Domain, migrating: Promise<void>): Promise<void> {
-  let over = false;
-  const end = (): void => {
-    over = true;
-  };
-  migrating.then(end, end);
-  while (!over) {
-    try {
-      await domain.startPostCopy();
-      return;
-    } catch (error) {
-      if (!isLibvirtError(error, 'VIR_ERR_OPERATION_INVALID')) throw error;
-    }
-    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-  }
 }
 
 async function byVmferry(

@@ -360,7 +360,11 @@ export class LibvirtSourceGuest implements SourceGuest {
         await this.#domain.startPostCopy();
         return;
       } catch (error) {
-        const early = isLibvirtError(error, 'VIR_ERR_OPERATION_INVALID') && !this.#jobEnded;
+        // libvirt has no job yet, or QEMU has not begun.
+        const early =
+          isLibvirtError(error, 'VIR_ERR_OPERATION_INVALID', 'VIR_ERR_INTERNAL_ERROR') &&
+          !this.#jobEnded &&
+          (this.#stream?.round ?? 0) === 0;
         if (!early || performance.now() > deadline) throw asGuestError(error);
       }
       await sleep(RETRY_MS);
