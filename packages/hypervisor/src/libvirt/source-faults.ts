@@ -49,3 +49,11 @@ export function stands({ state, reason }: DomainState): GuestError {
     'remove the cause, make sure that it does not run on the destination, then "virsh resume" it on the source',
   );
 }
+
+export function stalled(ms: number): GuestError {
+  return new GuestError(
+    'E_STALLED',
+    `nothing of the domain's memory has moved for ${ms / 1000} s`,
+    'see the state of both hosts and of the link, then run "vmferry resume" again',
+  );
+}

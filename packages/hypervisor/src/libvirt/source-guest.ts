@@ -29,7 +29,6 @@ import { type BytesPerSec, bytes, bytesPerSec, millis, PAGE_BYTES, round } from 
 import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain, MigrateOptions } from '@vmferry/native/libvirt/domain';
 import { isLibvirtError } from '@vmferry/native/libvirt/errors';
-import type { JobStatistics } from '@vmferry/native/libvirt/job';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import { LocalListener, type LocalSocket } from '@vmferry/native/local-socket';
 import { describeGuest } from '../qemu/inspect/guest.ts';
@@ -50,7 +49,7 @@ import { finishesPaused } from './ownership.ts';
 import { qemuPid } from './qemu-process.ts';
 import { Rendezvous } from './rendezvous.ts';
 import { CallingRpc } from './rpc-relay.ts';
-import { busy, cannotKeep, gone, stands, stuckInPostcopy, unfinished } from './source-faults.ts';
+import { busy, cannotKeep, gone, stalled, stands, stuckInPostcopy, unfinished } from './source-faults.ts';
 import { newRendezvous } from './tokens.ts';
 
 /** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */
@@ -80,6 +79,8 @@ export class LibvirtSourceGuest implements SourceGuest {
   readonly #servers: Server[] = [];
   readonly #local = new Set<Socket>();
   #rendezvous: Rendezvous | undefined;
+  /** Of a post-copy that is being finished. */
+  #ram: Socket | undefined;
   #stream: OutgoingStream | undefined;
   #blocks: readonly RamBlock[] = [];
   #oneLiveRound = false;
@@ -266,7 +267,10 @@ export class LibvirtSourceGuest implements SourceGuest {
   }
 
   #serveSide(rendezvous: Rendezvous, kind: 'nbd' | 'ram'): Promise<void> {
-    return this.#serve(rendezvous.here(kind), (stream) => this.#side.push({ kind, stream }));
+    return this.#serve(rendezvous.here(kind), (stream) => {
+      if (kind === 'ram') this.#ram = stream;
+      this.#side.push({ kind, stream });
+    });
   }
 
   async #serve(path: string, take: (socket: Socket) => void): Promise<void> {
@@ -459,38 +463,22 @@ export class LibvirtSourceGuest implements SourceGuest {
       await this.#serveCalls(rendezvous, { holdAnswer: false });
       await this.#serveSide(rendezvous, 'ram');
       this.#begin(rendezvous, () => Promise.resolve(resumeOptions(rendezvous)));
-      const error = await Promise.race([this.#job, this.#untilStalled()]);
-      if (error === undefined) return;
+      let error: unknown;
+      void this.#job!.then((ended) => {
+        error = ended;
+      });
+      const carried = new Progress();
       for (;;) {
-        const state = await this.#stateOrGone();
-        if (state === undefined || state.state === 'shut-off') return;
-        if (state.reason !== 'post-copy') throw error;
+        // It may say that it failed, and go on; asked for its job meanwhile it may give it up.
+        if (this.#jobEnded && error === undefined) return;
+        const state = this.#jobEnded ? await this.#stateOrGone() : 'migrating';
+        if (state === undefined || (state !== 'migrating' && state.state === 'shut-off')) return;
+        const broken = this.#ram === undefined || this.#ram.destroyed;
+        if (this.#jobEnded && broken) throw error;
+        if (carried.stoodMs(this.#ram?.bytesRead ?? 0) > STALLED_MS) throw stalled(STALLED_MS);
         await sleep(STATE_POLL_MS);
       }
     });
-  }
-
-  /** libvirt would wait for ever. Resolves with the error once nothing has moved for long, and all was cut off. */
-  async #untilStalled(): Promise<unknown> {
-    let last = '';
-    let since = performance.now();
-    while (!this.#jobEnded) {
-      await sleep(STATE_POLL_MS);
-      const { statistics } = await this.#domain.job().catch(() => ({ statistics: {} as JobStatistics }));
-      const seen = `${statistics.memory_processed} ${statistics.memory_remaining}`;
-      if (seen !== last) since = performance.now();
-      last = seen;
-      if (performance.now() - since < STALLED_MS) continue;
-      for (const rpc of this.#rpc) rpc.hangUp();
-      for (const socket of this.#local) socket.destroy();
-      await Promise.race([this.#job, sleep(SETTLE_TIMEOUT_MS)]);
-      return new GuestError(
-        'E_STALLED',
-        `nothing of the domain's memory has moved for ${STALLED_MS / 1000} s`,
-        'see the state of both hosts and of the link, then run "vmferry resume" again',
-      );
-    }
-    return await this.#job;
   }
 
   /** libvirt ends the source's QEMU itself when the destination has answered; a few seconds, under emulation. */
@@ -530,5 +518,18 @@ export class LibvirtSourceGuest implements SourceGuest {
     await this.#rendezvous?.remove();
     await this.#events.close().catch(() => {});
     await this.#connection.close();
+  }
+}
+
+/** How long something that should grow has stood. */
+class Progress {
+  #last = -1;
+  #since = 0;
+
+  stoodMs(amount: number): number {
+    const now = performance.now();
+    if (amount !== this.#last) this.#since = now;
+    this.#last = amount;
+    return now - this.#since;
   }
 }
