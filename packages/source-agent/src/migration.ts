@@ -641,7 +641,8 @@ export class SourceMigration implements RunningMigration {
   /** A post-copy that nothing here brings on any more, of a guest whose hypervisors can finish it another time. */
   #canBeFinishedLater({ code }: SwitchoverReport): boolean {
     if (!this.#guest?.suspend || this.#machine?.state.mode !== 'postcopy') return false;
-    const linked = this.#destination?.control.link.state === 'open';
+    // Of a link that breaks, one stream may be the first to know.
+    const linked = this.#destination?.control.link.state === 'open' && code !== 'E_LINK_LOST';
     return !linked || code === 'E_STALLED' || this.#machine.state.phase === 'rolling-back';
   }
 
