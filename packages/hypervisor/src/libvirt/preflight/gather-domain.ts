@@ -1,0 +1,179 @@
+/** Asks the source's libvirt, and looks at files, for what preflight wants to know of a domain. Changes nothing. */
+import { stat } from 'node:fs/promises';
+import { GuestError } from '@vmferry/engine/errors';
+import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
+import type { Domain } from '@vmferry/native/libvirt/domain';
+import { isLibvirtError, LibvirtError } from '@vmferry/native/libvirt/errors';
+import { readHostCapabilities } from '../xml/capabilities.ts';
+import { readDomain } from '../xml/domain.ts';
+import type { Disk, DomainShape } from '../xml/domain-shape.ts';
+import { XmlError } from '../xml/tree.ts';
+import { cpuVerdict } from './cpu-verdict.ts';
+import { type DiskImage, type DomainFacts, domainFactsSchema, splitXml } from './domain-facts.ts';
+import { FileSystems } from './file-systems.ts';
+import type { CopyStorage } from './plan.ts';
+
+/** What the operator asks for. */
+export interface DomainWish {
+  readonly copyStorage: CopyStorage;
+  /** The domain's name over there. */
+  readonly destName?: string | undefined;
+  /** The domain over there, whole. */
+  readonly destXml?: string | undefined;
+}
+
+/**
+ * @throws GuestError E_DEST_XML when the operator's XML is none, E_UNSUPPORTED when libvirt's own is not understood,
+ *   E_LIMIT when there is more of it than crosses the wire
+ * @throws LibvirtError when libvirt does not answer
+ */
+export async function gatherDomain(
+  connection: LibvirtConnection,
+  domain: Domain,
+  { copyStorage, destName, destXml }: DomainWish,
+): Promise<DomainFacts> {
+  const active = await domain.isActive();
+  const current = active ? [] : (['inactive'] as const);
+  // With its secrets only where the operator's has some, too.
+  const secrets = destXml !== undefined && /\spasswd=/.test(destXml) ? (['secure'] as const) : [];
+  const [migratable, full] = await Promise.all([
+    domain.xml([...current, ...secrets, 'migratable']),
+    domain.xml([...current]),
+  ]);
+  const own = understood(migratable);
+  const wanted = destXml === undefined ? own : wantedShape(destXml);
+  const { host } = connection;
+  const [capabilities, name, libvirt, hypervisor] = await Promise.all([
+    host.capabilities(),
+    host.hostname(),
+    host.daemonVersion(),
+    host.hypervisorVersion(),
+  ]);
+  const { uuid, cpuXml } = readHostCapabilities(capabilities);
+  const hostCpuXml = own.cpu.mode === 'host-passthrough' ? cpuXml : '';
+  const [cpu, images, snapshots, checkpoints] = await Promise.all([
+    cpuVerdict(host, own, { hostCpuXml, machine: own.machine }),
+    lookAtImages(domain, own.disks),
+    isListed(connection, domain, 'snapshots'),
+    isListed(connection, domain, 'checkpoints'),
+  ]);
+  return checked({
+    shape: {
+      ...wanted,
+      name: destName ?? wanted.name,
+      disks: withBacking(wanted.disks, understood(full).disks),
+    },
+    images,
+    host: { uuid, name },
+    hostCpuXml,
+    cpu,
+    versions: { libvirt, hypervisor },
+    snapshots,
+    checkpoints,
+    copyStorage,
+    ...(destXml === undefined ? {} : { change: { from: splitXml(migratable), to: splitXml(destXml) } }),
+    wallClockMs: Date.now(),
+  });
+}
+
+function understood(xml: string): DomainShape {
+  try {
+    return readDomain(xml);
+  } catch (cause) {
+    if (!(cause instanceof XmlError)) throw cause;
+    const message = `libvirt's XML of the domain is not understood: ${cause.message}`;
+    throw new GuestError('E_UNSUPPORTED', message, 'Report it, with virsh dumpxml --migratable.', { cause });
+  }
+}
+
+function wantedShape(xml: string): DomainShape {
+  try {
+    return readDomain(xml);
+  } catch (cause) {
+    if (!(cause instanceof XmlError)) throw cause;
+    const message = `what is given with --dest-xml cannot be used: ${cause.message}`;
+    throw new GuestError(
+      'E_DEST_XML',
+      message,
+      'Start from virsh dumpxml --migratable and change what differs.',
+      {
+        cause,
+      },
+    );
+  }
+}
+
+function checked(facts: DomainFacts): DomainFacts {
+  const result = domainFactsSchema.safeParse(facts);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  throw new GuestError(
+    'E_LIMIT',
+    `the domain is more than preflight takes: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}`,
+    'Report it, with virsh dumpxml --migratable.',
+    { cause: result.error },
+  );
+}
+
+/** What lies below an image libvirt tells only of the domain as it runs. */
+function withBacking(wanted: readonly Disk[], running: readonly Disk[]): Disk[] {
+  return wanted.map((disk) => {
+    const own = running.find(({ target }) => target === disk.target);
+    return disk.backing.length > 0 || own === undefined ? disk : { ...disk, backing: own.backing };
+  });
+}
+
+async function lookAtImages(domain: Domain, disks: readonly Disk[]): Promise<DiskImage[]> {
+  const systems = await FileSystems.read();
+  const images: DiskImage[] = [];
+  for (const disk of disks) {
+    if (disk.source.type !== 'none') images.push(await lookAtImage(domain, disk, systems));
+  }
+  return images;
+}
+
+async function lookAtImage(
+  domain: Domain,
+  { target, source }: Disk,
+  systems: FileSystems,
+): Promise<DiskImage> {
+  const info = await domain.blockInfo(target).catch((error: unknown) => {
+    // libvirt cannot tell for every kind of source.
+    if (error instanceof LibvirtError) return undefined;
+    throw error;
+  });
+  const seen = source.type === 'file' ? await lookAtFile(source.path, systems) : undefined;
+  const allocated = seen?.allocatedBytes ?? (info === undefined ? undefined : Number(info.allocationBytes));
+  return {
+    target,
+    ...(info === undefined ? {} : { virtualBytes: Number(info.capacityBytes) }),
+    ...(allocated === undefined ? {} : { allocatedBytes: allocated }),
+    ...(seen === undefined ? {} : { file: seen.file }),
+  };
+}
+
+/** Undefined where this agent does not see it: libvirt may. */
+async function lookAtFile(path: string, systems: FileSystems) {
+  try {
+    const { ino, blocks } = await stat(path);
+    const { filesystem, shared } = await systems.of(path);
+    return { allocatedBytes: blocks * 512, file: { inode: ino, filesystem, shared } };
+  } catch (error) {
+    if (error instanceof Error && 'code' in error) return undefined;
+    throw error;
+  }
+}
+
+async function isListed(
+  connection: LibvirtConnection,
+  domain: Domain,
+  flag: 'snapshots' | 'checkpoints',
+): Promise<boolean> {
+  try {
+    return (await connection.domains([flag])).some(({ uuid }) => uuid === domain.uuid);
+  } catch (error) {
+    // A driver that has none.
+    if (isLibvirtError(error, 'VIR_ERR_NO_SUPPORT', 'VIR_ERR_INVALID_ARG')) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,124 @@
+/** Asks the destination's libvirt, and looks at its host, for what preflight wants to know. Changes nothing. */
+import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
+import { LibvirtError } from '@vmferry/native/libvirt/errors';
+import type { LibvirtHost } from '@vmferry/native/libvirt/host';
+import { type HostCapabilities, readDomainCapabilities, readHostCapabilities } from '../xml/capabilities.ts';
+import type { DomainShape } from '../xml/domain-shape.ts';
+import { cpuVerdict } from './cpu-verdict.ts';
+import type { DomainFacts } from './domain-facts.ts';
+import type { HostFacts, HostPages, KnownDomain, MachineSupport } from './host-facts.ts';
+import type { HostView } from './host-view.ts';
+
+export interface HostPolicy {
+  /** Emulators that a domain may name, besides those that libvirt found. */
+  readonly emulators: readonly string[];
+  /** Domains may bring arguments for QEMU that libvirt does not know. */
+  readonly allowQemuArguments: boolean;
+}
+
+const KiB = 1024;
+
+/**
+ * @param view the host as this agent sees it
+ * @throws LibvirtError when libvirt does not answer
+ */
+export async function gatherHost(
+  connection: LibvirtConnection,
+  domain: DomainFacts,
+  { view, policy }: { readonly view: HostView; readonly policy: HostPolicy },
+): Promise<HostFacts> {
+  // First, because the source's was taken last.
+  const wallClockMs = Date.now();
+  const { host } = connection;
+  const { shape } = domain;
+  const capabilities = readHostCapabilities(await host.capabilities());
+  const guest = capabilities.guest(shape.architecture);
+  const { machine, kinds } = await machineSupport(host, shape, guest.machines);
+  const hypervisor = await host.hypervisorVersion();
+  return {
+    host: { uuid: capabilities.uuid, name: await host.hostname() },
+    versions: { libvirt: await host.daemonVersion(), hypervisor },
+    emulators: [...guest.emulators, ...policy.emulators],
+    machine,
+    kinds,
+    cpu: await cpuVerdict(host, shape, {
+      hostCpuXml: domain.hostCpuXml,
+      machine: machine.supported ? shape.machine : undefined,
+    }),
+    memory: await memoryOf(host),
+    pages: shape.hugePages.length === 0 ? [] : await freeHugePages(host, capabilities),
+    defaultHugePageBytes: await view.defaultHugePageBytes(),
+    cpus: capabilities.nodes.flatMap(({ cpus }) => cpus),
+    nodes: capabilities.nodes.map(({ id }) => id),
+    networks: await networksOf(host),
+    interfaces: await view.interfaces(),
+    domains: await domainsLike(connection, shape),
+    places: await view.places(pathsOf(shape)),
+    userfaultfd: await view.userfaultfd({ qemuUser: capabilities.qemuUser, hypervisor }),
+    ownArgumentsAllowed: policy.allowQemuArguments,
+    qemuUser: capabilities.qemuUser,
+    wallClockMs,
+  };
+}
+
+/** The domain's emulator is not named here: libvirt would start what another host's XML says. */
+async function machineSupport(
+  host: LibvirtHost,
+  { architecture, machine, virtType }: DomainShape,
+  offered: readonly string[],
+): Promise<{ machine: MachineSupport; kinds: ReadonlyMap<string, readonly string[]> }> {
+  try {
+    const choice = { architecture, virtType, ...(machine === '' ? {} : { machine }) };
+    const { maxVcpus, kinds } = readDomainCapabilities(await host.domainCapabilities(choice));
+    return { machine: { supported: true, maxVcpus }, kinds };
+  } catch (error) {
+    if (!(error instanceof LibvirtError)) throw error;
+    // A driver that cannot be asked says nothing of machines.
+    if (error.code === 'VIR_ERR_NO_SUPPORT') {
+      return { machine: { supported: true, maxVcpus: Number.POSITIVE_INFINITY }, kinds: new Map() };
+    }
+    return { machine: { supported: false, why: error.message, offered }, kinds: new Map() };
+  }
+}
+
+async function memoryOf(host: LibvirtHost): Promise<HostFacts['memory']> {
+  const stats = await host.memoryStats();
+  const bytes = (name: string) => Number(stats[name] ?? 0n) * KiB;
+  return {
+    totalBytes: bytes('total'),
+    availableBytes: bytes('free') + bytes('buffers') + bytes('cached'),
+  };
+}
+
+async function freeHugePages(
+  host: LibvirtHost,
+  { pageSizes, nodes }: HostCapabilities,
+): Promise<HostPages[]> {
+  const sizes = pageSizes.filter((size) => size > 4 * KiB);
+  if (sizes.length === 0) return [];
+  const kib = sizes.map((size) => size / KiB);
+  const free = await Promise.all(nodes.map(({ id }) => host.freePages(kib, id)));
+  return sizes.map((pageBytes, index) => ({
+    pageBytes,
+    free: free.reduce((sum, ofNode) => sum + Number(ofNode[index] ?? 0n), 0),
+  }));
+}
+
+async function networksOf(host: LibvirtHost): Promise<ReadonlyMap<string, boolean>> {
+  return new Map((await host.networks()).map(({ name, active }) => [name, active]));
+}
+
+async function domainsLike(
+  connection: LibvirtConnection,
+  { name, uuid }: DomainShape,
+): Promise<KnownDomain[]> {
+  const like = (await connection.domains()).filter((each) => each.name === name || each.uuid === uuid);
+  return await Promise.all(
+    like.map(async (each) => ({ name: each.name, uuid: each.uuid, active: await each.isActive() })),
+  );
+}
+
+function pathsOf({ disks, files }: DomainShape): string[] {
+  const ofDisks = disks.flatMap(({ source }) => ('path' in source ? [source.path] : []));
+  return [...ofDisks, ...files.map(({ path }) => path)];
+}

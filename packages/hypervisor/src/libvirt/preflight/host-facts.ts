@@ -1,0 +1,62 @@
+/** What the destination's host has for a domain that wants to come. Sizes in bytes, times in milliseconds. */
+import type { CpuVerdict, HostVersions } from './domain-facts.ts';
+
+/** What is at a path. */
+export type Place =
+  | {
+      readonly found: 'something';
+      readonly kind: 'file' | 'block' | 'character' | 'directory' | 'socket' | 'other';
+      readonly inode: number;
+    }
+  | { readonly found: 'nothing' }
+  /** This agent may not look. */
+  | { readonly found: 'unknown'; readonly why: string };
+
+export type MachineSupport =
+  | { readonly supported: true; readonly maxVcpus: number }
+  /** In libvirt's words. */
+  | { readonly supported: false; readonly why: string; readonly offered: readonly string[] };
+
+export interface HostPages {
+  readonly pageBytes: number;
+  /** Free, all nodes together. */
+  readonly free: number;
+}
+
+export interface KnownDomain {
+  readonly name: string;
+  readonly uuid: string;
+  readonly active: boolean;
+}
+
+export interface HostFacts {
+  readonly host: { readonly uuid: string; readonly name: string };
+  readonly versions: HostVersions;
+  /** Of the domain's architecture, as libvirt's capabilities list them, and those that the agent's configuration adds. */
+  readonly emulators: readonly string[];
+  readonly machine: MachineSupport;
+  /** Of the guest's CPU, here. */
+  readonly cpu: CpuVerdict;
+  /** What a kind of device can be, by "disk/bus"; one that is not there is not told. */
+  readonly kinds: ReadonlyMap<string, readonly string[]>;
+  readonly memory: { readonly totalBytes: number; readonly availableBytes: number };
+  readonly pages: readonly HostPages[];
+  /** The size of a huge page where a domain names none. */
+  readonly defaultHugePageBytes: number | undefined;
+  readonly cpus: readonly number[];
+  readonly nodes: readonly number[];
+  /** libvirt's networks: whether each is active. */
+  readonly networks: ReadonlyMap<string, boolean>;
+  /** The host's interfaces: whether each is a bridge. Undefined where they cannot be listed. */
+  readonly interfaces: ReadonlyMap<string, boolean> | undefined;
+  /** Domains here with the name or the UUID. */
+  readonly domains: readonly KnownDomain[];
+  /** What is at the paths that the domain names. */
+  readonly places: ReadonlyMap<string, Place>;
+  readonly userfaultfd: { readonly available: true } | { readonly available: false; readonly why: string };
+  /** The agent takes domains with arguments for QEMU of their own. */
+  readonly ownArgumentsAllowed: boolean;
+  /** Whom QEMU runs as; undefined where libvirt does not tell. */
+  readonly qemuUser: { readonly uid: number; readonly gid: number } | undefined;
+  readonly wallClockMs: number;
+}

@@ -1,0 +1,74 @@
+/**
+ * Can this domain move, as far as that can be told before anything is touched? Everything that is in the way, at once.
+ * What the source knows by itself is told there, so that nobody needs to be asked for it; the rest by the destination.
+ */
+import type { DomainFacts } from './domain-facts.ts';
+import type { Finding } from './finding.ts';
+import type { HostFacts } from './host-facts.ts';
+import type { PreflightPlan } from './plan.ts';
+import { clockRule } from './rules/clock.ts';
+import { cpuRule, passthroughRule, pinningRule, vcpusRule } from './rules/cpu.ts';
+import { boundDevicesRule, failoverRule, snapshotsRule } from './rules/devices.ts';
+import {
+  diskCacheRule,
+  filesRule,
+  localMediaRule,
+  reachabilityRule,
+  sharedStorageRule,
+} from './rules/disks.ts';
+import { otherHostRule, takenRule } from './rules/identity.ts';
+import { deviceKindsRule, emulatorRule, machineRule, ownArgumentsRule } from './rules/machine.ts';
+import { hugePagesRule, memoryRule } from './rules/memory.ts';
+import { networksRule } from './rules/networks.ts';
+import { postcopyMemoryRule, resumableRule, userfaultfdRule } from './rules/postcopy.ts';
+import { versionsRule } from './rules/versions.ts';
+
+type SourceRule = (domain: DomainFacts, plan: PreflightPlan) => readonly Finding[];
+type DestRule = (domain: DomainFacts, host: HostFacts, plan: PreflightPlan) => readonly Finding[];
+
+const sourceRules: readonly SourceRule[] = [
+  boundDevicesRule,
+  failoverRule,
+  snapshotsRule,
+  localMediaRule,
+  sharedStorageRule,
+];
+
+const destRules: readonly DestRule[] = [
+  otherHostRule,
+  takenRule,
+  versionsRule,
+  machineRule,
+  emulatorRule,
+  ownArgumentsRule,
+  vcpusRule,
+  cpuRule,
+  passthroughRule,
+  pinningRule,
+  deviceKindsRule,
+  memoryRule,
+  hugePagesRule,
+  userfaultfdRule,
+  postcopyMemoryRule,
+  resumableRule,
+  diskCacheRule,
+  reachabilityRule,
+  filesRule,
+  networksRule,
+  clockRule,
+];
+
+/** What the source finds by itself. Refusals first. */
+export function sourceFindings(domain: DomainFacts, plan: PreflightPlan): Finding[] {
+  return refusalsFirst(sourceRules.flatMap((rule) => rule(domain, plan)));
+}
+
+/** What the destination finds, disk images apart (`images/`). Refusals first. */
+export function destFindings(domain: DomainFacts, host: HostFacts, plan: PreflightPlan): Finding[] {
+  return refusalsFirst(destRules.flatMap((rule) => rule(domain, host, plan)));
+}
+
+export function refusalsFirst(findings: readonly Finding[]): Finding[] {
+  const of = (severity: Finding['severity']) => findings.filter((finding) => finding.severity === severity);
+  return [...of('refusal'), ...of('warning')];
+}

@@ -1,0 +1,39 @@
+import type { DomainFacts } from '../domain-facts.ts';
+import { type Finding, refusal, warning } from '../finding.ts';
+
+/** Devices that stay where they are. */
+export function boundDevicesRule({ shape }: DomainFacts): Finding[] {
+  return shape.bound.map(({ what, which }) =>
+    refusal(
+      'E_DEVICE_BOUND',
+      `the guest holds a device that cannot move, a ${what}${which === '' ? '' : `: ${which}`}`,
+      'Detach it from the guest (virsh detach-device), and attach one like it after the migration.',
+    ),
+  );
+}
+
+/** One half of a failover pair goes, and the guest does with the other. */
+export function failoverRule({ shape }: DomainFacts): Finding[] {
+  return shape.interfaces
+    .filter(({ transient }) => transient)
+    .map(({ mac }) =>
+      warning(
+        'E_DEVICE_BOUND',
+        `the network card of the host behind ${mac} is unplugged for the migration, and traffic goes over its virtio partner`,
+        'The destination needs a device like it at the same address, or another one by --dest-xml.',
+      ),
+    );
+}
+
+/** libvirt has no way to take them along. */
+export function snapshotsRule({ shape, snapshots, checkpoints }: DomainFacts): Finding[] {
+  return (['snapshots', 'checkpoints'] as const)
+    .filter((kind) => ({ snapshots, checkpoints })[kind])
+    .map((kind) =>
+      refusal(
+        'E_GUEST_BLOCKED',
+        `libvirt keeps ${kind} of ${shape.name}, and does not move a domain that has any`,
+        `Delete them, or only what libvirt knows of them (virsh ${kind.slice(0, -1)}-delete --metadata), and define them again there.`,
+      ),
+    );
+}

@@ -1,0 +1,173 @@
+/** Disks that both hosts must see, and media that one of them has. Those that are copied: `images.ts`. */
+import type { Disk } from '../../xml/domain-shape.ts';
+import { type DomainFacts, imageOf } from '../domain-facts.ts';
+import { type Finding, refusal, warning } from '../finding.ts';
+import type { HostFacts, Place } from '../host-facts.ts';
+import { isCopied, type PreflightPlan } from '../plan.ts';
+
+/** Since 4.0 QEMU drops what the page cache holds of a file when a guest comes in. */
+const DROPS_CACHE_SINCE = 4_000_000;
+const COPY = 'copy the disks with --copy-storage all';
+
+const pathOf = ({ source }: Disk): string | undefined => ('path' in source ? source.path : undefined);
+
+/** What no other host can open. */
+export function localMediaRule({ shape }: DomainFacts): Finding[] {
+  return shape.disks.flatMap((disk) => {
+    const { target, device, source } = disk;
+    if (source.type === 'other') {
+      return [
+        refusal(
+          'E_DEVICE_BOUND',
+          `disk ${target} is ${source.kind} storage of the source's host, which cannot move`,
+          'Detach it, or move its content to storage that both hosts see.',
+        ),
+      ];
+    }
+    if (source.type !== 'block' || (device !== 'cdrom' && device !== 'floppy')) return [];
+    return [
+      refusal(
+        'E_DEVICE_BOUND',
+        `the ${device} drive ${target} is the source's own drive ${source.path}: its medium cannot move`,
+        `Eject it (virsh change-media ${shape.name} ${target} --eject).`,
+      ),
+    ];
+  });
+}
+
+/** Without a copy, a disk that the guest writes must be on storage that both hosts have mounted. */
+export function sharedStorageRule(facts: DomainFacts, plan: PreflightPlan): Finding[] {
+  return facts.shape.disks.flatMap((disk) => {
+    if (disk.source.type !== 'file' || disk.readonly || isCopied(disk, plan)) return [];
+    const file = imageOf(facts, disk.target)?.file;
+    if (file === undefined || file.shared || file.filesystem === '') return [];
+    return [
+      refusal(
+        'E_DISK_UNSAFE',
+        `disk ${disk.target} (${disk.source.path}) is on a local file system (${file.filesystem}), which the destination does not see`,
+        disk.shareable
+          ? 'Move it to storage that both hosts see; what several guests write to is not copied.'
+          : `Move it to storage that both hosts see, or ${COPY}.`,
+      ),
+    ];
+  });
+}
+
+/** What one host holds back in its cache the other one does not see. */
+export function diskCacheRule(facts: DomainFacts, host: HostFacts, plan: PreflightPlan): Finding[] {
+  const old = Math.min(facts.versions.hypervisor, host.versions.hypervisor) < DROPS_CACHE_SINCE;
+  return facts.shape.disks.flatMap((disk) => {
+    const { target, source, readonly, cache } = disk;
+    const networked = source.type === 'network' || source.type === 'none';
+    if (networked || readonly || isCopied(disk, plan) || ['none', 'directsync'].includes(cache)) return [];
+    if (cache === 'unsafe') {
+      return [
+        refusal(
+          'E_DISK_UNSAFE',
+          `disk ${target} has cache="unsafe": what the guest wrote may still be in the source's memory`,
+          `Restart the guest with cache="none", or ${COPY}.`,
+        ),
+      ];
+    }
+    if (!old) return [];
+    return [
+      refusal(
+        'E_DISK_UNSAFE',
+        `disk ${target} has cache="${cache || 'default'}", and a QEMU before 4.0 may read stale data from its host's cache`,
+        `Use cache="none", update QEMU, or ${COPY}.`,
+      ),
+    ];
+  });
+}
+
+/** What the guest needs to find there at the same place, and that it is the same. */
+export function reachabilityRule(facts: DomainFacts, host: HostFacts, plan: PreflightPlan): Finding[] {
+  return facts.shape.disks.flatMap((disk) => {
+    const path = pathOf(disk);
+    const place = path === undefined ? undefined : host.places.get(path);
+    if (path === undefined || place === undefined) return [];
+    if (isCopied(disk, plan))
+      return disk.source.type === 'block' ? missingTarget(disk, path, place, host) : [];
+    const missing = missingDisk(disk, path, place, host);
+    if (missing.length > 0) return missing;
+    return place.found === 'something' ? anotherFile(facts, disk, path, place.inode, host) : [];
+  });
+}
+
+function missingDisk(disk: Disk, path: string, place: Place, { host }: HostFacts): Finding[] {
+  const what =
+    disk.device === 'disk' || disk.device === 'lun' ? 'disk' : `medium of the ${disk.device} drive`;
+  switch (place.found) {
+    case 'something':
+      return [];
+    case 'unknown':
+      return [
+        warning(
+          'E_FILE_MISSING',
+          `whether ${host.name} has the ${what} ${disk.target} at ${path} is not known: ${place.why}`,
+          'Check that its libvirtd can open it.',
+        ),
+      ];
+    case 'nothing': {
+      const message = `the ${what} ${disk.target} is not on ${host.name} at ${path}`;
+      if (disk.optional) {
+        return [
+          warning('E_FILE_MISSING', message, 'libvirt goes on without it (its startupPolicy says so).'),
+        ];
+      }
+      if (what === 'disk' && !disk.readonly) {
+        return [refusal('E_FILE_MISSING', message, `Mount the storage there at the same path, or ${COPY}.`)];
+      }
+      const remedy = 'Put it there at the same path, eject it, or name another place with --dest-xml.';
+      return [refusal('E_FILE_MISSING', message, remedy)];
+    }
+  }
+}
+
+function missingTarget(disk: Disk, path: string, place: Place, { host }: HostFacts): Finding[] {
+  if (place.found === 'something' && place.kind === 'block') return [];
+  const message = `disk ${disk.target} is to be copied to ${path}, which is no block device on ${host.name}`;
+  return [
+    refusal(
+      'E_FILE_MISSING',
+      message,
+      'Create a volume of the same size there, or name another place with --dest-xml: vmferry creates image files only.',
+    ),
+  ];
+}
+
+/** A file of the same name that is not the same file would be the end of the guest's data. */
+function anotherFile(
+  facts: DomainFacts,
+  disk: Disk,
+  path: string,
+  inode: number,
+  { host }: HostFacts,
+): Finding[] {
+  const file = imageOf(facts, disk.target)?.file;
+  if (disk.readonly || disk.source.type !== 'file' || file === undefined || file.inode === inode) return [];
+  const message = `${path} on ${host.name} is another file than disk ${disk.target} on the source (inode ${inode}, not ${file.inode})`;
+  // Where file systems number their files on each host by themselves, this says nothing.
+  return file.shared
+    ? [warning('E_DISK_UNSAFE', message, 'Make sure that both hosts have the same storage mounted.')]
+    : [refusal('E_DISK_UNSAFE', message, `Mount the same storage on both hosts, or ${COPY}.`)];
+}
+
+/** Firmware, kernels and other files beside the disks. */
+export function filesRule({ shape }: DomainFacts, { places, host }: HostFacts): Finding[] {
+  return shape.files.flatMap(({ what, path }) => {
+    const place = places.get(path);
+    if (place === undefined || place.found === 'something') return [];
+    if (place.found === 'unknown') {
+      const message = `whether ${host.name} has the ${what} ${path} is not known: ${place.why}`;
+      return [warning('E_FILE_MISSING', message, 'Check that its libvirtd can open it.')];
+    }
+    return [
+      refusal(
+        'E_FILE_MISSING',
+        `the guest's ${what} is not on ${host.name} at ${path}`,
+        'Install or copy it there, at the same path.',
+      ),
+    ];
+  });
+}

@@ -1,0 +1,84 @@
+import type { DomainInterface } from '../../xml/domain-shape.ts';
+import type { DomainFacts } from '../domain-facts.ts';
+import { type Finding, refusal, warning } from '../finding.ts';
+import type { HostFacts } from '../host-facts.ts';
+
+export function networksRule({ shape }: DomainFacts, facts: HostFacts): Finding[] {
+  return shape.interfaces.flatMap((nic) => networkFindings(nic, facts));
+}
+
+function networkFindings(nic: DomainInterface, facts: HostFacts): Finding[] {
+  const of = `the guest's interface ${nic.mac || nic.type}`;
+  switch (nic.type) {
+    case 'network':
+      return onNetwork(nic, of, facts);
+    case 'bridge':
+    case 'direct':
+      return onDevice(nic, of, facts);
+    case 'ethernet':
+      if (nic.tap === '' || facts.interfaces === undefined || facts.interfaces.has(nic.tap)) return [];
+      return [
+        refusal(
+          'E_NO_NETWORK',
+          `${of} uses the tap ${nic.tap}, which ${facts.host.name} does not have`,
+          `Make it there (ip tuntap add ${nic.tap} mode tap), or name another one with --dest-xml.`,
+        ),
+      ];
+    case 'user':
+      return [
+        warning(
+          'E_NO_NETWORK',
+          `${of} is behind QEMU's own user network, whose connections end with the migration`,
+          'Put it on a bridge or a network if they matter.',
+        ),
+      ];
+    default:
+      return [];
+  }
+}
+
+function onNetwork({ source }: DomainInterface, of: string, { networks, host }: HostFacts): Finding[] {
+  const active = networks.get(source);
+  if (active === true) return [];
+  return active === undefined
+    ? [
+        refusal(
+          'E_NO_NETWORK',
+          `${of} is on libvirt's network "${source}", which ${host.name} does not have`,
+          'Define it there (virsh net-define), or name another one with --dest-xml.',
+        ),
+      ]
+    : [
+        refusal(
+          'E_NO_NETWORK',
+          `${of} is on libvirt's network "${source}", which is not active on ${host.name}`,
+          `Start it there (virsh net-start ${source}).`,
+        ),
+      ];
+}
+
+function onDevice({ type, source }: DomainInterface, of: string, { interfaces, host }: HostFacts): Finding[] {
+  const what = type === 'bridge' ? 'bridge' : 'device';
+  if (interfaces === undefined) {
+    const message = `whether ${host.name} has the ${what} ${source} of ${of} is not known`;
+    return [warning('E_NO_NETWORK', message, 'Check it with ip link.')];
+  }
+  const isBridge = interfaces.get(source);
+  if (isBridge === undefined) {
+    return [
+      refusal(
+        'E_NO_NETWORK',
+        `${of} is on the ${what} ${source}, which ${host.name} does not have`,
+        'Set it up there under the same name, or name another one with --dest-xml.',
+      ),
+    ];
+  }
+  if (type !== 'bridge' || isBridge) return [];
+  return [
+    refusal(
+      'E_NO_NETWORK',
+      `${of} is on the bridge ${source}, and ${source} on ${host.name} is no bridge`,
+      'Make it one there, or name another one with --dest-xml.',
+    ),
+  ];
+}

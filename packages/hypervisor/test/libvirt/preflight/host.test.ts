@@ -1,0 +1,90 @@
+/** What an agent sees of its host, on a host made of files. */
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { FileSystems } from '@vmferry/hypervisor/libvirt/preflight/file-systems';
+import { HostView } from '@vmferry/hypervisor/libvirt/preflight/host-view';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+
+let root: string;
+let view: HostView;
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'vmferry-view-'));
+  view = new HostView(root);
+});
+afterEach(() => rm(root, { recursive: true, force: true }));
+
+async function put(path: string, text = '', mode = 0o644): Promise<void> {
+  await mkdir(dirname(join(root, path)), { recursive: true });
+  await writeFile(join(root, path), text);
+  await chmod(join(root, path), mode);
+}
+
+test('interfaces are told, and which of them are bridges', async () => {
+  expect(await view.interfaces()).toBeUndefined();
+  await put('/sys/class/net/br0/bridge/stp_state');
+  await put('/sys/class/net/eth0/mtu');
+  expect(await view.interfaces()).toEqual(
+    new Map([
+      ['br0', true],
+      ['eth0', false],
+    ]),
+  );
+  await put('/sys/class/net/ovs-system/mtu');
+  expect((await view.interfaces())?.get('eth0')).toBe(true);
+});
+
+test('the size of a huge page that names none', async () => {
+  expect(await view.defaultHugePageBytes()).toBeUndefined();
+  await put('/proc/meminfo', 'MemTotal: 1 kB\nHugepagesize:       2048 kB\n');
+  expect(await view.defaultHugePageBytes()).toBe(2 * 1024 * 1024);
+});
+
+test('what is at a path', async () => {
+  await put('/img/a');
+  const places = await view.places(['/img/a', '/img', '/img/b', '/img/a/b', `/${'x'.repeat(300)}`]);
+  expect([...places.values()]).toEqual([
+    { found: 'something', kind: 'file', inode: expect.any(Number) },
+    { found: 'something', kind: 'directory', inode: expect.any(Number) },
+    { found: 'nothing' },
+    { found: 'nothing' },
+    { found: 'unknown', why: 'ENAMETOOLONG' },
+  ]);
+});
+
+test('userfaultfd is there for root, for everybody, or by its device', async () => {
+  const qemu = (uid: number, hypervisor = 8_000_000) => ({ qemuUser: { uid, gid: uid }, hypervisor });
+  const available = async (of: Parameters<HostView['userfaultfd']>[0]) =>
+    (await view.userfaultfd(of)).available;
+  expect(await view.userfaultfd(qemu(0))).toEqual({ available: false, why: 'the kernel has no userfaultfd' });
+  await put('/proc/sys/vm/unprivileged_userfaultfd', '0\n');
+  expect(await available(qemu(0))).toBe(true);
+  expect(await available({ qemuUser: undefined, hypervisor: 0 })).toBe(true);
+  expect(await view.userfaultfd(qemu(64_055))).toMatchObject({
+    available: false,
+    why: expect.stringMatching(/64055/),
+  });
+  await put('/dev/userfaultfd', '', 0o600);
+  expect(await available(qemu(64_055))).toBe(false);
+  await chmod(join(root, '/dev/userfaultfd'), 0o666);
+  expect(await available(qemu(64_055))).toBe(true);
+  expect(await available(qemu(64_055, 7_002_000))).toBe(false);
+  await put('/proc/sys/vm/unprivileged_userfaultfd', '1\n');
+  expect(await available(qemu(64_055, 7_002_000))).toBe(true);
+});
+
+test('a path belongs to the deepest mount, and to the last of several on one place', () => {
+  const systems = new FileSystems(`
+22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
+30 22 0:40 / /srv/img rw - ext4 /dev/sdb rw
+31 22 0:41 / /srv/img rw shared:9 master:1 - nfs4 host:/img rw
+32 22 0:42 / /srv/with\\040blank rw - fuse.glusterfs vol rw
+33 22 0:43 / /srv/fuse rw - fuse.sshfs x rw
+`);
+  expect(systems.at('/srv/img/a/b')).toEqual({ filesystem: 'nfs4', shared: true });
+  expect(systems.at('/srv/imgs')).toEqual({ filesystem: 'ext4', shared: false });
+  expect(systems.at('/srv/with blank/a')).toEqual({ filesystem: 'fuse.glusterfs', shared: true });
+  expect(systems.at('/srv/fuse')).toEqual({ filesystem: 'fuse.sshfs', shared: false });
+  expect(new FileSystems('').at('/a')).toEqual({ filesystem: '', shared: false });
+});

@@ -1,0 +1,502 @@
+/** What the rules say of a domain and a host. Each table has what is in the way, and what is not. */
+import type { ErrorCode } from '@vmferry/engine/errors';
+import {
+  type DomainFacts,
+  domainFactsSchema,
+  parseDomainFacts,
+} from '@vmferry/hypervisor/libvirt/preflight/domain-facts';
+import { type Finding, notes, refusals } from '@vmferry/hypervisor/libvirt/preflight/finding';
+import type { HostFacts, Place } from '@vmferry/hypervisor/libvirt/preflight/host-facts';
+import type { PreflightPlan } from '@vmferry/hypervisor/libvirt/preflight/plan';
+import { destFindings, sourceFindings } from '@vmferry/hypervisor/libvirt/preflight/preflight';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { domainFacts, GiB, hostFacts, MiB, OTHER_UUID, shape, UUID } from '../support/domain.ts';
+
+const PLAIN: PreflightPlan = { postcopy: false, copyStorage: 'none' };
+
+interface Case {
+  readonly domain?: Partial<DomainFacts>;
+  readonly host?: Partial<HostFacts>;
+  readonly plan?: Partial<PreflightPlan>;
+  /** Severity and code of each finding; none: nothing is in the way. */
+  readonly finds?: readonly (readonly [Finding['severity'], ErrorCode])[];
+  /** What its words must have. */
+  readonly words?: RegExp;
+}
+
+const disk = (
+  attributes: { xml?: string; cache?: string; source?: string; device?: string; type?: string } = {},
+) => {
+  const { xml = '', cache = 'none', source = `file='/img/a'`, device = 'disk', type = 'file' } = attributes;
+  return shape({
+    devices: `<disk type='${type}' device='${device}'><driver type='raw' cache='${cache}'/><source ${source}/><target dev='vda'/>${xml}</disk>`,
+  });
+};
+
+const image = (file: { inode: number; filesystem: string; shared: boolean }) => [{ target: 'vda', file }];
+const onNfs = image({ inode: 7, filesystem: 'nfs4', shared: true });
+const onDisk = image({ inode: 7, filesystem: 'ext4', shared: false });
+const there = (inode = 7, kind: 'file' | 'block' = 'file') =>
+  new Map<string, Place>([['/img/a', { found: 'something', kind, inode }]]);
+const nowhere = new Map<string, Place>([['/img/a', { found: 'nothing' }]]);
+const nic = (xml: string) => shape({ devices: `<interface ${xml}</interface>` });
+const huge = (page: string) =>
+  shape({ more: `<memoryBacking><hugepages>${page}</hugepages></memoryBacking>` });
+
+const source: Record<string, Case> = {
+  'a plain domain': {},
+  'a host device': {
+    domain: {
+      shape: shape({
+        devices: `<hostdev type='pci'><source><address bus='0x06' slot='0x12' function='0x5'/></source></hostdev>`,
+      }),
+    },
+    finds: [['refusal', 'E_DEVICE_BOUND']],
+    words: /host device \(pci\): 0000:06:12\.5/,
+  },
+  'a failover pair': {
+    domain: { shape: nic(`type='hostdev'><mac address='52:54:00:00:00:01'/><teaming type='transient'/>`) },
+    finds: [['warning', 'E_DEVICE_BOUND']],
+    words: /52:54:00:00:00:01/,
+  },
+  snapshots: {
+    domain: { snapshots: true },
+    finds: [['refusal', 'E_GUEST_BLOCKED']],
+    words: /snapshot-delete/,
+  },
+  checkpoints: { domain: { checkpoints: true }, finds: [['refusal', 'E_GUEST_BLOCKED']] },
+  "the host's own CD drive": {
+    domain: { shape: disk({ device: 'cdrom', type: 'block', source: `dev='/dev/sr0'` }) },
+    finds: [['refusal', 'E_DEVICE_BOUND']],
+    words: /change-media web vda --eject/,
+  },
+  'an NVMe disk of the host': {
+    domain: { shape: disk({ type: 'nvme' }) },
+    finds: [['refusal', 'E_DEVICE_BOUND']],
+  },
+  'a disk on shared storage': { domain: { shape: disk(), images: onNfs } },
+  'a disk on a local file system': {
+    domain: { shape: disk(), images: onDisk },
+    finds: [['refusal', 'E_DISK_UNSAFE']],
+    words: /ext4.*--copy-storage all/,
+  },
+  'a local disk that is copied': { domain: { shape: disk(), images: onDisk }, plan: { copyStorage: 'all' } },
+  'a local disk that several guests share': {
+    domain: { shape: disk({ xml: '<shareable/>' }), images: onDisk },
+    plan: { copyStorage: 'all' },
+    finds: [['refusal', 'E_DISK_UNSAFE']],
+  },
+  'a local disk that nobody writes': { domain: { shape: disk({ xml: '<readonly/>' }), images: onDisk } },
+};
+
+const dest: Record<string, Case> = {
+  'a plain domain': {},
+  'the very same host': {
+    host: { host: domainFacts().host },
+    finds: [
+      ['refusal', 'E_NAME_TAKEN'],
+      ['refusal', 'E_NAME_TAKEN'],
+    ],
+  },
+  'a name that is taken': {
+    host: { domains: [{ name: 'web', uuid: OTHER_UUID, active: false }] },
+    finds: [['refusal', 'E_NAME_TAKEN']],
+    words: new RegExp(OTHER_UUID),
+  },
+  'a UUID that is taken': {
+    host: { domains: [{ name: 'other', uuid: UUID, active: false }] },
+    finds: [['refusal', 'E_NAME_TAKEN']],
+    words: /named other/,
+  },
+  'the guest that runs there already': {
+    host: { domains: [{ name: 'web', uuid: UUID, active: true }] },
+    finds: [['refusal', 'E_NAME_TAKEN']],
+    words: /runs on host-b/,
+  },
+  'a definition that was left there': {
+    host: { domains: [{ name: 'web', uuid: UUID, active: false }] },
+    finds: [['warning', 'E_NAME_TAKEN']],
+  },
+  'an older QEMU': {
+    host: { versions: { libvirt: 9_000_000, hypervisor: 6_002_000 } },
+    finds: [['warning', 'E_HYPERVISOR_OLDER']],
+    words: /6\.2\.0, not 7\.2\.22/,
+  },
+  'another bug fix of the same release': {
+    host: { versions: { libvirt: 9_000_000, hypervisor: 7_002_001 } },
+  },
+  'a libvirt from before UNIX sockets': {
+    domain: { versions: { libvirt: 6_000_000, hypervisor: 7_002_022 } },
+    finds: [['refusal', 'E_HYPERVISOR_OLDER']],
+    words: /host-a/,
+  },
+  'a machine type that is not there': {
+    host: {
+      machine: {
+        supported: false,
+        why: 'not supported by emulator',
+        offered: ['pc-q35-6.2', 'pc-i440fx-7.2', 'pc-q35-7.1'],
+      },
+    },
+    finds: [['refusal', 'E_MACHINE_UNKNOWN']],
+    words: /pc-q35-7\.2.*It has pc-q35-7\.1, pc-q35-6\.2\./,
+  },
+  'more vCPUs than there can be': {
+    host: { machine: { supported: true, maxVcpus: 1 } },
+    finds: [['refusal', 'E_MACHINE_UNKNOWN']],
+  },
+  'an emulator that the destination does not know': {
+    host: { emulators: ['/usr/libexec/qemu-kvm'] },
+    finds: [['refusal', 'E_MACHINE_UNKNOWN']],
+    words: /libvirt\.emulators/,
+  },
+  'arguments for QEMU': {
+    domain: { shape: { ...shape(), ownArguments: true } },
+    finds: [['refusal', 'E_REFUSED']],
+  },
+  'arguments for QEMU that are allowed': {
+    domain: { shape: { ...shape(), ownArguments: true } },
+    host: { ownArgumentsAllowed: true },
+  },
+  'a CPU that is not there': {
+    host: { cpu: { verdict: 'incompatible', why: 'Host CPU does not provide required features: avx512f' } },
+    finds: [['refusal', 'E_CPU_INCOMPATIBLE']],
+    words: /qemu64.*avx512f/,
+  },
+  'a CPU that neither host has, unchecked': {
+    domain: {
+      shape: shape({ cpu: `<cpu mode='custom' check='none'><model>EPYC</model></cpu>` }),
+      cpu: { verdict: 'incompatible', why: 'x' },
+    },
+    host: { cpu: { verdict: 'incompatible', why: 'x' } },
+    finds: [['warning', 'E_CPU_INCOMPATIBLE']],
+  },
+  'a CPU that only the source has, unchecked': {
+    domain: { shape: shape({ cpu: `<cpu mode='custom' check='none'><model>EPYC</model></cpu>` }) },
+    host: { cpu: { verdict: 'incompatible', why: 'x' } },
+    finds: [['refusal', 'E_CPU_INCOMPATIBLE']],
+  },
+  'a CPU that nobody can judge': {
+    host: { cpu: { verdict: 'unknown', why: 'x' } },
+    finds: [['warning', 'E_CPU_INCOMPATIBLE']],
+  },
+  "the host's own CPU": {
+    domain: { shape: shape({ cpu: `<cpu mode='host-passthrough'/>` }) },
+    finds: [['warning', 'E_CPU_INCOMPATIBLE']],
+  },
+  'pinned to CPUs that are there': {
+    domain: { shape: { ...shape(), pinnedCpus: [0, 3], pinnedNodes: [0] } },
+  },
+  'pinned to what is not there': {
+    domain: { shape: { ...shape(), pinnedCpus: [3, 4], pinnedNodes: [1] } },
+    finds: [
+      ['refusal', 'E_CPU_INCOMPATIBLE'],
+      ['refusal', 'E_CPU_INCOMPATIBLE'],
+    ],
+    words: /CPU 4,/,
+  },
+  'a bus that QEMU lacks there': {
+    domain: { shape: { ...shape(), kinds: [{ device: 'disk', aspect: 'bus', value: 'fdc' }] } },
+    finds: [['refusal', 'E_DEVICE_UNKNOWN']],
+    words: /disk of the bus "fdc"/,
+  },
+  'a kind of device that capabilities do not tell of': {
+    domain: { shape: { ...shape(), kinds: [{ device: 'video', aspect: 'modelType', value: 'vga' }] } },
+  },
+  'more memory than the host has': {
+    domain: { shape: { ...shape(), memoryBytes: 17 * GiB } },
+    finds: [['refusal', 'E_NO_MEMORY']],
+    words: /17 GiB.*16 GiB, 8 GiB of them available/,
+  },
+  'more memory than is available': {
+    domain: { shape: { ...shape(), memoryBytes: 9 * GiB } },
+    finds: [['warning', 'E_NO_MEMORY']],
+  },
+  'locked memory that is not available': {
+    domain: { shape: { ...shape(), memoryBytes: 9 * GiB, memoryLocked: true } },
+    finds: [['refusal', 'E_NO_MEMORY']],
+  },
+  'huge pages that are free': { domain: { shape: huge('') } },
+  'too few huge pages': {
+    domain: { shape: huge('') },
+    host: { pages: [{ pageBytes: 2 * MiB, free: 511 }] },
+    finds: [['refusal', 'E_NO_MEMORY']],
+    words: /needs 512 huge pages of 2 MiB.*511 free.*hugepages-2048kB/,
+  },
+  'huge pages of a size that is not there': {
+    domain: { shape: huge(`<page size='1' unit='G'/>`) },
+    finds: [['refusal', 'E_NO_MEMORY']],
+    words: /no pages of this size/,
+  },
+  'huge pages where there are none': {
+    domain: { shape: huge('') },
+    host: { defaultHugePageBytes: undefined },
+    finds: [['refusal', 'E_NO_MEMORY']],
+  },
+  'no userfaultfd, in pre-copy': { host: { userfaultfd: { available: false, why: 'x' } } },
+  'no userfaultfd, in post-copy': {
+    host: { userfaultfd: { available: false, why: 'x' } },
+    plan: { postcopy: true },
+    finds: [['refusal', 'E_NO_USERFAULTFD']],
+  },
+  'memory in a file, in post-copy': {
+    domain: { shape: { ...shape(), memoryInFiles: true } },
+    plan: { postcopy: true },
+    finds: [['refusal', 'E_NO_USERFAULTFD']],
+  },
+  'pages of a gigabyte, in post-copy': {
+    domain: { shape: huge(`<page size='1' unit='G'/>`) },
+    host: { pages: [{ pageBytes: GiB, free: 1 }] },
+    plan: { postcopy: true },
+    finds: [['refusal', 'E_NO_USERFAULTFD']],
+  },
+  'a post-copy that could not be resumed': {
+    host: { versions: { libvirt: 8_000_000, hypervisor: 7_002_022 } },
+    plan: { postcopy: true },
+    finds: [
+      ['warning', 'E_HYPERVISOR_OLDER'],
+      ['warning', 'E_HYPERVISOR_OLDER'],
+    ],
+  },
+  'the same disk on both hosts': { domain: { shape: disk(), images: onNfs }, host: { places: there() } },
+  'a disk that is not there': {
+    domain: { shape: disk(), images: onNfs },
+    host: { places: nowhere },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /\/img\/a/,
+  },
+  'a disk that is not there and is copied': {
+    domain: { shape: disk(), images: onDisk },
+    host: { places: nowhere },
+    plan: { copyStorage: 'all' },
+  },
+  'a disk that nobody may look at': {
+    domain: { shape: disk(), images: onNfs },
+    host: { places: new Map([['/img/a', { found: 'unknown', why: 'permission denied' }]]) },
+    finds: [['warning', 'E_FILE_MISSING']],
+  },
+  'another file of the same name': {
+    domain: { shape: disk(), images: onDisk },
+    host: { places: there(8) },
+    finds: [['refusal', 'E_DISK_UNSAFE']],
+    words: /another file/,
+  },
+  'another file by the numbers of a shared file system': {
+    domain: { shape: disk(), images: onNfs },
+    host: { places: there(8) },
+    finds: [['warning', 'E_DISK_UNSAFE']],
+  },
+  'a medium that is not there': {
+    domain: { shape: disk({ device: 'cdrom' }) },
+    host: { places: nowhere },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /eject it/,
+  },
+  'a medium that libvirt can do without': {
+    domain: { shape: disk({ device: 'cdrom', source: `file='/img/a' startupPolicy='optional'` }) },
+    host: { places: nowhere },
+    finds: [['warning', 'E_FILE_MISSING']],
+  },
+  'a copy to a block device that is not there': {
+    domain: { shape: disk({ type: 'block', source: `dev='/img/a'` }) },
+    host: { places: nowhere },
+    plan: { copyStorage: 'all' },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /no block device/,
+  },
+  'a copy to a block device': {
+    domain: { shape: disk({ type: 'block', source: `dev='/img/a'` }) },
+    host: { places: there(1, 'block') },
+    plan: { copyStorage: 'all' },
+  },
+  'a cache that nobody flushes': {
+    domain: { shape: disk({ cache: 'unsafe' }), images: onNfs },
+    host: { places: there() },
+    finds: [['refusal', 'E_DISK_UNSAFE']],
+  },
+  'a write-back cache': {
+    domain: { shape: disk({ cache: 'writeback' }), images: onNfs },
+    host: { places: there() },
+  },
+  'a write-back cache of a QEMU that keeps it': {
+    domain: {
+      shape: disk({ cache: 'writeback' }),
+      images: onNfs,
+      versions: { libvirt: 9_000_000, hypervisor: 3_001_000 },
+    },
+    host: { places: there(), versions: { libvirt: 9_000_000, hypervisor: 3_001_000 } },
+    finds: [['refusal', 'E_DISK_UNSAFE']],
+  },
+  'a write-back cache of a network disk': {
+    domain: { shape: disk({ type: 'network', cache: 'unsafe', source: `protocol='rbd' name='a/b'` }) },
+  },
+  'firmware that is not there': {
+    domain: { shape: { ...shape(), files: [{ what: 'firmware', path: '/img/a' }] } },
+    host: { places: nowhere },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /firmware/,
+  },
+  'firmware that is there': {
+    domain: { shape: { ...shape(), files: [{ what: 'firmware', path: '/img/a' }] } },
+    host: { places: there() },
+  },
+  'an active network': { domain: { shape: nic(`type='network'><source network='default'/>`) } },
+  'a network that is not active': {
+    domain: { shape: nic(`type='network'><source network='off'/>`) },
+    finds: [['refusal', 'E_NO_NETWORK']],
+    words: /virsh net-start off/,
+  },
+  'a network that is not there': {
+    domain: { shape: nic(`type='network'><source network='lost'/>`) },
+    finds: [['refusal', 'E_NO_NETWORK']],
+  },
+  'a bridge': { domain: { shape: nic(`type='bridge'><source bridge='br0'/>`) } },
+  'a missing bridge': {
+    domain: { shape: nic(`type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br9'/>`) },
+    finds: [['refusal', 'E_NO_NETWORK']],
+    words: /52:54:00:00:00:01 is on the bridge br9/,
+  },
+  'a bridge that is something else': {
+    domain: { shape: nic(`type='bridge'><source bridge='eth0'/>`) },
+    finds: [['refusal', 'E_NO_NETWORK']],
+    words: /no bridge/,
+  },
+  'a device to be shared': { domain: { shape: nic(`type='direct'><source dev='eth0'/>`) } },
+  'a missing device to be shared': {
+    domain: { shape: nic(`type='direct'><source dev='eth9'/>`) },
+    finds: [['refusal', 'E_NO_NETWORK']],
+  },
+  'interfaces that cannot be listed': {
+    domain: { shape: nic(`type='bridge'><source bridge='br9'/>`) },
+    host: { interfaces: undefined },
+    finds: [['warning', 'E_NO_NETWORK']],
+  },
+  'a tap that the operator makes': {
+    domain: { shape: nic(`type='ethernet'><target dev='tap9' managed='no'/>`) },
+    finds: [['refusal', 'E_NO_NETWORK']],
+  },
+  "QEMU's own user network": { domain: { shape: nic(`type='user'>`) }, finds: [['warning', 'E_NO_NETWORK']] },
+  'clocks that agree': { host: { wallClockMs: 1_004_900 } },
+  'a clock ahead by more than the way takes': {
+    host: { wallClockMs: 1_005_100 },
+    finds: [['warning', 'E_CLOCK_APART']],
+    words: /5\.1 s ahead of/,
+  },
+  'clocks that differ': {
+    host: { wallClockMs: 997_500 },
+    finds: [['warning', 'E_CLOCK_APART']],
+    words: /2\.5 s behind/,
+  },
+};
+
+function check(found: readonly Finding[], { finds = [], words = /^/ }: Case): void {
+  expect(found.map(({ severity, code }) => [severity, code])).toEqual(finds);
+  expect(found.map(({ message, remedy }) => `${message} ${remedy}`).join('\n')).toMatch(words);
+  for (const { message, remedy } of found) {
+    expect(message).not.toMatch(/\.$/);
+    expect(remedy).toMatch(/^[A-Zl].*[.)]$/);
+  }
+}
+
+describe('what the source finds by itself', () => {
+  test.each(Object.entries(source))('%s', (_, each) => {
+    check(sourceFindings(domainFacts(each.domain), { ...PLAIN, ...each.plan }), each);
+  });
+});
+
+describe('what the destination finds', () => {
+  test.each(Object.entries(dest))('%s', (_, each) => {
+    check(destFindings(domainFacts(each.domain), hostFacts(each.host), { ...PLAIN, ...each.plan }), each);
+  });
+});
+
+test('all findings come at once, refusals before warnings', () => {
+  const found = destFindings(
+    domainFacts({ shape: nic(`type='bridge'><source bridge='br9'/>`) }),
+    hostFacts({
+      wallClockMs: 0,
+      cpu: { verdict: 'incompatible', why: 'x' },
+      domains: [{ name: 'web', uuid: OTHER_UUID, active: true }],
+    }),
+    PLAIN,
+  );
+  expect(found.map(({ code }) => code)).toEqual([
+    'E_NAME_TAKEN',
+    'E_CPU_INCOMPATIBLE',
+    'E_NO_NETWORK',
+    'E_CLOCK_APART',
+  ]);
+  expect(refusals(found).map(({ code }) => code)).toEqual([
+    'E_NAME_TAKEN',
+    'E_CPU_INCOMPATIBLE',
+    'E_NO_NETWORK',
+  ]);
+  expect(notes(found)).toEqual([
+    expect.stringMatching(/^The clock of host-b is 1000\.0 s behind the source's\. Sync/),
+  ]);
+});
+
+test('in pre-copy nothing is said of post-copy, whatever the domain and the host', () => {
+  fc.assert(
+    fc.property(
+      fc.boolean(),
+      fc.boolean(),
+      fc.constantFrom(2 * MiB, GiB),
+      fc.integer({ min: 6_008_000, max: 11_000_000 }),
+      (memoryInFiles, available, pageBytes, libvirt) => {
+        const domain = domainFacts({
+          shape: { ...shape(), memoryInFiles, hugePages: [{ pageBytes, bytes: GiB }] },
+        });
+        const host = hostFacts({
+          versions: { libvirt, hypervisor: 7_002_022 },
+          pages: [
+            { pageBytes: 2 * MiB, free: 512 },
+            { pageBytes: GiB, free: 1 },
+          ],
+          userfaultfd: available ? { available } : { available, why: 'x' },
+        });
+        const codes = (plan: PreflightPlan) => destFindings(domain, host, plan).map(({ code }) => code);
+        expect(codes(PLAIN)).not.toContain('E_NO_USERFAULTFD');
+        expect(codes({ ...PLAIN, postcopy: true }).includes('E_NO_USERFAULTFD')).toBe(
+          memoryInFiles || !available || pageBytes > 2 * MiB,
+        );
+      },
+    ),
+  );
+});
+
+test('memory is refused only beyond what the host has, and told beyond what is available', () => {
+  fc.assert(
+    fc.property(
+      fc.nat(100),
+      fc.nat(100),
+      fc.nat(100),
+      fc.boolean(),
+      (needed, available, taken, memoryLocked) => {
+        const domain = domainFacts({ shape: { ...shape(), memoryBytes: needed * GiB, memoryLocked } });
+        const memory = { totalBytes: (available + taken) * GiB, availableBytes: available * GiB };
+        const severities = destFindings(domain, hostFacts({ memory }), PLAIN).map(({ severity }) => severity);
+        const fits = needed <= available;
+        const never = needed > available + taken || (memoryLocked && !fits);
+        expect(severities).toEqual(fits ? [] : [never ? 'refusal' : 'warning']);
+      },
+    ),
+  );
+});
+
+test('what crosses the wire is checked, and survives it', () => {
+  const facts = domainFacts({ shape: disk(), images: onNfs });
+  expect(parseDomainFacts(JSON.parse(JSON.stringify(facts)))).toEqual(facts);
+  for (const wrong of [
+    undefined,
+    {},
+    { ...facts, shape: { ...facts.shape, uuid: '../../etc' } },
+    { ...facts, shape: { ...facts.shape, memoryBytes: -1 } },
+    { ...facts, shape: { ...facts.shape, emulator: 'qemu' } },
+    { ...facts, hostCpuXml: 'x'.repeat(60_001) },
+  ]) {
+    expect(domainFactsSchema.safeParse(wrong).success).toBe(false);
+    expect(() => parseDomainFacts(wrong)).toThrow(expect.objectContaining({ code: 'E_PROTOCOL' }));
+  }
+});
