@@ -1,0 +1,42 @@
+/** What a destination agent's configuration says of domains of libvirt's that peers bring in. */
+
+import { resolve } from 'node:path';
+import { xmlChanges } from '@vmferry/engine/xml-changes';
+import { z } from 'zod';
+
+/** Paths are absolute: they are compared with what libvirt is told. */
+const directory = z
+  .string()
+  .max(4096)
+  .startsWith('/', 'an absolute path')
+  .transform((path) => resolve(path));
+/** A path, or a path and where the agent itself sees what libvirt sees there. */
+const namedDirectory = z.union([
+  directory.transform((path) => ({ path, here: path })),
+  z.strictObject({ path: directory, here: directory }),
+]);
+const directories = z.array(namedDirectory).max(256);
+
+export const libvirtPolicyShape = {
+  /** Disk images may be created in these directories and below (`--copy-storage`). By default none may. */
+  imageDirectories: directories.default([]),
+  /** Backing images of created disks may lie in these as well. */
+  baseImageDirectories: directories.default([]),
+  /** Disks and media that are there already must lie in these, or in those above. By default anywhere. */
+  diskDirectories: directories.optional(),
+  /** Emulators that a domain may name, besides those that libvirt found on this host. */
+  emulators: z.array(directory).max(256).default([]),
+  /** Domains may bring arguments for QEMU of their own (`qemu:commandline`). */
+  allowQemuArguments: z.boolean().default(false),
+  /** What `--dest-xml` may change. By default nothing. */
+  allowXmlChanges: z.array(z.enum(xmlChanges)).default([]),
+  /** Where the host's own `/` is for the agent, if it runs in a container. */
+  hostRoot: directory.optional(),
+};
+
+export const libvirtPolicySchema = z.strictObject(libvirtPolicyShape);
+export type LibvirtPolicy = z.infer<typeof libvirtPolicySchema>;
+
+export function defaultLibvirtPolicy(): LibvirtPolicy {
+  return libvirtPolicySchema.parse({});
+}
