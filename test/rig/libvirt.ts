@@ -5,6 +5,7 @@ import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { LibvirtSettings } from '@vmferry/agent-core/config';
 import { type ConnectOptions, LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import { isLibvirtError } from '@vmferry/native/libvirt/errors';
 import { ownPrefix } from './owner.ts';
@@ -109,8 +110,14 @@ export class LibvirtHost {
   }
 
   /** What an agent outside of the host's namespaces is told to reach it. */
-  get agentSettings(): { uri: string; socketDir: string; socketDirHere: string } {
-    return { uri: this.uri, socketDir: BINDS.sockets, socketDirHere: join(this.dir, 'sockets') };
+  get agentSettings(): LibvirtSettings {
+    return {
+      uri: this.uri,
+      socketDir: BINDS.sockets,
+      socketDirHere: join(this.dir, 'sockets'),
+      hostRoot: `/proc/${this.daemonPid}/root`,
+      imageDirectories: [{ path: `${BINDS.lib}/images`, here: join(this.dir, 'lib', 'images') }],
+    };
   }
 
   /** Of libvirtd. */

@@ -7,6 +7,7 @@ import { parseAddress } from '@vmferry/wire/address';
 import type { TlsMaterial } from '@vmferry/wire/socket';
 import { type Document, isNode, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
+import { libvirtPolicyShape } from './libvirt-config.ts';
 import { type Logger, logLevels } from './log.ts';
 
 const KiB = 1024;
@@ -90,8 +91,9 @@ export const libvirtSchema = z.strictObject({
   socketDir: socketDir.optional(),
   /** The same directory as the agent sees it, where that is another path (libvirtd in a container). */
   socketDirHere: socketDir.optional(),
+  ...libvirtPolicyShape,
 });
-export type LibvirtSettings = z.infer<typeof libvirtSchema>;
+export type LibvirtSettings = Partial<z.infer<typeof libvirtSchema>>;
 
 /** The file itself. Unknown keys are refused; relative paths are relative to the file's directory. */
 export const agentFileSchema = z
@@ -114,7 +116,7 @@ export const agentFileSchema = z
     /** Guests by name; a peer names one as qemu:NAME. Destination. */
     guests: z.record(guestName, guestFileSchema).default({}),
     /** The libvirt of this host. */
-    libvirt: libvirtSchema.default({}),
+    libvirt: libvirtSchema.prefault({}),
     /** Simulated guests of this host: names of the library, or guest files. */
     simulate: z.array(path).max(256).default([]),
     ...limitsShape,

@@ -34,9 +34,10 @@ export const libvirtPolicyShape = {
   hostRoot: directory.optional(),
 };
 
-export const libvirtPolicySchema = z.strictObject(libvirtPolicyShape);
+const libvirtPolicySchema = z.object(libvirtPolicyShape);
 export type LibvirtPolicy = z.infer<typeof libvirtPolicySchema>;
 
-export function defaultLibvirtPolicy(): LibvirtPolicy {
-  return libvirtPolicySchema.parse({});
+/** What is not said is the default. */
+export function libvirtPolicy(settings: Partial<LibvirtPolicy> = {}): LibvirtPolicy {
+  return { ...libvirtPolicySchema.parse({}), ...settings };
 }

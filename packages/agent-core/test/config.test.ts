@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { defaultLimits, defaultStateDir, loadAgentFile, loadToken, parseAgentFile } from '../src/config.ts';
+import { libvirtPolicy } from '../src/libvirt-config.ts';
 
 const parse = (text: string) => parseAgentFile(text, '/etc/vmferry/dest.yaml', 'dest');
 const faultOf = (text: string): string => {
@@ -20,7 +21,7 @@ describe('the configuration file', () => {
     expect(parse('')).toEqual({
       insecure: false,
       guests: {},
-      libvirt: {},
+      libvirt: libvirtPolicy(),
       simulate: [],
       logLevel: 'info',
       ...defaultLimits(),

@@ -1,8 +1,10 @@
-import { defaultLibvirtPolicy, libvirtPolicySchema } from '@vmferry/agent-core/libvirt-config';
+import { libvirtSchema } from '@vmferry/agent-core/config';
+import { libvirtPolicy } from '@vmferry/agent-core/libvirt-config';
 import { expect, test } from 'vitest';
 
 test('by default no image is created, nothing is changed and no argument is taken', () => {
-  expect(defaultLibvirtPolicy()).toEqual({
+  expect(libvirtPolicy()).toEqual(libvirtSchema.parse({}));
+  expect(libvirtPolicy()).toEqual({
     imageDirectories: [],
     baseImageDirectories: [],
     emulators: [],
@@ -17,11 +19,11 @@ test.each([
   [{ imageDirectory: ['/a'] }, /imageDirectory/],
   [{ diskDirectories: '/a' }, /array/],
 ])('%j is refused', (policy, words) => {
-  expect(libvirtPolicySchema.safeParse(policy).error?.message).toMatch(words);
+  expect(libvirtSchema.safeParse(policy).error?.message).toMatch(words);
 });
 
 test('a directory is where libvirt sees it, and where the agent does', () => {
-  const { imageDirectories } = libvirtPolicySchema.parse({
+  const { imageDirectories } = libvirtSchema.parse({
     imageDirectories: ['/srv/images/', { path: '/var/lib/images', here: '/host/var/lib/images' }],
   });
   expect(imageDirectories).toEqual([

@@ -2,6 +2,7 @@
 import { matchesGlob } from 'node:path';
 import type { DestAgentOptions } from '@vmferry/agent-core/config';
 import { openGuest } from '@vmferry/agent-core/guest-schemes';
+import { libvirtPolicy } from '@vmferry/agent-core/libvirt-config';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
 import { LibvirtDestGuest } from '@vmferry/hypervisor/libvirt/dest-guest';
@@ -32,7 +33,8 @@ export function destGuests(options: Allowed, simulation: SimulationHost): DestGu
       );
     }
     return await openGuest<DestGuest>(uri, {
-      libvirt: (name) => LibvirtDestGuest.connect(name, libvirtOptions(options.libvirt)),
+      libvirt: (name) =>
+        LibvirtDestGuest.connect(name, libvirtOptions(options.libvirt), libvirtPolicy(options.libvirt)),
       qemu: (name) => openQemu(name, options),
       sim: (name) => simulation.dest(name),
     });

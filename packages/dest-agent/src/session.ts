@@ -39,7 +39,7 @@ import { WireError } from '@vmferry/wire/errors';
 import type { Frame } from '@vmferry/wire/frame';
 import { type SessionIdentity, sameSecret } from '@vmferry/wire/handshake';
 import type { Link } from '@vmferry/wire/link';
-import { type ControlMessage, type TunnelRole, tunnelRoles } from '@vmferry/wire/messages';
+import { type ControlMessage, MAX_SENTENCE, type TunnelRole, tunnelRoles } from '@vmferry/wire/messages';
 import { Tunnel } from '@vmferry/wire/tunnel';
 import { type AnnounceResult, Announcing } from './announcing.ts';
 import { damaged, damageOf, failureOf, unexamined } from './failures.ts';
@@ -279,7 +279,7 @@ export class DestSession implements RunningMigration {
         bufferBytes: bytes(this.#options.bufferBytes),
       });
       if (!answer.ok) {
-        this.#reject(answer.reasons);
+        this.#reject(answer.reasons, answer.notes);
         return;
       }
       this.#opened = message;
@@ -293,7 +293,7 @@ export class DestSession implements RunningMigration {
         type: 'accepted',
         hypervisorVersion: answer.hypervisorVersion,
         nics: answer.nics.map((nic) => ({ ...nic, addresses: [...nic.addresses] })),
-        notes: [],
+        notes: bounded(answer.notes),
       });
     } catch (error) {
       if (!(error instanceof GuestError)) throw error;
@@ -339,14 +339,15 @@ export class DestSession implements RunningMigration {
     await guest.close();
   }
 
-  #reject(reasons: readonly GuestError[]): void {
+  #reject(reasons: readonly GuestError[], notes?: readonly string[]): void {
     this.#log.info(
       { reasons: reasons.map(({ code, message }) => ({ code, message })) },
       'migration rejected',
     );
     this.#control.send({
       type: 'rejected',
-      reasons: reasons.slice(0, 64).map(({ code, message, remedy }) => ({ code, message, remedy })),
+      reasons: reasons.slice(0, 64).map(damageOf),
+      notes: bounded(notes),
     });
   }
 
@@ -691,6 +692,10 @@ export class DestSession implements RunningMigration {
     if (!this.#receiver) throw new PayloadError('the migration was not started');
     return this.#receiver;
   }
+}
+
+function bounded(notes: readonly string[] = []): string[] {
+  return notes.slice(0, 64).map((note) => note.slice(0, MAX_SENTENCE));
 }
 
 function announceIps(request: ControlMessage<'open'>['request']): string[] {

@@ -114,6 +114,16 @@ export interface GuestDescription {
   readonly oneLiveRound: boolean;
   /** Of a guest that libvirt keeps. */
   readonly libvirt?: LibvirtDescription;
+  /** What the destination's preflight wants to know of this kind of guest, for its driver to check. */
+  readonly preflight?: unknown;
+}
+
+/** What a source's driver finds before anything is touched, besides what is in the way. */
+export interface SourcePreflight {
+  /** Plain values, for the destination's driver of the same kind. */
+  readonly facts: unknown;
+  /** Warnings, as sentences. */
+  readonly notes: readonly string[];
 }
 
 export interface LibvirtDescription {
@@ -188,6 +198,8 @@ export interface SourceGuest {
   describe(): Promise<GuestDescription>;
   /** Every reason why this guest cannot be moved by `plan`, none if it can. Reads only. */
   blockers(plan: SourcePlan): Promise<readonly GuestError[]>;
+  /** What this side knows of the guest that the destination's preflight wants to know. Reads only. */
+  preflight?(plan: SourcePlan): Promise<SourcePreflight>;
   /** Starts the migration; the stream honours back-pressure by not being pulled. May be called once. */
   open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>>;
   /** Connections for the destination's `connectSide`, from before `open` until `close`. */
@@ -257,8 +269,13 @@ export interface DestPlan {
 }
 
 export type PrepareResult =
-  | { readonly ok: true; readonly hypervisorVersion: string; readonly nics: readonly Nic[] }
-  | { readonly ok: false; readonly reasons: readonly GuestError[] };
+  | {
+      readonly ok: true;
+      readonly hypervisorVersion: string;
+      readonly nics: readonly Nic[];
+      readonly notes?: readonly string[];
+    }
+  | { readonly ok: false; readonly reasons: readonly GuestError[]; readonly notes?: readonly string[] };
 
 /** What a destination guest applies. */
 export type DestItem = Exclude<SourceItem, { type: 'round-end' | 'stopped' | 'verbatim' }>;

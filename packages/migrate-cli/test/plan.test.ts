@@ -20,6 +20,8 @@ interface Figures {
   readonly dirty?: (seconds: number) => number | undefined;
   readonly blockers?: (postcopy: boolean) => GuestError[];
   readonly bytesPerSec?: number | undefined;
+  /** Of a guest whose driver has something to tell the destination: what that one answers. */
+  readonly answer?: Awaited<ReturnType<PlanParts['ask']>>;
 }
 
 /** What was asked of the guest. */
@@ -39,6 +41,9 @@ async function plan(figures: Figures, options: Partial<PlanOptions> = {}) {
     close: async () => {
       asked.push('close');
     },
+    ...(figures.answer === undefined
+      ? {}
+      : { preflight: async () => ({ facts: { a: 1 }, notes: ['Of the source.'] }) }),
   };
   const parts: PlanParts = {
     guest: async () => guest as SourceGuest,
@@ -46,6 +51,11 @@ async function plan(figures: Figures, options: Partial<PlanOptions> = {}) {
       roundTripMs: 0.2,
       bytesPerSec: 'bytesPerSec' in figures ? figures.bytesPerSec : 1.1e9,
     }),
+    ask: async (_, { description, postcopy }) => {
+      expect(postcopy).toBe(true);
+      expect(description.preflight).toEqual({ a: 1 });
+      return figures.answer!;
+    },
   };
   let stdout = '';
   const output = new Writable({
@@ -104,11 +114,35 @@ describe('vmferry plan', () => {
 
   it('says what keeps the guest from being moved at all', async () => {
     const { stdout } = await plan({
-      blockers: () => [new GuestError('E_GUEST_BLOCKED', 'it has a device that cannot move', 'none')],
+      blockers: () => [new GuestError('E_GUEST_BLOCKED', 'it has a device that cannot move', 'Detach it.')],
     });
     expect(stdout).toMatch(
-      /^note: As it is, the guest cannot be moved: it has a device that cannot move\.$/m,
+      /^note: As it is, the guest cannot be moved: it has a device that cannot move\. Detach it\.$/m,
     );
+  });
+
+  it('tells everything that both sides find in the way, and what they warn of', async () => {
+    const answer = {
+      ok: false,
+      reasons: [
+        new GuestError('E_NO_NETWORK', 'there is no br0', 'Make it.'),
+        new GuestError('E_NO_USERFAULTFD', 'no userfaultfd there', 'Set it.'),
+        new GuestError('E_NAME_TAKEN', 'the name is taken', 'Rename it.'),
+      ],
+      notes: ['Of the destination.'],
+    } as const;
+    const blockers = () => [new GuestError('E_DEVICE_BOUND', 'it has a device', 'Detach it.')];
+    const { stdout } = await plan({ answer, blockers }, { json: true });
+    const json = JSON.parse(stdout);
+    expect(json.obstacles).toEqual([
+      { side: 'source', code: 'E_DEVICE_BOUND', message: 'it has a device', remedy: 'Detach it.' },
+      { side: 'dest', code: 'E_NO_NETWORK', message: 'there is no br0', remedy: 'Make it.' },
+      { side: 'dest', code: 'E_NAME_TAKEN', message: 'the name is taken', remedy: 'Rename it.' },
+    ]);
+    expect(json.notes).toEqual(expect.arrayContaining(['Of the source.', 'Of the destination.']));
+    const text = (await plan({ answer })).stdout;
+    expect(text).toMatch(/^note: As it is, the guest cannot be moved: there is no br0\. Make it\.$/m);
+    expect(text).toMatch(/^postcopy +refused .*Post-copy is not possible: no userfaultfd there$/m);
   });
 
   it('takes a guest of which nothing is known for one that rests, and says so', async () => {
@@ -127,6 +161,7 @@ describe('vmferry plan', () => {
     const parts: PlanParts = {
       guest: () => Promise.reject(new GuestError('E_GUEST_UNREACHABLE', 'no monitor', 'start it')),
       measureLink: () => Promise.reject(new WireError('E_CONNECT', 'nobody there')),
+      ask: () => Promise.reject(new WireError('E_CONNECT', 'nobody there')),
     };
     const io = {
       stdout: new Writable(),

@@ -39,7 +39,7 @@ export interface DestinationOptions {
 
 export type OpenAnswer =
   | { readonly ok: true; readonly hypervisorVersion: string; readonly notes: readonly string[] }
-  | { readonly ok: false; readonly reasons: readonly GuestError[] };
+  | { readonly ok: false; readonly reasons: readonly GuestError[]; readonly notes: readonly string[] };
 
 export class Destination {
   readonly control: ControlChannel;
@@ -120,7 +120,8 @@ export class Destination {
   }
 
   async open(description: GuestDescription, request: MigrateRequest, postcopy: boolean): Promise<OpenAnswer> {
-    if (description.libvirt && !this.features.includes('tunnel')) return { ok: false, reasons: [tooOld()] };
+    if (description.libvirt && !this.features.includes('tunnel'))
+      return { ok: false, reasons: [tooOld()], notes: [] };
     const answer = await this.control.request(
       {
         type: 'open',
@@ -144,7 +145,7 @@ export class Destination {
     const reasons = answer.reasons.map(
       ({ code, message, remedy }) => new GuestError(code as ErrorCode, message, remedy),
     );
-    return { ok: false, reasons };
+    return { ok: false, reasons, notes: answer.notes ?? [] };
   }
 
   /** Opens the data streams and the express stream, and reads the destination's clock. */

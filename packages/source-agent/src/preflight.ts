@@ -149,18 +149,22 @@ export class Preflight {
   }
 
   async #open(destination: Destination, description: GuestDescription): Promise<void> {
-    let answer = await destination.open(description, this.#request, this.#plan().postcopy);
+    const { note } = this.#options;
+    const own = await this.#guest?.preflight?.(this.#plan());
+    for (const text of own?.notes ?? []) note(text);
+    const described = own === undefined ? description : { ...description, preflight: own.facts };
+    let answer = await destination.open(described, this.#request, this.#plan().postcopy);
     if (!answer.ok && this.#plan().postcopy && this.#request.strategy === 'auto') {
       const [first] = answer.reasons;
       const onlyPostcopy = answer.reasons.every((reason) => reason.code === 'E_NO_USERFAULTFD');
       if (onlyPostcopy && first) {
         this.#postcopyObstacle = first.message;
-        this.#options.note(`Post-copy is not possible here: ${first.message}`);
-        answer = await destination.open(description, this.#request, false);
+        note(`Post-copy is not possible here: ${first.message}`);
+        answer = await destination.open(described, this.#request, false);
       }
     }
+    for (const text of answer.notes) note(text);
     if (!answer.ok) throw new Refused(refusal(answer.reasons, 'dest', 'preflight'));
-    for (const note of answer.notes) this.#options.note(note);
   }
 
   #plan(): SourcePlan {

@@ -141,7 +141,12 @@ const schemas = {
     nics,
     notes: z.array(sentence).max(64),
   }),
-  rejected: z.object({ type: type('rejected'), reasons: z.array(reason).min(1).max(64) }),
+  rejected: z.object({
+    type: type('rejected'),
+    reasons: z.array(reason).min(1).max(64),
+    /** What should be known besides. */
+    notes: z.array(sentence).max(64).optional(),
+  }),
   start: z.object({ type: type('start') }),
   started: z.object({ type: type('started') }),
   clock: z.object({ type: type('clock'), t0: ms }),

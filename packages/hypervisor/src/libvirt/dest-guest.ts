@@ -39,8 +39,12 @@ import {
 } from './domain-events.ts';
 import { identityOf, readInterfaces } from './domain-xml.ts';
 import { asking, messageOf } from './errors.ts';
+import type { CreatedImages } from './images/store.ts';
 import { daemonSockets, type LibvirtOptions, parseDomainAddress } from './options.ts';
 import { finishesPaused } from './ownership.ts';
+import { type DestPolicy, type DestPreflight, destPreflight } from './preflight/dest.ts';
+import { parseDomainFacts } from './preflight/domain-facts.ts';
+import { notes, refusals } from './preflight/finding.ts';
 import { Rendezvous } from './rendezvous.ts';
 import { CalledRpc } from './rpc-relay.ts';
 
@@ -57,9 +61,12 @@ export class LibvirtDestGuest implements DestGuest {
   readonly #connection: LibvirtConnection;
   readonly #name: string;
   readonly #options: LibvirtOptions;
+  readonly #policy: DestPolicy;
   readonly #stream = new IncomingStream();
   readonly #local = new Set<Socket>();
   #rpc: CalledRpc | undefined;
+  #preflight: DestPreflight | undefined;
+  #images: CreatedImages | undefined;
   #description: LibvirtDescription | undefined;
   #events: DomainEvents | undefined;
   #rendezvous: Rendezvous | undefined;
@@ -76,17 +83,23 @@ export class LibvirtDestGuest implements DestGuest {
   #resolveGone: (error: GuestError) => void = () => {};
 
   /** @throws GuestError when libvirt cannot be had */
-  static async connect(text: string, options: LibvirtOptions): Promise<LibvirtDestGuest> {
+  static async connect(text: string, options: LibvirtOptions, policy: DestPolicy): Promise<LibvirtDestGuest> {
     return await asking(async () => {
       const { name, uri } = parseDomainAddress(text, options.uri);
       // The name is a peer's, and what the agent connects to is its own configuration's.
       if (uri !== options.uri) throw otherLibvirt(uri);
       daemonSockets(uri);
-      return new LibvirtDestGuest(await LibvirtConnection.open(uri), name, { ...options, uri });
+      return new LibvirtDestGuest(await LibvirtConnection.open(uri), name, { ...options, uri }, policy);
     });
   }
 
-  private constructor(connection: LibvirtConnection, name: string, options: LibvirtOptions) {
+  private constructor(
+    connection: LibvirtConnection,
+    name: string,
+    options: LibvirtOptions,
+    policy: DestPolicy,
+  ) {
+    this.#policy = policy;
     this.#connection = connection;
     this.#name = name;
     this.#options = options;
@@ -110,10 +123,14 @@ export class LibvirtDestGuest implements DestGuest {
         return { ok: false, reasons: [otherKind(description.kind)] };
       }
       this.#description = libvirt;
-      const reasons = [...this.#sameDirectory(libvirt), ...(await this.#taken(libvirt))];
-      if (reasons.length > 0) return { ok: false, reasons };
+      this.#definedBefore = (await lookUp(() => this.#connection.domainByUuid(libvirt.uuid))) !== undefined;
+      const preflight = await this.#look(description.preflight, plan);
+      this.#preflight = preflight;
+      const warnings = notes(preflight.findings);
+      const reasons = [...this.#sameDirectory(libvirt), ...refusals(preflight.findings)];
+      if (reasons.length > 0) return { ok: false, reasons, notes: warnings };
       const version = await this.#connection.host.hypervisorVersion();
-      return { ok: true, hypervisorVersion: versionText(version), nics: [] };
+      return { ok: true, hypervisorVersion: versionText(version), nics: [], notes: warnings };
     });
   }
 
@@ -128,21 +145,11 @@ export class LibvirtDestGuest implements DestGuest {
     ];
   }
 
-  /** libvirt itself would say so, but only once the source has begun. */
-  async #taken({ uuid }: LibvirtDescription): Promise<GuestError[]> {
-    const same = await lookUp(() => this.#connection.domainByUuid(uuid));
-    const named = await lookUp(() => this.#connection.domainByName(this.#name));
-    this.#definedBefore = same !== undefined;
-    const reasons: GuestError[] = [];
-    if (same && (await same.isActive())) {
-      reasons.push(taken(`the domain with the UUID ${uuid} runs there already, as ${same.name}`));
-    } else if (same && same.name !== this.#name) {
-      reasons.push(taken(`the UUID ${uuid} is taken there by the domain ${same.name}`));
-    }
-    if (named && named.uuid !== uuid) {
-      reasons.push(taken(`the name ${this.#name} is taken there by another domain (${named.uuid})`));
-    }
-    return reasons;
+  async #look(told: unknown, { postcopy }: DestPlan): Promise<DestPreflight> {
+    const facts = parseDomainFacts(told);
+    // It is to have the name that this guest was opened by.
+    const shape = { ...facts.shape, name: this.#name };
+    return await destPreflight(this.#connection, { ...facts, shape }, { postcopy, policy: this.#policy });
   }
 
   async open(): Promise<void> {
@@ -154,6 +161,10 @@ export class LibvirtDestGuest implements DestGuest {
       this.#resumed = events.next(resumedAt);
       events.on((happening) => this.#watch(happening));
       this.#rendezvous = await Rendezvous.make(this.#options, rendezvous);
+      // One that is finished later has its disks.
+      if (this.#preflight && !this.#rejoining) {
+        this.#images = await this.#preflight.store.create(this.#preflight.images);
+      }
     });
   }
 
@@ -263,6 +274,7 @@ export class LibvirtDestGuest implements DestGuest {
   async run({ paused }: { paused: boolean }): Promise<{ readonly atMs: Millis }> {
     return await asking(async () => {
       this.#running = true;
+      await this.#images?.keep();
       if (this.#finishesPaused) {
         if (paused) return { atMs: millis(Date.now()) };
         await (await this.#domain()).resume();
@@ -334,6 +346,7 @@ export class LibvirtDestGuest implements DestGuest {
     await asking(async () => {
       if (this.#finished) await this.#undo();
       await this.#untilEnded();
+      await this.#images?.remove();
     });
   }
 
@@ -377,6 +390,8 @@ export class LibvirtDestGuest implements DestGuest {
     await this.#rendezvous?.remove();
     await this.#events?.close().catch(() => {});
     await this.#connection.close();
+    // Of a guest of which it is not known that it is gone the disks stay.
+    await this.#images?.keep();
   }
 }
 
@@ -431,14 +446,6 @@ function otherKind(kind: string): GuestError {
     'E_GUEST_MISMATCH',
     `a guest of the kind ${kind} cannot enter libvirt`,
     'name a destination guest of the same kind with --dest-guest',
-  );
-}
-
-function taken(what: string): GuestError {
-  return new GuestError(
-    'E_GUEST_BUSY',
-    what,
-    'undefine or rename that domain on the destination, or name another with --dest-guest libvirt:NAME',
   );
 }
 

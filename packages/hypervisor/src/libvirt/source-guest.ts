@@ -23,6 +23,7 @@ import type {
   SourceGuest,
   SourceItem,
   SourcePlan,
+  SourcePreflight,
   SourceProgress,
 } from '@vmferry/engine/guest';
 import { type BytesPerSec, bytes, bytesPerSec, millis, PAGE_BYTES, round } from '@vmferry/engine/units';
@@ -46,6 +47,10 @@ import { migrateOptions, PLAIN, resumeOptions } from './migrate-options.ts';
 import { monitorOf } from './monitor.ts';
 import { type LibvirtOptions, parseDomainAddress } from './options.ts';
 import { finishesPaused } from './ownership.ts';
+import type { DomainFacts } from './preflight/domain-facts.ts';
+import { type Finding, notes, refusals } from './preflight/finding.ts';
+import { gatherDomain } from './preflight/gather-domain.ts';
+import { sourceFindings } from './preflight/preflight.ts';
 import { qemuPid } from './qemu-process.ts';
 import { Rendezvous } from './rendezvous.ts';
 import { CallingRpc } from './rpc-relay.ts';
@@ -203,15 +208,30 @@ export class LibvirtSourceGuest implements SourceGuest {
     };
   }
 
-  async blockers({ managed = PLAIN }: SourcePlan): Promise<readonly GuestError[]> {
+  async blockers(plan: SourcePlan): Promise<readonly GuestError[]> {
     return await asking(async () => {
       const { name } = this.#domain;
-      const reasons = managed.keepSource ? [cannotKeep()] : [];
+      const reasons = plan.managed?.keepSource === true ? [cannotKeep()] : [];
       const { reason } = await this.#domain.state();
       if (reason === 'post-copy-failed') return [...reasons, unfinished(name)];
+      const { findings } = await this.#findings(plan);
+      const all = [...reasons, ...refusals(findings)];
       const { type } = await this.#domain.jobInfo();
-      return type === 'none' || type === 'completed' ? reasons : [...reasons, busy(name)];
+      return type === 'none' || type === 'completed' ? all : [...all, busy(name)];
     });
+  }
+
+  async preflight(plan: SourcePlan): Promise<SourcePreflight> {
+    return await asking(async () => {
+      const { facts, findings } = await this.#findings(plan);
+      return { facts, notes: notes(findings) };
+    });
+  }
+
+  async #findings(plan: SourcePlan): Promise<{ facts: DomainFacts; findings: readonly Finding[] }> {
+    const { copyStorage, destName, destXml } = plan.managed ?? PLAIN;
+    const facts = await gatherDomain(this.#connection, this.#domain, { copyStorage, destName, destXml });
+    return { facts, findings: sourceFindings(facts, { postcopy: plan.postcopy, copyStorage }) };
   }
 
   open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>> {

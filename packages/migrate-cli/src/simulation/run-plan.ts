@@ -1,14 +1,17 @@
 /** `vmferry plan`: measures a guest and a link, simulates every strategy, and says which to choose. Touches nothing. */
-import { defaultLimits } from '@vmferry/agent-core/config';
+import { defaultLimits, readConfigFile } from '@vmferry/agent-core/config';
 import { fromWireError } from '@vmferry/agent-core/wire-errors';
 import { POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
 import { GuestError, MigrationError } from '@vmferry/engine/errors';
-import type { SourceGuest, SourcePlan } from '@vmferry/engine/guest';
+import type { GuestDescription, SourceGuest, SourcePlan } from '@vmferry/engine/guest';
+import { type MigrateRequest, migrateRequestSchema } from '@vmferry/engine/options';
 import { bytes, PAGE_BYTES } from '@vmferry/engine/units';
 import { type Measured, planned } from '@vmferry/memsim/forecast/plan';
 import { forecasts, recommend } from '@vmferry/memsim/forecast/strategies';
+import type { askDestination } from '@vmferry/source-agent/ask-destination';
 import type { DestinationOptions } from '@vmferry/source-agent/destination';
 import type { LinkMeasurement } from '@vmferry/source-agent/link-probe';
+import { managedPlan } from '@vmferry/source-agent/managed-plan';
 import { PeerError, WireError } from '@vmferry/wire/errors';
 import type { CommandContext } from '../context.ts';
 import { write } from '../io.ts';
@@ -27,21 +30,35 @@ type AsForMigrate =
   | 'streams'
   | 'compress'
   | 'onStall'
+  | 'destGuest'
+  | 'destXml'
   | 'json';
 
 export interface PlanOptions extends HostOptions, Pick<MigrateOptions, AsForMigrate> {
   readonly bandwidth?: number;
   readonly latency?: number;
+  readonly copyStorage?: MigrateOptions['copyStorage'];
 }
 
 /** Where the figures come from; a test has its own. */
 export interface PlanParts {
   readonly guest: (uri: string, options: PlanOptions, context: CommandContext) => Promise<MeasuredGuest>;
   readonly measureLink: (options: DestinationOptions) => Promise<LinkMeasurement>;
+  /** What the destination says to the guest, where the guest's driver has something to tell it. */
+  readonly ask: typeof askDestination;
+}
+
+/** What is in the way of a migration, and on which side that was found. */
+interface Obstacle {
+  readonly side: 'source' | 'dest';
+  readonly code: string;
+  readonly message: string;
+  readonly remedy: string;
 }
 
 /** A simulated guest runs for as long as it is measured, on a host of its own. */
-export interface MeasuredGuest extends Pick<SourceGuest, 'describe' | 'blockers' | 'measureDirtyRate'> {
+export interface MeasuredGuest
+  extends Pick<SourceGuest, 'describe' | 'blockers' | 'measureDirtyRate' | 'preflight'> {
   close(): Promise<void>;
 }
 
@@ -58,8 +75,9 @@ const PARTS: PlanParts = {
     const { sourceGuests } = await import('@vmferry/source-agent/guests');
     const { SimulationHost } = await import('@vmferry/memsim/guest/host');
     const simulation = new SimulationHost(definition ? [...configured, definition] : configured);
-    const driver = await sourceGuests(simulation)(guest);
+    const driver = await sourceGuests(simulation, settings.libvirt)(guest);
     return {
+      ...(driver.preflight === undefined ? {} : { preflight: (plan: SourcePlan) => driver.preflight!(plan) }),
       describe: () => driver.describe(),
       blockers: (plan) => driver.blockers(plan),
       measureDirtyRate: (seconds) => driver.measureDirtyRate(seconds),
@@ -70,6 +88,8 @@ const PARTS: PlanParts = {
     };
   },
   measureLink: async (options) => (await import('@vmferry/source-agent/link-probe')).measureLink(options),
+  ask: async (options, question) =>
+    (await import('@vmferry/source-agent/ask-destination')).askDestination(options, question),
 };
 
 /** Gives the exit status: 0; 2 where the guest or the link could not be measured, by an error. */
@@ -97,7 +117,7 @@ export async function runPlan(
   const simulation = planned(measured, request);
   const all = forecasts(simulation);
   const recommended = recommend(all);
-  const notes = notesOf(measured, seen.blockers);
+  const notes = [...obstacleNotes(seen.obstacles), ...seen.notes, ...notesOf(measured)];
   const json = {
     schema: 1,
     guest: uri,
@@ -113,6 +133,7 @@ export async function runPlan(
       report: result.report,
     })),
     recommended,
+    obstacles: seen.obstacles,
     notes,
   };
   const { memoryBytes, vcpus } = measured.description;
@@ -129,9 +150,12 @@ export async function runPlan(
   return 0;
 }
 
-function notesOf({ dirty, content }: Measured, blockers: readonly string[]): string[] {
+function obstacleNotes(obstacles: readonly Obstacle[]): string[] {
+  return obstacles.map(({ message, remedy }) => `As it is, the guest cannot be moved: ${message}. ${remedy}`);
+}
+
+function notesOf({ dirty, content }: Measured): string[] {
   return [
-    ...blockers.map((blocker) => `As it is, the guest cannot be moved: ${blocker}.`),
     ...(dirty === undefined
       ? ['The hypervisor does not tell how fast the guest dirties memory: it is taken for one that rests.']
       : ['What the guest dirties is taken for one working set, written at random.']),
@@ -144,25 +168,36 @@ function notesOf({ dirty, content }: Measured, blockers: readonly string[]): str
 
 async function measuredLink(
   options: PlanOptions,
-  { io }: CommandContext,
+  context: CommandContext,
   { measureLink }: PlanParts,
 ): Promise<{ readonly roundTripMs: number; readonly bytesPerSec: number }> {
   const given = options.latency === undefined ? undefined : 2 * options.latency;
   if (options.bandwidth !== undefined)
     return { roundTripMs: given ?? DEFAULT_ROUND_TRIP_MS, bytesPerSec: options.bandwidth };
+  const { roundTripMs, bytesPerSec } = await asked(async () =>
+    measureLink(await destinationOf(options, context)),
+  );
+  if (bytesPerSec === undefined)
+    throw usageError('the destination agent is of a version that knows no probe: give --bandwidth');
+  return { roundTripMs: given ?? roundTripMs, bytesPerSec };
+}
+
+async function destinationOf(options: PlanOptions, { io }: CommandContext): Promise<DestinationOptions> {
   const { insecure, tls, token } = await loadSettings(options, io, 'cli');
+  return {
+    url: options.to!,
+    insecure,
+    limits: defaultLimits(),
+    maxBandwidth: 0,
+    ...(tls === undefined ? {} : { tls }),
+    ...(token === undefined ? {} : { token }),
+  };
+}
+
+/** Errors of the wire, as a migration tells them. */
+async function asked<T>(work: () => Promise<T>): Promise<T> {
   try {
-    const { roundTripMs, bytesPerSec } = await measureLink({
-      url: options.to!,
-      insecure,
-      limits: defaultLimits(),
-      maxBandwidth: 0,
-      ...(tls === undefined ? {} : { tls }),
-      ...(token === undefined ? {} : { token }),
-    });
-    if (bytesPerSec === undefined)
-      throw usageError('the destination agent is of a version that knows no probe: give --bandwidth');
-    return { roundTripMs: given ?? roundTripMs, bytesPerSec };
+    return await work();
   } catch (cause) {
     if (cause instanceof PeerError) throw refusedBy(cause);
     if (!(cause instanceof WireError)) throw cause;
@@ -179,21 +214,26 @@ function refusedBy(cause: PeerError): MigrationError {
   );
 }
 
+interface Seen {
+  readonly measured: Pick<Measured, 'description' | 'dirty' | 'postcopyObstacle'>;
+  readonly obstacles: readonly Obstacle[];
+  readonly notes: readonly string[];
+}
+
 async function measuredGuest(
   uri: string,
   options: PlanOptions,
   context: CommandContext,
   parts: PlanParts,
-): Promise<{
-  readonly measured: Pick<Measured, 'description' | 'dirty' | 'postcopyObstacle'>;
-  readonly blockers: readonly string[];
-}> {
+): Promise<Seen> {
   try {
     const guest = await parts.guest(uri, options, context);
     try {
+      const request = await requestedOf(uri, options);
       const description = await guest.describe();
-      const blockers = await guest.blockers(planOf(false));
-      const [obstacle] = blockers.length > 0 ? [] : await guest.blockers(planOf(true));
+      const blockers = await guest.blockers(planOf(false, request));
+      const [obstacle] = blockers.length > 0 ? [] : await guest.blockers(planOf(true, request));
+      const there = await preflight({ guest, description, request }, options, context, parts);
       const short = await guest.measureDirtyRate(SHORT_SECONDS);
       const long = short === undefined ? undefined : await guest.measureDirtyRate(LONG_SECONDS);
       const dirty =
@@ -204,8 +244,13 @@ async function measuredGuest(
               { seconds: LONG_SECONDS, pages: (long * LONG_SECONDS) / PAGE_BYTES },
             ] as const);
       return {
-        measured: { description, dirty, postcopyObstacle: obstacle?.message },
-        blockers: blockers.map(({ message }) => message),
+        measured: {
+          description,
+          dirty,
+          postcopyObstacle: obstacle?.message ?? there.postcopyObstacle,
+        },
+        obstacles: [...blockers.map((blocker) => obstacleOn('source', blocker)), ...there.obstacles],
+        notes: there.notes,
       };
     } finally {
       await guest.close();
@@ -221,12 +266,65 @@ async function measuredGuest(
   }
 }
 
-function planOf(postcopy: boolean): SourcePlan {
+/** What a migration would be asked for. */
+async function requestedOf(uri: string, options: PlanOptions): Promise<MigrateRequest> {
+  const { to = 'ws://127.0.0.1:0', destGuest, destXml, copyStorage = 'none' } = options;
+  const parsed = migrateRequestSchema.safeParse({
+    guest: uri,
+    to,
+    copyStorage,
+    ...(destGuest === undefined ? {} : { destGuest }),
+    ...(destXml === undefined ? {} : { destXml: await readConfigFile(destXml, 'domain', 'cli', 'E_USAGE') }),
+  });
+  if (parsed.success) return parsed.data;
+  throw usageError(parsed.error.issues.map(({ message }) => message).join('; '));
+}
+
+/** Both sides' preflight, by post-copy, of which pre-copy needs a part. */
+async function preflight(
+  {
+    guest,
+    description,
+    request,
+  }: {
+    readonly guest: MeasuredGuest;
+    readonly description: GuestDescription;
+    readonly request: MigrateRequest;
+  },
+  options: PlanOptions,
+  context: CommandContext,
+  { ask }: PlanParts,
+): Promise<{
+  readonly obstacles: readonly Obstacle[];
+  readonly notes: readonly string[];
+  readonly postcopyObstacle: string | undefined;
+}> {
+  const own = await guest.preflight?.(planOf(true, request));
+  if (own === undefined || options.to === undefined) {
+    return { obstacles: [], notes: own?.notes ?? [], postcopyObstacle: undefined };
+  }
+  const question = { description: { ...description, preflight: own.facts }, request, postcopy: true };
+  const answer = await asked(async () => ask(await destinationOf(options, context), question));
+  const reasons = answer.ok ? [] : answer.reasons;
+  const isPostcopy = ({ code }: GuestError) => code === 'E_NO_USERFAULTFD';
+  return {
+    obstacles: reasons.filter((reason) => !isPostcopy(reason)).map((reason) => obstacleOn('dest', reason)),
+    notes: [...own.notes, ...answer.notes],
+    postcopyObstacle: reasons.find(isPostcopy)?.message,
+  };
+}
+
+function obstacleOn(side: Obstacle['side'], { code, message, remedy }: GuestError): Obstacle {
+  return { side, code, message, remedy };
+}
+
+function planOf(postcopy: boolean, request: MigrateRequest): SourcePlan {
   const limits = defaultLimits();
   return {
     postcopy,
     throttle: false,
     batches: { precopy: precopyBatch(limits.maxFrameBytes), postcopy: POSTCOPY_BATCH },
     bufferBytes: bytes(limits.bufferBytes),
+    managed: managedPlan(request),
   };
 }
