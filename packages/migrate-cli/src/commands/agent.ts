@@ -35,7 +35,9 @@ The configuration file has these keys, all optional; unknown ones are refused:
                  start itself (with -incoming defer -S in the command); a peer names one as qemu:NAME
   libvirt        { uri, socketDir, socketDirHere }: the libvirt of this host (qemu:///system); the directory of
                  migrations' sockets as libvirtd sees it, the same on both hosts (/run/vmferry), and as the
-                 agent sees it, where that is another path
+                 agent sees it, where that is another path. (dest) What domains may bring:
+                 imageDirectories, baseImageDirectories, diskDirectories (lists of PATH or { path, here }),
+                 emulators, allowXmlChanges (lists), allowQemuArguments (true, false), hostRoot; see the README
   simulate       list of simulated guests that this host may have: names of the library or guest files;
                  named as sim:NAME, started when first asked for
   maxFrameBytes  the biggest message that is taken (default 4 MiB and a header)
