@@ -31,7 +31,7 @@ describe('the configuration file', () => {
 
   it('takes the libvirt of its host, and sockets by absolute paths that leave room', () => {
     const libvirt = { uri: 'qemu+unix:///system?socket=/x', socketDir: '/run/v', socketDirHere: '/srv/v' };
-    expect(parse(JSON.stringify({ libvirt })).libvirt).toEqual(libvirt);
+    expect(parse(JSON.stringify({ libvirt })).libvirt).toMatchObject(libvirt);
     expect(() => parse('libvirt: { socketDir: run/v }')).toThrow(/libvirt\.socketDir: an absolute path/);
     expect(() => parse(`libvirt: { socketDir: /${'x'.repeat(80)} }`)).toThrow(/libvirt\.socketDir/);
     expect(() => parse('libvirt: { socket: /x }')).toThrow(/unknown key libvirt\.socket/);
