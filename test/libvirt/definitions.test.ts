@@ -67,7 +67,7 @@ test('a name that is taken, a libvirt of the peer’s choosing and a source that
     expect(report).toMatchObject({ outcome: 'refused', error: { guestRunsOn: 'source', ...error } });
     await runsOn(hosts.a, 'wanted');
   };
-  await refused({}, { code: 'E_GUEST_BUSY', side: 'dest', message: expect.stringContaining('taken there') });
+  await refused({}, { code: 'E_NAME_TAKEN', side: 'dest', message: expect.stringContaining('wanted') });
   const elsewhere = 'libvirt:x?connect=qemu+unix:///system?socket=/run/other';
   await refused({ destGuest: elsewhere }, { code: 'E_REFUSED', side: 'dest' });
   await refused({ destroySource: false }, { code: 'E_UNSUPPORTED', side: 'source' });

@@ -1,6 +1,7 @@
 /** What fails on the way: the domain runs on exactly one host, or is paused and can be finished. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { libvirtPolicy } from '@vmferry/agent-core/libvirt-config';
 import type { RunningMigration } from '@vmferry/agent-core/operations';
 import type { DestGuestFactory } from '@vmferry/dest-agent/guests';
 import type { DestGuest } from '@vmferry/engine/guest';
@@ -26,10 +27,11 @@ async function runsOnTheSource(domain: MovingDomain): Promise<void> {
 /** Agents whose wire breaks around a step of the destination's guest. */
 async function breakingAt(step: 'ready' | 'run'): Promise<Agents> {
   const { libvirts } = rig;
-  const settings = libvirtOptions(libvirts.hosts.b.agentSettings);
+  const { agentSettings } = libvirts.hosts.b;
+  const [settings, policy] = [libvirtOptions(agentSettings), libvirtPolicy(agentSettings)];
   let cut = (): void => {};
   const guests: DestGuestFactory = async (uri) => {
-    const guest = await LibvirtDestGuest.connect(uri.slice('libvirt:'.length), settings);
+    const guest = await LibvirtDestGuest.connect(uri.slice('libvirt:'.length), settings, policy);
     return new Proxy<DestGuest>(guest, {
       get(target, key) {
         const value: unknown = Reflect.get(target, key, target);

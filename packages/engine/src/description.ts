@@ -37,7 +37,7 @@ const schema = z.object({
       rendezvous: z.string().regex(/^[0-9a-f]{24}$/, 'not 24 hexadecimal digits'),
     })
     .exactOptional(),
-  preflight: z.unknown(),
+  preflight: z.unknown().optional(),
 });
 
 /** @throws z.ZodError */

@@ -67,6 +67,8 @@ export class LibvirtDestGuest implements DestGuest {
   #rpc: CalledRpc | undefined;
   #preflight: DestPreflight | undefined;
   #images: CreatedImages | undefined;
+  /** Settled when `open` has come to its end, whichever way. */
+  #opening: Promise<unknown> = Promise.resolve();
   #description: LibvirtDescription | undefined;
   #events: DomainEvents | undefined;
   #rendezvous: Rendezvous | undefined;
@@ -152,7 +154,13 @@ export class LibvirtDestGuest implements DestGuest {
     return await destPreflight(this.#connection, { ...facts, shape }, { postcopy, policy: this.#policy });
   }
 
-  async open(): Promise<void> {
+  open(): Promise<void> {
+    const opened = this.#open();
+    this.#opening = opened.catch(() => {});
+    return opened;
+  }
+
+  async #open(): Promise<void> {
     await asking(async () => {
       const { uuid, rendezvous } = this.#description!;
       const events = await DomainEvents.subscribe(this.#connection, uuid);
@@ -340,6 +348,8 @@ export class LibvirtDestGuest implements DestGuest {
     if (this.#running) throw kept(this.#name, 'the source has been told that it may run here');
     if (this.#stream.postcopy)
       throw kept(this.#name, 'it is in post-copy, which the source cannot take back');
+    // What is half begun cannot be ended: there would be images after its end.
+    await this.#opening;
     this.#stream.answerWithZeros();
     this.#rpc?.hangUp();
     this.#stream.close();
