@@ -32,7 +32,6 @@ const schema = z.object({
   libvirt: z
     .object({
       uuid: z.string().regex(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, 'not a UUID'),
-      xml: z.string().max(512 * 1024),
       socketDir: z.string().max(4096),
       rendezvous: z.string().regex(/^[0-9a-f]{24}$/, 'not 24 hexadecimal digits'),
     })

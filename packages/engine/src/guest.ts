@@ -128,8 +128,6 @@ export interface SourcePreflight {
 
 export interface LibvirtDescription {
   readonly uuid: string;
-  /** As a destination's libvirt takes it. */
-  readonly xml: string;
   /** The directory of sockets, as the source's libvirtd sees it: the destination's must see its own there. */
   readonly socketDir: string;
   /** The name of this migration's own directory in it, which nobody can guess. */

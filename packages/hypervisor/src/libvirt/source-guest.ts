@@ -168,7 +168,7 @@ export class LibvirtSourceGuest implements SourceGuest {
           `start it with "virsh start ${name}", or move its definition with "virsh migrate --offline"`,
         );
       }
-      const [xml, live] = await Promise.all([this.#domain.xml(['migratable']), this.#domain.xml()]);
+      const xml = await this.#domain.xml();
       const own =
         state.reason === 'post-copy-failed'
           ? await this.#sketch(xml)
@@ -179,14 +179,9 @@ export class LibvirtSourceGuest implements SourceGuest {
       return {
         ...own,
         kind: 'libvirt',
-        nics: readInterfaces(live),
+        nics: readInterfaces(xml),
         running: this.#wasRunning,
-        libvirt: {
-          uuid,
-          xml,
-          socketDir: this.#options.socketDir,
-          rendezvous: this.#rendezvousName,
-        },
+        libvirt: { uuid, socketDir: this.#options.socketDir, rendezvous: this.#rendezvousName },
       };
     });
   }
