@@ -27,13 +27,14 @@ export function failoverRule({ shape }: DomainFacts): Finding[] {
 
 /** libvirt has no way to take them along. */
 export function snapshotsRule({ shape, snapshots, checkpoints }: DomainFacts): Finding[] {
-  return (['snapshots', 'checkpoints'] as const)
-    .filter((kind) => ({ snapshots, checkpoints })[kind])
+  const kept = { snapshot: snapshots, checkpoint: checkpoints };
+  return (['snapshot', 'checkpoint'] as const)
+    .filter((kind) => kept[kind])
     .map((kind) =>
       refusal(
         'E_GUEST_BLOCKED',
-        `libvirt keeps ${kind} of ${shape.name}, and does not move a domain that has any`,
-        `Delete them, or only what libvirt knows of them (virsh ${kind.slice(0, -1)}-delete --metadata), and define them again there.`,
+        `libvirt keeps ${kind}s of ${shape.name}, and does not move a domain that has any`,
+        `Delete them, or only what libvirt knows of them (virsh ${kind}-delete --metadata), and define them again there.`,
       ),
     );
 }
