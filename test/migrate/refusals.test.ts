@@ -167,12 +167,12 @@ describe('a socket that is no free QMP monitor', () => {
   });
 
   test('a kind of guest that is not supported is said to be so', async () => {
-    const { report } = await follow(agents.migrate({ guest: 'libvirt:none' }));
+    const { report } = await follow(agents.migrate({ guest: 'xen:none' }));
     expectRefusal(report, {
       code: 'E_UNSUPPORTED',
       side: 'source',
-      says: ['libvirt'],
-      remedy: /name a guest of one of these kinds: qemu:, sim:/,
+      says: ['xen'],
+      remedy: /name a guest of one of these kinds: libvirt:, qemu:, sim:/,
     });
   });
 });
