@@ -2,6 +2,14 @@
 import { GuestError } from '@vmferry/engine/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 
+export function givenUp(): GuestError {
+  return new GuestError(
+    'E_CANCELLED',
+    'the migration was given up before libvirt was asked for it',
+    'start it again when it is wanted',
+  );
+}
+
 export function cannotKeep(): GuestError {
   return new GuestError(
     'E_UNSUPPORTED',

@@ -54,7 +54,16 @@ import { sourceFindings } from './preflight/preflight.ts';
 import { qemuPid } from './qemu-process.ts';
 import { Rendezvous } from './rendezvous.ts';
 import { CallingRpc } from './rpc-relay.ts';
-import { busy, cannotKeep, gone, stalled, stands, stuckInPostcopy, unfinished } from './source-faults.ts';
+import {
+  busy,
+  cannotKeep,
+  givenUp,
+  gone,
+  stalled,
+  stands,
+  stuckInPostcopy,
+  unfinished,
+} from './source-faults.ts';
 import { newRendezvous } from './tokens.ts';
 
 /** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */
@@ -92,6 +101,11 @@ export class LibvirtSourceGuest implements SourceGuest {
   #wasRunning = true;
   #downtimeMs: bigint | undefined;
   #opening: Promise<unknown> = Promise.resolve();
+  /** libvirt has been asked to migrate. */
+  readonly #begun: Promise<void>;
+  #resolveBegun: () => void = () => {};
+  /** Nothing begins any more. */
+  #givenUp = false;
   /** libvirt's migration: undefined once it has gone well, or why not. Never rejects. */
   #job: Promise<unknown> | undefined;
   #jobEnded = false;
@@ -127,6 +141,9 @@ export class LibvirtSourceGuest implements SourceGuest {
     this.#domain = domain;
     this.#events = events;
     this.#options = options;
+    this.#begun = new Promise((resolve) => {
+      this.#resolveBegun = resolve;
+    });
     this.gone = new Promise((resolve) => {
       this.#resolveGone = resolve;
     });
@@ -253,7 +270,9 @@ export class LibvirtSourceGuest implements SourceGuest {
     try {
       this.#downtimeMs = await this.#domain.maxDowntimeMs();
       await this.#domain.setMaxDowntimeMs(this.#oneLiveRound ? ONE_ROUND_MS : KEEP_GOING_MS);
+      if (this.#givenUp) throw givenUp();
       this.#migrate(plan, rendezvous);
+      this.#resolveBegun();
       socket = await Promise.race([listener.accept(), this.#failure()]);
     } finally {
       if (!socket) listener.close();
@@ -275,6 +294,11 @@ export class LibvirtSourceGuest implements SourceGuest {
 
   #serveCalls(rendezvous: Rendezvous, how: { readonly holdAnswer: boolean }): Promise<void> {
     return this.#serve(rendezvous.here('rpc'), (socket) => {
+      // A libvirt that is answered by nobody would wait for ever.
+      if (this.#givenUp) {
+        socket.destroy();
+        return;
+      }
       const rpc = new CallingRpc(socket, how);
       this.#rpc.add(rpc);
       this.#side.push({ kind: 'rpc', stream: rpc.stream });
@@ -412,9 +436,10 @@ export class LibvirtSourceGuest implements SourceGuest {
   }
 
   async rollback(): Promise<void> {
+    this.#givenUp = true;
     this.#stream?.giveUp();
     // What is half begun cannot be ended: it would begin after its end.
-    await Promise.race([this.#opening, this.#job]);
+    await Promise.race([this.#opening, this.#begun]);
     await asking(async () => {
       if (this.#job) await this.#giveUp();
       await this.#takeBack();
