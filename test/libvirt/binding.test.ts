@@ -6,7 +6,7 @@ import { isLibvirtError, LibvirtError, MonitorCommandError } from '@vmferry/nati
 import type { DomainEvent, DomainEvents } from '@vmferry/native/libvirt/events';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { bootSectorDomain, runsOn } from '../guest/boot-sector-domain.ts';
-import { LibvirtHost } from '../rig/libvirt.ts';
+import { type LibvirtHost, startLibvirtHosts } from '../rig/libvirt.ts';
 import { within } from '../rig/process.ts';
 import { type TwoHosts, twoHosts } from '../rig/two-hosts.ts';
 
@@ -18,9 +18,7 @@ let toB: LibvirtConnection;
 
 beforeAll(async () => {
   rig = await twoHosts();
-  const start = async (name: 'a' | 'b') =>
-    rig.own(await LibvirtHost.start({ name, namespace: rig.namespace(name) }));
-  [a, b] = await Promise.all([start('a'), start('b')]);
+  ({ a, b } = await startLibvirtHosts(rig));
   [toA, toB] = await Promise.all([a.connect(), b.connect()]);
 });
 

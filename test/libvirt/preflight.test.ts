@@ -11,7 +11,7 @@ import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { bootSectorDomain } from '../guest/boot-sector-domain.ts';
-import { LibvirtHost } from '../rig/libvirt.ts';
+import { type LibvirtHost, startLibvirtHosts } from '../rig/libvirt.ts';
 import { run } from '../rig/process.ts';
 import { type TwoHosts, twoHosts } from '../rig/two-hosts.ts';
 
@@ -26,9 +26,7 @@ let toB: LibvirtConnection;
 
 beforeAll(async () => {
   rig = await twoHosts();
-  const start = async (name: 'a' | 'b') =>
-    rig.own(await LibvirtHost.start({ name, namespace: rig.namespace(name) }));
-  [a, b] = await Promise.all([start('a'), start('b')]);
+  ({ a, b } = await startLibvirtHosts(rig));
   [toA, toB] = await Promise.all([a.connect(), b.connect()]);
 });
 

@@ -10,7 +10,7 @@ import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
 import { BENCH_GUEST, type LinuxGuestOptions } from '../guest/linux.ts';
 import type { SerialGuest } from '../rig/guest.ts';
-import { LibvirtHost } from '../rig/libvirt.ts';
+import { type LibvirtHost, startLibvirtHosts } from '../rig/libvirt.ts';
 import { DomainPlace, DomainWatcher, linuxDomain } from '../rig/libvirt-guest.ts';
 import { within } from '../rig/process.ts';
 import { ADDRESSES, guestMac, type HostName, type TwoHosts, twoHosts } from '../rig/two-hosts.ts';
@@ -45,9 +45,7 @@ type Moved = Pick<LibvirtPeerResult, 'totalMs' | 'report'>;
 export async function runLibvirtMigration(options: LibvirtPeerOptions): Promise<LibvirtPeerResult> {
   const rig = await twoHosts(options.rate === undefined ? {} : { rate: options.rate });
   try {
-    const start = async (name: HostName) =>
-      rig.own(await LibvirtHost.start({ name, namespace: rig.namespace(name) }));
-    const [a, b] = await Promise.all([start('a'), start('b')]);
+    const { a, b } = await startLibvirtHosts(rig);
     const toA = connected(rig, await a.connect());
     const toB = connected(rig, await b.connect());
     const named = { name: 'bench', uuid: randomUUID() };

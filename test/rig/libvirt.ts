@@ -11,6 +11,7 @@ import { isLibvirtError } from '@vmferry/native/libvirt/errors';
 import { ownPrefix } from './owner.ts';
 import { ManagedProcess, TimeoutError } from './process.ts';
 import { repoRoot } from './repo.ts';
+import type { HostName, TwoHosts } from './two-hosts.ts';
 
 /** What libvirtd finds under its usual paths, each bound to a folder of the host's. */
 const BINDS = {
@@ -69,6 +70,14 @@ export interface LibvirtHostOptions {
   readonly name: string;
   /** A network namespace, whose removal ends QEMUs that are left. */
   readonly namespace: string;
+}
+
+/** One on each host of the rig, which end with it. */
+export async function startLibvirtHosts(rig: TwoHosts): Promise<Record<HostName, LibvirtHost>> {
+  const start = async (name: HostName) =>
+    rig.own(await LibvirtHost.start({ name, namespace: rig.namespace(name) }));
+  const [a, b] = await Promise.all([start('a'), start('b')]);
+  return { a, b };
 }
 
 /** A libvirtd and what belongs to it. Root only. */

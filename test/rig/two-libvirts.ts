@@ -8,7 +8,7 @@ import { afterAll, beforeAll } from 'vitest';
 import { type Agents, startAgents } from '../migrate/agents.ts';
 import { type Later, useLater } from '../migrate/traces.ts';
 import type { SerialGuest } from './guest.ts';
-import { LibvirtHost } from './libvirt.ts';
+import { type LibvirtHost, startLibvirtHosts } from './libvirt.ts';
 import {
   type DomainOptions,
   DomainPlace,
@@ -80,11 +80,9 @@ export class TwoLibvirts {
 
   static async start(later: Later): Promise<TwoLibvirts> {
     const rig = await twoHosts();
-    const start = async (name: HostName) =>
-      rig.own(await LibvirtHost.start({ name, namespace: rig.namespace(name) }));
-    const [a, b] = await Promise.all([start('a'), start('b')]);
-    const to = { a: await a.connect(), b: await b.connect() };
-    return new TwoLibvirts(rig, { a, b }, to, later);
+    const hosts = await startLibvirtHosts(rig);
+    const to = { a: await hosts.a.connect(), b: await hosts.b.connect() };
+    return new TwoLibvirts(rig, hosts, to, later);
   }
 
   private constructor(
