@@ -20,6 +20,14 @@ export interface MigrationSummary {
   readonly outcome?: Outcome;
 }
 
+/** A summary's end: nothing as long as there is no report. */
+export function endOf(
+  startedAt: number,
+  report: MigrationReport | undefined,
+): Pick<MigrationSummary, 'finishedAt' | 'outcome'> {
+  return report ? { finishedAt: startedAt + report.totalMs, outcome: report.outcome } : {};
+}
+
 /** A migration that this agent's operator started, or one of the peer's that it takes part in. */
 export interface RunningMigration {
   readonly summary: MigrationSummary;

@@ -13,7 +13,7 @@ import { EventHub } from '@vmferry/agent-core/event-hub';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import type { Machine } from '@vmferry/agent-core/machine';
 import { machineNow, Machine as SwitchoverMachine } from '@vmferry/agent-core/machine';
-import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
+import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
 import { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { PayloadError } from '@vmferry/engine/carriage/payload-error';
@@ -121,9 +121,7 @@ export class DestSession implements RunningMigration {
       strategy: this.#report?.strategy ?? 'auto',
       phase: this.#phase,
       startedAt: this.#startedAt,
-      ...(this.#report
-        ? { finishedAt: this.#startedAt + this.#report.totalMs, outcome: this.#report.outcome }
-        : {}),
+      ...endOf(this.#startedAt, this.#report),
     };
   }
 

@@ -1,5 +1,6 @@
 /** The destination agent as the source sees it: one control, several data and one express stream. */
-import type { AgentLimits } from '@vmferry/agent-core/config';
+import { type AgentLimits, defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
+import type { Logger } from '@vmferry/agent-core/log';
 import { VERSION } from '@vmferry/agent-core/version';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { ClockOffset } from '@vmferry/engine/clock/offset';
@@ -35,6 +36,18 @@ export interface DestinationOptions {
   readonly limits: AgentLimits;
   /** Bytes per second of all streams together; 0 is no limit. */
   readonly maxBandwidth: number;
+}
+
+/** The one that a request names, as this agent reaches it. */
+export function destinationOf(request: MigrateRequest, agent: SourceAgentOptions): DestinationOptions {
+  return {
+    url: request.to,
+    insecure: agent.insecure || request.insecure,
+    limits: agent.limits ?? defaultLimits(),
+    maxBandwidth: request.maxBandwidth,
+    ...(agent.tls ? { tls: agent.tls } : {}),
+    ...(agent.token === undefined ? {} : { token: agent.token }),
+  };
 }
 
 export type OpenAnswer =
@@ -173,11 +186,20 @@ export class Destination {
     return link;
   }
 
+  /** Whatever becomes of each, the guest's driver and the hypervisors at their ends tell what it means. */
+  async carryAll(connections: AsyncIterable<SideConnection> | undefined, log: Logger): Promise<void> {
+    for await (const connection of connections ?? []) {
+      this.#carry(connection).catch((error: unknown) =>
+        log.warn({ err: error, kind: connection.kind }, 'tunnel'),
+      );
+    }
+  }
+
   /**
    * Carries a connection of the hypervisor's to its like on the destination, on a stream of its own. Resolves when both
    * are over. Rejects where the destination cannot take it.
    */
-  async carry({ kind, stream }: SideConnection): Promise<void> {
+  async #carry({ kind, stream }: SideConnection): Promise<void> {
     const index = this.#tunnels;
     this.#tunnels += 1;
     // Disks share the bandwidth that the operator allows; libvirt's calls must not wait for it.

@@ -104,6 +104,13 @@ export function factsOf(error: unknown): FailureFacts {
   };
 }
 
+/** Thrown to leave preflight: what was asked for is refused, and nothing was touched. */
+export class Refused extends Error {
+  constructor(readonly report: ErrorReport) {
+    super(report.message);
+  }
+}
+
 /** Several reasons become one error that names them all. */
 export function refusal(reasons: readonly GuestError[], side: 'source' | 'dest', phase: Phase): ErrorReport {
   const [first] = reasons;

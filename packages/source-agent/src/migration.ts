@@ -11,14 +11,13 @@ import { type AgentLimits, defaultLimits, type SourceAgentOptions } from '@vmfer
 import { EventHub } from '@vmferry/agent-core/event-hub';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import { Machine, machineNow } from '@vmferry/agent-core/machine';
-import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
+import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
 import type { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type {
   GuestDescription,
   PageBatch,
-  SideConnection,
   SourceGuest,
   SourceItem,
   SourcePlan,
@@ -174,9 +173,7 @@ export class SourceMigration implements RunningMigration {
       strategy: this.#strategy,
       phase: this.#phase,
       startedAt: this.#startedAt,
-      ...(this.#report
-        ? { finishedAt: this.#startedAt + this.#report.totalMs, outcome: this.#report.outcome }
-        : {}),
+      ...endOf(this.#startedAt, this.#report),
     };
   }
 
@@ -318,7 +315,7 @@ export class SourceMigration implements RunningMigration {
     await destination.start();
     if (this.#machine?.state.phase !== 'copying') return undefined;
     if ((this.#request.copyStorage ?? 'none') !== 'none') this.#watchDisks(guest);
-    void this.#carrySide(guest.sideConnections, destination);
+    void destination.carryAll(guest.sideConnections, this.#log);
     return await guest.open(this.#plan!);
   }
 
@@ -348,15 +345,6 @@ export class SourceMigration implements RunningMigration {
           looking = false;
         });
     }, DISKS_MS);
-  }
-
-  /** Whatever becomes of them, the guest's driver and the hypervisors at their ends tell what it means. */
-  async #carrySide(connections: AsyncIterable<SideConnection>, destination: Destination): Promise<void> {
-    for await (const connection of connections) {
-      destination
-        .carry(connection)
-        .catch((error: unknown) => this.#log.warn({ err: error, kind: connection.kind }, 'tunnel'));
-    }
   }
 
   /** Raw pages are those that have content. */

@@ -13,18 +13,11 @@ import type { ErrorReport, Phase } from '@vmferry/engine/errors';
 import type { GuestDescription, SourceGuest, SourcePlan } from '@vmferry/engine/guest';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { bytes } from '@vmferry/engine/units';
-import { Destination } from './destination.ts';
-import { factsOf, refusal } from './failures.ts';
+import { Destination, destinationOf } from './destination.ts';
+import { factsOf, Refused, refusal } from './failures.ts';
 import { knownAddresses } from './guest-addresses.ts';
 import type { SourceGuestFactory } from './guests.ts';
 import { managedPlan } from './managed-plan.ts';
-
-/** Thrown to leave preflight: the migration is refused and nothing was touched. */
-class Refused extends Error {
-  constructor(readonly report: ErrorReport) {
-    super(report.message);
-  }
-}
 
 export interface PreflightOptions {
   readonly request: MigrateRequest;
@@ -76,7 +69,7 @@ export class Preflight {
     this.#phase = 'preflight';
     this.#options.onPhase('preflight');
     // Meanwhile the guest is looked at, and what is wrong with it is told first.
-    const connecting = this.#connect();
+    const connecting = Destination.connect(destinationOf(this.#request, agent));
     this.#connecting = connecting;
     connecting.catch(() => {});
     const described = await guest.describe();
@@ -98,18 +91,6 @@ export class Preflight {
     });
     const postcopyObstacle = this.#postcopyObstacle;
     return { guest, description, destination, journal, plan: this.#plan(), postcopyObstacle };
-  }
-
-  #connect(): Promise<Destination> {
-    const { agent } = this.#options;
-    return Destination.connect({
-      url: this.#request.to,
-      insecure: agent.insecure || this.#request.insecure,
-      limits: this.#limits,
-      maxBandwidth: this.#request.maxBandwidth,
-      ...(agent.tls ? { tls: agent.tls } : {}),
-      ...(agent.token === undefined ? {} : { token: agent.token }),
-    });
   }
 
   /** What to say of whatever `run` was left by. */

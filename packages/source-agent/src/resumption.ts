@@ -5,30 +5,23 @@
  *     connect ─▶ preflight ─▶ postcopy (all of it verbatim) ─▶ completion
  *        └── refused: nothing was touched   └── attention: as before, and may be tried again
  */
-import { defaultLimits } from '@vmferry/agent-core/config';
 import { EventHub } from '@vmferry/agent-core/event-hub';
 import { machineNow } from '@vmferry/agent-core/machine';
-import type { MigrationSummary, RunningMigration } from '@vmferry/agent-core/operations';
+import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
 import { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { GuestDescription, SourceGuest } from '@vmferry/engine/guest';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
-import { Destination } from './destination.ts';
-import { factsOf, refusal } from './failures.ts';
+import { Destination, destinationOf } from './destination.ts';
+import { factsOf, Refused, refusal } from './failures.ts';
 import type { MigrationOptions } from './migration.ts';
 
 /** From libvirt's word that all is over to the destination's. */
 const COMPLETE_TIMEOUT_MS = 30_000;
 /** The hypervisors and the agents that were there before need a moment to see that their connections broke. */
 const HALT_MS = 1000;
-
-class Refused extends Error {
-  constructor(readonly report: ErrorReport) {
-    super(report.message);
-  }
-}
 
 export class Resumption implements RunningMigration {
   readonly done: Promise<MigrationReport>;
@@ -62,9 +55,7 @@ export class Resumption implements RunningMigration {
       strategy: 'postcopy',
       phase: this.#phase,
       startedAt: this.#startedAt,
-      ...(this.#report
-        ? { finishedAt: this.#startedAt + this.#report.totalMs, outcome: this.#report.outcome }
-        : {}),
+      ...endOf(this.#startedAt, this.#report),
     };
   }
 
@@ -109,14 +100,7 @@ export class Resumption implements RunningMigration {
     this.#setPhase('preflight');
     const description = await guest.describe();
     if (!guest.finishPostcopy) throw unsupported(request.guest);
-    const destination = await Destination.connect({
-      url: request.to,
-      insecure: agent.insecure || request.insecure,
-      limits: agent.limits ?? defaultLimits(),
-      maxBandwidth: request.maxBandwidth,
-      ...(agent.tls ? { tls: agent.tls } : {}),
-      ...(agent.token === undefined ? {} : { token: agent.token }),
-    });
+    const destination = await Destination.connect(destinationOf(request, agent));
     this.#destination = destination;
     await this.#open(destination, description);
     this.#journal = await SessionJournal.open({
@@ -140,22 +124,12 @@ export class Resumption implements RunningMigration {
     const guest = this.#guest!;
     this.#setPhase('postcopy');
     await destination.start();
-    void this.#carry(guest, destination);
+    void destination.carryAll(guest.sideConnections, this.#options.agent.log);
     await new Promise((resolve) => setTimeout(resolve, HALT_MS));
     await Promise.race([guest.finishPostcopy!(), this.#lost(destination)]);
     this.#setPhase('completion');
     await destination.control.expect('complete', COMPLETE_TIMEOUT_MS);
     destination.control.send({ type: 'goodbye' });
-  }
-
-  async #carry(guest: SourceGuest, destination: Destination): Promise<void> {
-    for await (const connection of guest.sideConnections ?? []) {
-      destination
-        .carry(connection)
-        .catch((error: unknown) =>
-          this.#options.agent.log.warn({ err: error, kind: connection.kind }, 'tunnel'),
-        );
-    }
   }
 
   async #lost(destination: Destination): Promise<never> {
