@@ -9,6 +9,7 @@ import type { MigrationReport } from '@vmferry/engine/report/report';
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
 import { BENCH_GUEST, type LinuxGuestOptions } from '../guest/linux.ts';
+import { backMemory } from '../rig/backed-memory.ts';
 import type { SerialGuest } from '../rig/guest.ts';
 import { type LibvirtHost, startLibvirtHosts } from '../rig/libvirt.ts';
 import { DomainPlace, DomainWatcher, linuxDomain } from '../rig/libvirt-guest.ts';
@@ -43,6 +44,7 @@ const NIC = `<interface type='ethernet'><mac address='${guestMac()}'/><target de
 type Moved = Pick<LibvirtPeerResult, 'totalMs' | 'report'>;
 
 export async function runLibvirtMigration(options: LibvirtPeerOptions): Promise<LibvirtPeerResult> {
+  await backMemory();
   const rig = await twoHosts(options.rate === undefined ? {} : { rate: options.rate });
   try {
     const { a, b } = await startLibvirtHosts(rig);

@@ -1,4 +1,5 @@
 import { BENCH_GUEST } from '../guest/linux.ts';
+import { backMemory } from '../rig/backed-memory.ts';
 import type { ProbeResult } from '../rig/client-gap.ts';
 import { verifyHistory } from '../rig/guest.ts';
 import { migrateByQemu, type QemuMigrationPlan } from '../rig/migrate-qemu.ts';
@@ -51,6 +52,7 @@ const PLANS: Readonly<Record<QemuMode, Omit<QemuMigrationPlan, 'uri'>>> = {
  */
 export async function runQemuMigration(options: QemuPeerOptions): Promise<QemuPeerResult> {
   const guest: RigGuestOptions = options.guest ?? BENCH_GUEST;
+  await backMemory();
   const rig = await twoHosts(options.rate === undefined ? {} : { rate: options.rate });
   try {
     const src = await rig.startGuest('a', guest);

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import type { ChosenStrategy } from '@vmferry/engine/options';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import { BENCH_GUEST } from '../guest/linux.ts';
+import { backMemory } from '../rig/backed-memory.ts';
 import type { ProbeResult } from '../rig/client-gap.ts';
 import { verifyHistory } from '../rig/guest.ts';
 import { ADDRESSES, type RigGuestOptions, twoHosts } from '../rig/two-hosts.ts';
@@ -37,6 +38,7 @@ export interface VmferryResult {
 /** vmferry between two hosts, as daemons on each, on the link, the guest and the client of the QEMU peer. */
 export async function runVmferryMigration(options: VmferryOptions): Promise<VmferryResult> {
   const guest: RigGuestOptions = options.guest ?? BENCH_GUEST;
+  await backMemory();
   const rig = await twoHosts(options.rate === undefined ? {} : { rate: options.rate });
   try {
     const src = await rig.startGuest('a', guest);
