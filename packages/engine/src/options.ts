@@ -36,6 +36,8 @@ export const migrateRequestSchema = z.strictObject({
   maxDowntimeMs: z.number().min(1).max(2_000_000).default(300),
   /** Milliseconds for the whole migration; none by default. */
   deadlineMs: z.number().min(1).max(604_800_000).optional(),
+  /** Post-copy: how long memory goes ahead of the guest, milliseconds; 0: none does. See `policy/head-start`. */
+  headStartMs: z.number().min(0).max(60_000).optional(),
   /** Bytes per second on the link; 0 is no limit. */
   maxBandwidth: z.number().min(0).max(1e12).default(0),
   streams: z.int().min(1).max(16).default(1),

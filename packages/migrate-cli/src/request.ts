@@ -12,6 +12,7 @@ export interface MigrateOptions extends HostOptions {
   readonly strategy: MigrateRequest['strategy'];
   readonly maxDowntime: number;
   readonly deadline?: number;
+  readonly headStart?: number;
   readonly maxBandwidth?: number;
   readonly streams: number;
   readonly compress: MigrateRequest['compress'];
@@ -38,6 +39,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   destGuest: '--dest-guest',
   maxDowntimeMs: '--max-downtime',
   deadlineMs: '--deadline',
+  headStartMs: '--head-start',
   maxBandwidth: '--max-bandwidth',
   streams: '--streams',
   announceIps: '--announce-ip',
@@ -69,6 +71,7 @@ export function requestOf(
     ...(announceIp === undefined ? {} : { announceIps: announceIp }),
     ...(guestAgent === undefined ? {} : { guestAgent }),
     // Agents that are older know nothing of these.
+    ...(options.headStart === undefined ? {} : { headStartMs: options.headStart }),
     ...(options.resume === true ? { resume: true } : {}),
     ...(options.undefineSource === true ? { undefineSource: true } : {}),
     ...(options.copyStorage === 'none' ? {} : { copyStorage: options.copyStorage }),

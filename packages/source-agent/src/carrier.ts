@@ -193,6 +193,12 @@ export class Carrier {
     await this.#options.control.sendInOrder({ type: 'end', upTo: [...this.#lastSent] });
   }
 
+  /** Resolves when the destination has taken every batch that was accepted; also when a link ends before. */
+  async landed(): Promise<void> {
+    while (this.#outstanding > 0 && this.#failure === undefined)
+      await new Promise<void>((resolve) => this.#landed.push(resolve));
+  }
+
   /** True as soon as the destination has taken everything that was sent; false when a link ends before. */
   async drained(): Promise<boolean> {
     const { control, data, express } = this.#options;

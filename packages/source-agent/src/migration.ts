@@ -297,6 +297,7 @@ export class SourceMigration implements RunningMigration {
       carrier,
       postcopy: this.#sender,
       onPages: (batch) => this.#count(batch),
+      mayGoOn: async (pages) => await this.#steering?.mayGoOn(pages),
       onMilestone: (item) => this.#onMilestone(item),
     })
       .then(() => this.#sentAll(carrier))
@@ -362,6 +363,7 @@ export class SourceMigration implements RunningMigration {
       postcopyObstacle: this.#postcopyObstacle,
       delivered: () => this.#delivered,
       held: () => this.#carrier?.bulkOutstanding ?? 0,
+      landed: async () => await this.#carrier?.landed(),
       emit: (event) => this.#emit(event),
       progress: (sample) => {
         this.#progress = sample;

@@ -1,5 +1,6 @@
 /** The policy at work: feeds it what the guest and the link do, and carries out what it decides. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { SourceGuest, SourceItem } from '@vmferry/engine/guest';
 import type { ChosenStrategy, MigrateRequest } from '@vmferry/engine/options';
@@ -11,6 +12,10 @@ import {
   SteeringPolicy,
 } from '@vmferry/engine/policy/steering';
 import { bytes, millis } from '@vmferry/engine/units';
+import { Gate } from './gate.ts';
+
+/** What was read is waited for no longer than this. */
+const LANDING_MS = 200;
 
 export interface SteeringOptions {
   readonly guest: SourceGuest;
@@ -24,6 +29,8 @@ export interface SteeringOptions {
   readonly delivered: () => Delivered;
   /** Content bytes that the hypervisor has handed over and the destination has not taken. */
   readonly held: () => number;
+  /** Resolves when the destination has taken all that was handed over. */
+  readonly landed: () => Promise<void>;
   readonly emit: (event: MigrationEvent) => void;
   readonly progress: (sample: ProgressSample) => void;
   readonly onSwitchover: (why: string) => void;
@@ -36,6 +43,9 @@ export class Steering {
   readonly #options: SteeringOptions;
   readonly #policy: SteeringPolicy;
   #timer: NodeJS.Timeout | undefined;
+  /** Closed where no more of the guest's memory is to be read for the moment. */
+  readonly #reading = new Gate();
+  #pagesRead = 0;
   #begun = false;
   #sampling = false;
   /** What the guest was asked for last. Never rejects. */
@@ -54,7 +64,7 @@ export class Steering {
    * only stand before the guest's state. Resolves when reading may begin.
    */
   async opened(): Promise<void> {
-    if (this.#policy.strategy !== 'postcopy') return;
+    if (this.#policy.strategy !== 'postcopy' || this.#policy.headStart) return;
     this.begin();
     await this.#asked;
   }
@@ -67,8 +77,17 @@ export class Steering {
     if (!this.#policy.over) this.#timer = setInterval(() => void this.#sample(), this.#policy.sampleMs);
   }
 
+  /** Pages were read before post-copy. Resolves when more may be. */
+  async mayGoOn(pages: number): Promise<void> {
+    this.#pagesRead += pages;
+    const { headStart } = this.#policy;
+    if (headStart && this.#pagesRead >= headStart.pages) this.#carryOut(this.#policy.headStartOver());
+    await this.#reading.passed();
+  }
+
   /** Nothing is decided any more. */
   stop(): void {
+    this.#reading.open();
     this.#policy.stop();
     clearInterval(this.#timer);
   }
@@ -124,7 +143,7 @@ export class Steering {
         this.#do(guest.switchover());
         return;
       case 'start-postcopy':
-        this.#do(guest.startPostcopy());
+        this.#do(this.#startPostcopy());
         return;
       case 'throttle':
         this.#do(guest.setThrottle(action.percent));
@@ -132,6 +151,23 @@ export class Steering {
       case 'abort':
         onAbort('E_STALLED', action.why);
         return;
+    }
+  }
+
+  /**
+   * What was read comes before the guest's state: it is let arrive first, while the guest still runs, and no more
+   * of it is read meanwhile.
+   */
+  async #startPostcopy(): Promise<void> {
+    this.#reading.close();
+    try {
+      const waited = new AbortController();
+      const late = sleep(LANDING_MS, undefined, { signal: waited.signal }).catch(() => {});
+      await Promise.race([this.#options.landed(), late]);
+      waited.abort();
+      await this.#options.guest.startPostcopy();
+    } finally {
+      this.#reading.open();
     }
   }
 

@@ -8,6 +8,8 @@ export interface TransferOptions {
   readonly carrier: Carrier;
   readonly postcopy: PostcopySender;
   readonly onPages: (batch: PageBatch) => void;
+  /** So many pages were read before post-copy. Resolves when more may be. */
+  readonly mayGoOn: (pages: number) => Promise<void>;
   /** Items that are not only carried: the caller takes note of them. */
   readonly onMilestone: (
     item: Exclude<SourceItem, PageBatch | { type: 'opaque' }> | { type: 'opaque' },
@@ -23,7 +25,11 @@ export async function transfer(items: AsyncIterable<SourceItem>, options: Transf
       case 'pages':
         options.onPages(item);
         if (inPostcopy) await postcopy.add(item);
-        else await carrier.bulk(item);
+        else {
+          const count = item.pages.length;
+          await carrier.bulk(item);
+          await options.mayGoOn(count);
+        }
         break;
       case 'opaque':
         if (inPostcopy) await postcopy.flush();

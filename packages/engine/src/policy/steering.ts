@@ -7,10 +7,11 @@ import { type Bytes, type BytesPerSec, bytesPerSec, type Millis, PAGE_BYTES, typ
 import { chooseStrategy } from './choose-strategy.ts';
 import { type ConvergenceDecision, decide, defaultOnStall, startConvergence } from './convergence.ts';
 import { finalRound } from './final-round.ts';
+import { afterHeadStart, type HeadStart, headStartOf } from './head-start.ts';
 import { postcopyNow } from './hybrid.ts';
 
 const SAMPLE_MS = 200;
-/** Where the one live round may end in post-copy: there is only this one moment to choose it. */
+/** Where post-copy may have to begin within a round: there is only this one moment for it. */
 const FINAL_SAMPLE_MS = 40;
 /** A shorter time says nothing about the link. */
 const LEAST_MEASURED_MS = SAMPLE_MS / 4;
@@ -18,7 +19,10 @@ const ONE_ROUND_WHY =
   'The end of the first round: this QEMU emulates the CPU (TCG before 9.0), and its dirty log misses writes in later rounds.';
 
 export interface SteeringFacts {
-  readonly request: Pick<MigrateRequest, 'strategy' | 'maxDowntimeMs' | 'deadlineMs' | 'onStall'>;
+  readonly request: Pick<
+    MigrateRequest,
+    'strategy' | 'maxDowntimeMs' | 'deadlineMs' | 'onStall' | 'headStartMs'
+  >;
   readonly memoryBytes: number;
   /** See `GuestDescription`. */
   readonly oneLiveRound: boolean;
@@ -71,6 +75,8 @@ export class SteeringPolicy {
   #convergence: ReturnType<typeof startConvergence>;
   /** `undecided` is auto before the first round's end. */
   #strategy: ChosenStrategy | 'undecided';
+  /** What goes ahead of the guest, where post-copy was asked for. */
+  readonly #headStart: HeadStart | undefined;
   #over = false;
   #last: Delivered & { readonly at: Millis };
   #bandwidth: BytesPerSec = bytesPerSec(0);
@@ -86,6 +92,7 @@ export class SteeringPolicy {
     this.#last = { at: now, contentBytes: 0, zeroPages: 0 };
     const { strategy, maxDowntimeMs, deadlineMs, onStall } = facts.request;
     this.#strategy = strategy === 'auto' ? 'undecided' : strategy;
+    this.#headStart = strategy === 'postcopy' ? headStartOf(facts.request, facts.memoryBytes) : undefined;
     this.#convergence = startConvergence(
       { maxDowntimeMs, deadlineMs, onStall: onStall ?? defaultOnStall(strategy, this.#postcopyPossible) },
       now,
@@ -97,6 +104,11 @@ export class SteeringPolicy {
     return this.#strategy === 'undecided' ? undefined : this.#strategy;
   }
 
+  /** What may go before the guest, in post-copy; undefined: nothing does. */
+  get headStart(): HeadStart | undefined {
+    return this.#headStart;
+  }
+
   /** Nothing is decided any more. */
   get over(): boolean {
     return this.#over;
@@ -105,12 +117,14 @@ export class SteeringPolicy {
   /** How often `sample` is to be called, in milliseconds. */
   get sampleMs(): number {
     const choosing = this.#facts.oneLiveRound && this.#strategy !== 'precopy';
-    return choosing ? FINAL_SAMPLE_MS : SAMPLE_MS;
+    return choosing || this.#headStart ? FINAL_SAMPLE_MS : SAMPLE_MS;
   }
 
   /** The guest's stream has begun. */
   begin(now: Millis): SteeringAction[] {
     if (this.#strategy === 'postcopy') {
+      this.#began = now;
+      if (this.#headStart) return [];
       return this.#startPostcopy('Post-copy was asked for: the guest moves first, its memory follows.');
     }
     if (!this.#facts.oneLiveRound) return [];
@@ -124,12 +138,19 @@ export class SteeringPolicy {
     this.#over = true;
   }
 
+  /** As much as may go before the guest has gone. */
+  headStartOver(): SteeringAction[] {
+    if (this.#over || !this.#headStart) return [];
+    return this.#startPostcopy(afterHeadStart(this.#headStart));
+  }
+
   /** The answer to `measure-dirty-rate`. */
   dirtyRateMeasured(rate: BytesPerSec | undefined): void {
     this.#dirtyRate = rate;
   }
 
   roundEnd(seen: Seen, delivered: Delivered, now: Millis): SteeringAction[] {
+    if (this.#headStart) return this.headStartOver();
     if (this.#over || this.#facts.oneLiveRound) return [];
     this.#measure(delivered, now);
     this.#rounds += 1;
@@ -152,8 +173,14 @@ export class SteeringPolicy {
   /** Between round ends. */
   sample(seen: Seen, delivered: Delivered, now: Millis): SteeringAction[] {
     if (this.#over) return [];
+    if (this.#headStart) return this.#duringHeadStart(this.#headStart, seen, now);
     this.#measure(delivered, now);
     return this.#facts.oneLiveRound ? this.#decideFinalRound(seen, now) : this.#decide('progress', seen, now);
+  }
+
+  #duringHeadStart({ ms, pages }: HeadStart, { remainingBytes }: Seen, now: Millis): SteeringAction[] {
+    const gone = this.#facts.memoryBytes - remainingBytes;
+    return now - this.#began >= ms || gone >= pages * PAGE_BYTES ? this.headStartOver() : [];
   }
 
   get #postcopyPossible(): boolean {

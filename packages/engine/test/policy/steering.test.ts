@@ -18,13 +18,50 @@ const delivered = (contentBytes: number, zeroPages = 0) => ({ contentBytes, zero
 const types = (actions: readonly SteeringAction[]) => actions.map(({ type }) => type);
 
 describe('the policy over a whole migration', () => {
-  it('starts post-copy at once where post-copy was asked for', () => {
+  it.each([
+    ['no head start is wanted', { headStartMs: 0 }, GiB],
+    ['the guest is small', {}, GiB / 8],
+  ])('starts post-copy at once where post-copy was asked for and %s', (_, request, memoryBytes) => {
     const policy = new SteeringPolicy(
-      { ...facts, request: { strategy: 'postcopy', maxDowntimeMs: 300 } },
+      { ...facts, memoryBytes, request: { strategy: 'postcopy', maxDowntimeMs: 300, ...request } },
       millis(0),
     );
+    expect(policy.headStart).toBeUndefined();
     expect(types(policy.begin(millis(5)))).toEqual(['tell', 'reason', 'start-postcopy']);
     expect(policy.over).toBe(true);
+  });
+
+  describe('asked for post-copy of a guest that is not small', () => {
+    const begun = (headStartMs?: number, oneLiveRound = false) => {
+      const request = { strategy: 'postcopy', maxDowntimeMs: 300, headStartMs } as const;
+      const policy = new SteeringPolicy({ ...facts, oneLiveRound, request }, millis(0));
+      expect(policy.begin(millis(1000))).toEqual([]);
+      return policy;
+    };
+    const start = ['tell', 'reason', 'start-postcopy'];
+
+    it.each([
+      [undefined, 400],
+      [1500, 1500],
+    ])('lets memory go ahead for a while (%s)', (asked, ms) => {
+      const policy = begun(asked);
+      expect(policy.sample(seen(1, GiB, 0), delivered(0), millis(1000 + ms - 1))).toEqual([]);
+      expect(types(policy.sample(seen(1, GiB, 0), delivered(0), millis(1000 + ms)))).toEqual(start);
+      expect(policy.over).toBe(true);
+      expect(policy.headStartOver()).toEqual([]);
+    });
+
+    it('lets a quarter of it go ahead and no more', () => {
+      expect(types(begun().sample(seen(1, GiB * 0.76, 0), delivered(0), millis(1010)))).toEqual([]);
+      expect(types(begun().sample(seen(1, GiB * 0.75, 0), delivered(0), millis(1010)))).toEqual(start);
+      expect(begun().headStart).toEqual({ ms: 400, pages: GiB / 4 / 4096 });
+      expect(types(begun().headStartOver())).toEqual(start);
+    });
+
+    it.each([true, false])('does not begin another round (one can be relied on: %s)', (oneLiveRound) => {
+      const policy = begun(10_000, oneLiveRound);
+      expect(types(policy.roundEnd(seen(1, 0, 0), delivered(GiB), millis(1100)))).toEqual(start);
+    });
   });
 
   it('chooses at the end of the first round, by the bandwidth that it measured', () => {

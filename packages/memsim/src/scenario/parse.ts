@@ -159,6 +159,7 @@ function simulationOf(
       strategy: migration.strategy ?? 'auto',
       maxDowntimeMs: migration.maxDowntime ?? DEFAULT_MAX_DOWNTIME_MS,
       ...(migration.deadline === undefined ? {} : { deadlineMs: migration.deadline }),
+      ...(migration.headStart === undefined ? {} : { headStartMs: migration.headStart }),
       ...(migration.onStall === undefined ? {} : { onStall: migration.onStall }),
       maxBandwidth: migration.maxBandwidth ?? 0,
       streams: migration.streams ?? 1,

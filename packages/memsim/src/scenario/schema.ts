@@ -86,6 +86,7 @@ export const migrationSchema = z.strictObject({
   strategy: z.enum(strategies).optional(),
   maxDowntime: duration.optional(),
   deadline: duration.optional(),
+  headStart: duration.optional(),
   maxBandwidth: rate.optional(),
   streams: z.int().min(1).max(16).optional(),
   compress: z.enum(compressModes).optional(),

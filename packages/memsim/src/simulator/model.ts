@@ -50,7 +50,14 @@ export interface Simulation {
   readonly costs: Costs;
   readonly request: Pick<
     MigrateRequest,
-    'strategy' | 'maxDowntimeMs' | 'deadlineMs' | 'onStall' | 'maxBandwidth' | 'streams' | 'compress'
+    | 'strategy'
+    | 'maxDowntimeMs'
+    | 'deadlineMs'
+    | 'onStall'
+    | 'headStartMs'
+    | 'maxBandwidth'
+    | 'streams'
+    | 'compress'
   >;
   /** Undefined: the engine's. */
   readonly adaptiveRate: AdaptiveRate | undefined;

@@ -79,7 +79,7 @@ describe('a post-copy that begins at once', () => {
     simulate(
       simulationOf({
         link: { bandwidth },
-        request: { strategy: 'postcopy' },
+        request: { strategy: 'postcopy', headStartMs: 0 },
         costs: { ...DEFAULT_COSTS, leadMs: 50, leadBytes },
       }),
     ).report.downtimeMs;

@@ -29,6 +29,7 @@ const simulated = ({
   latencyMs: latency,
   loss: lost,
   seed,
+  headStartMs,
 }: {
   guest: { workload: Workload; memoryBytes: number };
   strategy: (typeof strategies)[number];
@@ -36,11 +37,12 @@ const simulated = ({
   latencyMs: number;
   loss: number;
   seed: number;
+  headStartMs?: number;
 }) =>
   simulationOf({
     guest,
     link: { bandwidth: rate, latencyMs: latency, loss: lost },
-    request: { strategy: chosen },
+    request: { strategy: chosen, ...(headStartMs === undefined ? {} : { headStartMs }) },
     seed,
   });
 
@@ -88,7 +90,7 @@ describe('a simulated migration', () => {
   it('sends each missing page once in post-copy', () => {
     fc.assert(
       fc.property(anything, (from) => {
-        const { postcopy, report } = simulate(simulated({ ...from, strategy: 'postcopy' }));
+        const { postcopy, report } = simulate(simulated({ ...from, strategy: 'postcopy', headStartMs: 0 }));
         expect(report.outcome).toBe('completed');
         expect(postcopy!.sentPages).toBeCloseTo(postcopy!.missingPages, 1);
         // The first pages were on their way when the guest stopped.
@@ -99,6 +101,35 @@ describe('a simulated migration', () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  it('sends no more for a head start of post-copy than what went ahead', () => {
+    fc.assert(
+      fc.property(anything, fc.integer({ min: 50, max: 1000 }), (from, headStartMs) => {
+        const { postcopy, report } = simulate(simulated({ ...from, strategy: 'postcopy', headStartMs }));
+        expect(report.outcome).toBe('completed');
+        const all = from.guest.memoryBytes / 4096;
+        const { raw, zero } = report.pages;
+        const ahead = raw + zero - postcopy!.sentPages;
+        expect(ahead).toBeLessThanOrEqual(all / 2);
+        expect(postcopy!.missingPages).toBeLessThanOrEqual(all + 0.1);
+        expect(postcopy!.missingPages).toBeGreaterThanOrEqual(all - ahead - 2);
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('has fewer pages to fault on after a head start', () => {
+    const missing = (headStartMs: number) =>
+      simulate(
+        simulationOf({
+          guest: { workload: { kind: 'idle' }, memoryBytes: GiB },
+          link: { bandwidth: GBIT },
+          request: { strategy: 'postcopy', headStartMs },
+        }),
+      ).postcopy!.missingPages;
+    expect(missing(400) / missing(0)).toBeLessThan(0.95);
+    expect(missing(10_000) / missing(0)).toBeCloseTo(0.75, 1);
   });
 
   it('is never slower on a faster link for a guest that rests', () => {

@@ -63,6 +63,12 @@ export function addMigrateCommand(program: Command, context: CommandContext): vo
       new Option('--deadline <duration>', 'when all must be over (default: never)').argParser(duration),
     )
     .addOption(
+      new Option(
+        '--head-start <duration>',
+        'post-copy: how long memory goes ahead of the guest (default: 400ms; 0s: none does)',
+      ).argParser(duration),
+    )
+    .addOption(
       new Option('--max-bandwidth <rate>', 'of the link, for all streams (default: no limit)').argParser(
         rate,
       ),

@@ -7,7 +7,7 @@ import type { Conductor } from './conductor.ts';
 export interface EnginePolicyOptions {
   readonly request: Pick<
     MigrateRequest,
-    'strategy' | 'maxDowntimeMs' | 'deadlineMs' | 'onStall' | 'maxBandwidth'
+    'strategy' | 'maxDowntimeMs' | 'deadlineMs' | 'onStall' | 'headStartMs' | 'maxBandwidth'
   >;
   readonly memoryBytes: number;
   readonly oneLiveRound: boolean;

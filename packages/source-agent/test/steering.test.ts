@@ -1,0 +1,125 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { SourceGuest } from '@vmferry/engine/guest';
+import { migrateRequestSchema } from '@vmferry/engine/options';
+import { bytes, bytesPerSec, round } from '@vmferry/engine/units';
+import { describe, expect, it } from 'vitest';
+import { Steering } from '../src/steering.ts';
+
+const GiB = 1024 ** 3;
+const HEAD_START_PAGES = GiB / 4 / 4096;
+
+/** A guest of 1 GiB that is to move by post-copy, whose destination takes what it is sent when it is told to. */
+function rig(strategy: 'postcopy' | 'precopy', headStartMs?: number) {
+  const done: string[] = [];
+  const failures: unknown[] = [];
+  let land: () => void = () => {};
+  const landed = new Promise<void>((resolve) => {
+    land = resolve;
+  });
+  const state = { fails: undefined as Error | undefined };
+  const guest = {
+    startPostcopy: () => {
+      done.push('post-copy');
+      return state.fails ? Promise.reject(state.fails) : Promise.resolve();
+    },
+    progress: () =>
+      Promise.resolve({ round: round(1), remainingBytes: bytes(GiB), dirtyBytesPerSec: bytesPerSec(0) }),
+  } as unknown as SourceGuest;
+  const steering = new Steering({
+    guest,
+    request: migrateRequestSchema.parse({
+      guest: 'sim:one',
+      to: 'ws://127.0.0.1:1',
+      strategy,
+      ...(headStartMs === undefined ? {} : { headStartMs }),
+    }),
+    memoryBytes: GiB,
+    oneLiveRound: true,
+    postcopyObstacle: undefined,
+    delivered: () => ({ contentBytes: 0, zeroPages: 0 }),
+    held: () => 0,
+    landed: () => landed,
+    emit: () => {},
+    progress: () => {},
+    onSwitchover: () => {},
+    onStrategy: () => {},
+    onAbort: () => {},
+    onFailure: (error) => failures.push(error),
+  });
+  const read = async (pages: number): Promise<void> => {
+    await steering.mayGoOn(pages);
+    done.push('read on');
+  };
+  return { steering, done, failures, state, land, read };
+}
+
+describe('the start of a post-copy', () => {
+  it('comes before anything is read where nothing is to go ahead', async () => {
+    const { steering, done, land } = rig('postcopy', 0);
+    land();
+    await steering.opened();
+    expect(done).toEqual(['post-copy']);
+    steering.stop();
+  });
+
+  it('waits, with nothing more read, until what went ahead has arrived', async () => {
+    const { steering, done, read, land } = rig('postcopy');
+    await steering.opened();
+    steering.begin();
+    await read(HEAD_START_PAGES - 1);
+    expect(done).toEqual(['read on']);
+    const reading = read(1);
+    await nextTurn();
+    expect(done).toEqual(['read on']);
+    land();
+    await reading;
+    expect(done).toEqual(['read on', 'post-copy', 'read on']);
+    steering.stop();
+  });
+
+  it('does not wait for long on a link that brings nothing', async () => {
+    const { steering, done, read } = rig('postcopy');
+    steering.begin();
+    await read(HEAD_START_PAGES);
+    expect(done).toEqual(['post-copy', 'read on']);
+    steering.stop();
+  });
+
+  it('comes by itself when the time for it is over', async () => {
+    const { steering, done, land } = rig('postcopy', 30);
+    land();
+    steering.begin();
+    await expect.poll(() => done).toEqual(['post-copy']);
+    steering.stop();
+  });
+
+  it('is told when it fails, and holds nobody up', async () => {
+    const { steering, done, failures, read, state, land } = rig('postcopy');
+    state.fails = new Error('too late');
+    land();
+    steering.begin();
+    await read(HEAD_START_PAGES);
+    expect(done).toEqual(['post-copy', 'read on']);
+    expect(failures).toEqual([state.fails]);
+    steering.stop();
+  });
+
+  it('lets go whoever waits when all is given up', async () => {
+    const { steering, done, read } = rig('postcopy');
+    steering.begin();
+    const reading = read(HEAD_START_PAGES);
+    await nextTurn();
+    steering.stop();
+    await reading;
+    expect(done).toEqual(['read on']);
+  });
+
+  it('never comes where pre-copy was asked for', async () => {
+    const { steering, done, read } = rig('precopy');
+    await steering.opened();
+    steering.begin();
+    await read(GiB / 4096);
+    expect(done).toEqual(['read on']);
+    steering.stop();
+  });
+});
