@@ -97,6 +97,8 @@ export class LibvirtSourceGuest implements SourceGuest {
   #ram: Socket | undefined;
   #stream: OutgoingStream | undefined;
   #blocks: readonly RamBlock[] = [];
+  /** For preflight. */
+  #facts: Promise<DomainFacts> | undefined;
   #oneLiveRound = false;
   #wasRunning = true;
   #downtimeMs: bigint | undefined;
@@ -236,13 +238,16 @@ export class LibvirtSourceGuest implements SourceGuest {
   async preflight(plan: SourcePlan): Promise<SourcePreflight> {
     return await asking(async () => {
       const { facts, findings } = await this.#findings(plan);
-      return { facts, notes: notes(findings) };
+      // The clocks are compared by it.
+      return { facts: { ...facts, wallClockMs: Date.now() }, notes: notes(findings) };
     });
   }
 
   async #findings(plan: SourcePlan): Promise<{ facts: DomainFacts; findings: readonly Finding[] }> {
     const { copyStorage, destName, destXml } = plan.managed ?? PLAIN;
-    const facts = await gatherDomain(this.#connection, this.#domain, { copyStorage, destName, destXml });
+    // What a migration asks for is asked for once, and its domain is looked at once: that takes libvirt a while.
+    this.#facts ??= gatherDomain(this.#connection, this.#domain, { copyStorage, destName, destXml });
+    const facts = await this.#facts;
     return { facts, findings: sourceFindings(facts, { postcopy: plan.postcopy, copyStorage }) };
   }
 

@@ -33,28 +33,47 @@ export async function gatherHost(
   const { shape } = domain;
   const capabilities = readHostCapabilities(await host.capabilities());
   const guest = capabilities.guest(shape.architecture);
-  const { machine, kinds } = await machineSupport(host, shape, guest.machines);
-  const hypervisor = await host.hypervisorVersion();
+  // libvirt takes some of these a while, and all at once no longer than the slowest.
+  const machineAndCpu = async () => {
+    const support = await machineSupport(host, shape, guest.machines);
+    const machine = support.machine.supported ? shape.machine : undefined;
+    const cpu = await cpuVerdict(host, shape, { hostCpuXml: domain.hostCpuXml, machine });
+    return { ...support, cpu };
+  };
+  const versionsAndFaults = async () => {
+    const hypervisor = await host.hypervisorVersion();
+    const userfaultfd = await view.userfaultfd({ qemuUser: capabilities.qemuUser, hypervisor });
+    return { versions: { libvirt: await host.daemonVersion(), hypervisor }, userfaultfd };
+  };
+  const noPages: readonly HostPages[] = [];
+  const [ofMachine, ofVersions, name, memory, pages, defaultHugePageBytes, networks] = await Promise.all([
+    machineAndCpu(),
+    versionsAndFaults(),
+    host.hostname(),
+    memoryOf(host),
+    shape.hugePages.length === 0 ? noPages : freeHugePages(host, capabilities),
+    view.defaultHugePageBytes(),
+    networksOf(host),
+  ]);
+  const [interfaces, domains, places] = await Promise.all([
+    view.interfaces(),
+    domainsLike(connection, shape),
+    view.places(pathsOf(shape)),
+  ]);
   return {
-    host: { uuid: capabilities.uuid, name: await host.hostname() },
-    versions: { libvirt: await host.daemonVersion(), hypervisor },
+    host: { uuid: capabilities.uuid, name },
+    ...ofMachine,
+    ...ofVersions,
     emulators: [...guest.emulators, ...policy.emulators],
-    machine,
-    kinds,
-    cpu: await cpuVerdict(host, shape, {
-      hostCpuXml: domain.hostCpuXml,
-      machine: machine.supported ? shape.machine : undefined,
-    }),
-    memory: await memoryOf(host),
-    pages: shape.hugePages.length === 0 ? [] : await freeHugePages(host, capabilities),
-    defaultHugePageBytes: await view.defaultHugePageBytes(),
+    memory,
+    pages,
+    defaultHugePageBytes,
     cpus: capabilities.nodes.flatMap(({ cpus }) => cpus),
     nodes: capabilities.nodes.map(({ id }) => id),
-    networks: await networksOf(host),
-    interfaces: await view.interfaces(),
-    domains: await domainsLike(connection, shape),
-    places: await view.places(pathsOf(shape)),
-    userfaultfd: await view.userfaultfd({ qemuUser: capabilities.qemuUser, hypervisor }),
+    networks,
+    interfaces,
+    domains,
+    places,
     ownArgumentsAllowed: policy.allowQemuArguments,
     qemuUser: capabilities.qemuUser,
     wallClockMs,
