@@ -334,10 +334,16 @@ export class QemuSourceGuest implements SourceGuest {
 
   /**
    * QEMU leaves the state after a migration ("postmigrate") only by running the guest or by a reset, whatever
-   * the guest was before, and a paused guest is not to be run without being asked for.
+   * the guest was before, and a paused guest is not to be run without being asked for. It gets there a little
+   * after it has said that the migration is over.
    */
   async #leavePaused(): Promise<void> {
-    const { status } = await typed(this.#client, 'query-status', statusReply);
+    const deadline = performance.now() + RUN_TIMEOUT_MS;
+    let { status } = await typed(this.#client, 'query-status', statusReply);
+    while (status === 'finish-migrate' && performance.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, RUN_RETRY_MS));
+      ({ status } = await typed(this.#client, 'query-status', statusReply));
+    }
     if (status === 'postmigrate') this.remark = STAYS_POSTMIGRATE;
   }
 
