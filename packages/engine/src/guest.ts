@@ -245,9 +245,9 @@ export interface SourceGuest {
   suspend?(): Promise<void>;
   /**
    * Finishes a post-copy that came to a halt, of a driver that was opened anew: its stream goes by `sideConnections`.
-   * Resolves when the destination has all of the guest.
+   * Resolves when the destination has all of the guest. `tell` takes sentences for the report.
    */
-  finishPostcopy?(): Promise<void>;
+  finishPostcopy?(tell: (note: string) => void): Promise<void>;
   /** The destination runs the guest: this side never does again. `destroy` also ends the hypervisor. */
   forget(options: { destroy: boolean }): Promise<void>;
   /** Lets go of sockets without a word to the guest. */

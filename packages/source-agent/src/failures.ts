@@ -53,6 +53,7 @@ const known = new Set<string>([
   'E_DEST_XML',
   'E_UNSUPPORTED',
   'E_STREAM',
+  'E_STALLED',
   'E_LINK_LOST',
   'E_JOURNAL',
   'E_TIMEOUT',

@@ -126,7 +126,7 @@ export class Resumption implements RunningMigration {
     await destination.start();
     void destination.carryAll(guest.sideConnections, this.#options.agent.log);
     await new Promise((resolve) => setTimeout(resolve, HALT_MS));
-    await Promise.race([guest.finishPostcopy!(), this.#lost(destination)]);
+    await Promise.race([guest.finishPostcopy!((text) => this.#note(text)), this.#lost(destination)]);
     this.#setPhase('completion');
     await destination.control.expect('complete', COMPLETE_TIMEOUT_MS);
     destination.control.send({ type: 'goodbye' });
@@ -139,6 +139,11 @@ export class Resumption implements RunningMigration {
       `The link to the destination was lost: ${error?.message ?? 'the destination agent closed the connection'}`,
       'bring the link and both agents back, then run "vmferry resume" again',
     );
+  }
+
+  #note(text: string): void {
+    this.#builder.note(text);
+    this.#hub.publish({ type: 'note', text });
   }
 
   #setPhase(phase: Phase): void {

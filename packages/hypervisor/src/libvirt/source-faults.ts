@@ -65,3 +65,11 @@ export function stalled(ms: number): GuestError {
     'see the state of both hosts and of the link, then run "vmferry resume" again',
   );
 }
+
+export function notTakenUp(ms: number): GuestError {
+  return new GuestError(
+    'E_STALLED',
+    `the domain's memory was not asked for within ${ms / 1000} s: the destination's libvirt or its QEMU does not answer`,
+    'run "virsh qemu-monitor-command NAME --hmp info status" on the destination. If it does not return, that QEMU waits for memory in a way in which it hears nobody any more, and what it has is lost: destroy the domain on both hosts and start it from its disks. Otherwise run "vmferry resume" again',
+  );
+}

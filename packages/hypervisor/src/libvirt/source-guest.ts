@@ -43,6 +43,7 @@ import {
 } from './domain-events.ts';
 import { machineOf, readInterfaces } from './domain-xml.ts';
 import { asGuestError, asking } from './errors.ts';
+import { type Attempt, finish } from './finishing.ts';
 import { migrateOptions, PLAIN, resumeOptions } from './migrate-options.ts';
 import { monitorOf } from './monitor.ts';
 import { type LibvirtOptions, parseDomainAddress } from './options.ts';
@@ -54,16 +55,7 @@ import { sourceFindings } from './preflight/preflight.ts';
 import { qemuPid } from './qemu-process.ts';
 import { Rendezvous } from './rendezvous.ts';
 import { CallingRpc } from './rpc-relay.ts';
-import {
-  busy,
-  cannotKeep,
-  givenUp,
-  gone,
-  stalled,
-  stands,
-  stuckInPostcopy,
-  unfinished,
-} from './source-faults.ts';
+import { busy, cannotKeep, givenUp, gone, stands, stuckInPostcopy, unfinished } from './source-faults.ts';
 import { newRendezvous } from './tokens.ts';
 
 /** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */
@@ -78,8 +70,6 @@ const RETRY_MS = 10;
 /** From the word that the migration is given up to its end, before libvirt's calls are cut off. */
 const ABORT_MS = 1000;
 const SETTLE_TIMEOUT_MS = 60_000;
-const STATE_POLL_MS = 200;
-const STALLED_MS = 30_000;
 
 export class LibvirtSourceGuest implements SourceGuest {
   readonly gone: Promise<GuestError>;
@@ -500,30 +490,34 @@ export class LibvirtSourceGuest implements SourceGuest {
     await this.close();
   }
 
-  /** What libvirt answers is not always what became of it: the domain's states are believed. */
-  async finishPostcopy(): Promise<void> {
+  async finishPostcopy(tell: (note: string) => void): Promise<void> {
     await asking(async () => {
       const rendezvous = await Rendezvous.make(this.#options, this.#rendezvousName);
       this.#rendezvous = rendezvous;
       await this.#serveCalls(rendezvous, { holdAnswer: false });
       await this.#serveSide(rendezvous, 'ram');
-      this.#begin(rendezvous, () => Promise.resolve(resumeOptions(rendezvous)));
-      let error: unknown;
-      void this.#job!.then((ended) => {
-        error = ended;
-      });
-      const carried = new Progress();
-      for (;;) {
-        // It may say that it failed, and go on; asked for its job meanwhile it may give it up.
-        if (this.#jobEnded && error === undefined) return;
-        const state = this.#jobEnded ? await this.#stateOrGone() : 'migrating';
-        if (state === undefined || (state !== 'migrating' && state.state === 'shut-off')) return;
-        const broken = this.#ram === undefined || this.#ram.destroyed;
-        if (this.#jobEnded && broken) throw error;
-        if (carried.stoodMs(this.#ram?.bytesRead ?? 0) > STALLED_MS) throw stalled(STALLED_MS);
-        await sleep(STATE_POLL_MS);
-      }
+      await finish({ state: () => this.#stateOrGone(), ask: () => this.#askToFinish(rendezvous) }, tell);
     });
+  }
+
+  #askToFinish(rendezvous: Rendezvous): Attempt {
+    this.#ram = undefined;
+    let status: string | undefined;
+    const off = this.#events.on((happening) => {
+      if (happening.type === 'monitor' && happening.event === 'MIGRATION')
+        status = String(happening.data['status']);
+    });
+    this.#begin(rendezvous, () => Promise.resolve(resumeOptions(rendezvous)));
+    return {
+      answer: this.#job!,
+      ram: () => this.#ram,
+      status: () => status,
+      cut: () => {
+        off();
+        for (const rpc of this.#rpc) rpc.hangUp();
+        this.#ram?.destroy();
+      },
+    };
   }
 
   /** libvirt ends the source's QEMU itself when the destination has answered; a few seconds, under emulation. */
@@ -563,18 +557,5 @@ export class LibvirtSourceGuest implements SourceGuest {
     await this.#rendezvous?.remove();
     await this.#events.close().catch(() => {});
     await this.#connection.close();
-  }
-}
-
-/** How long something that should grow has stood. */
-class Progress {
-  #last = -1;
-  #since = 0;
-
-  stoodMs(amount: number): number {
-    const now = performance.now();
-    if (amount !== this.#last) this.#since = now;
-    this.#last = amount;
-    return now - this.#since;
   }
 }
