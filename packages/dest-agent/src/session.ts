@@ -52,6 +52,8 @@ const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
 const MAX_TUNNELS = 64;
 /** From the break of a hypervisor's socket to the news that it is gone. */
 const GONE_MS = 500;
+/** From a finished post-copy to the end of the hypervisors' own connection. */
+const CARRIED_MS = 10_000;
 
 export interface SessionOptions {
   readonly identity: SessionIdentity;
@@ -73,6 +75,8 @@ export class DestSession implements RunningMigration {
   readonly #faults = new FaultTimes();
   readonly #links: Link[] = [];
   readonly #tunnels = new Map<Link, Tunnel>();
+  /** The ends of connections for the guest's memory that are carried verbatim. */
+  readonly #memoryCarried: Promise<unknown>[] = [];
   readonly #log: Logger;
   #resolveDone!: (report: MigrationReport) => void;
   #guest: DestGuest | undefined;
@@ -166,6 +170,7 @@ export class DestSession implements RunningMigration {
       attached();
       const tunnel = new Tunnel(link, local);
       this.#tunnels.set(link, tunnel);
+      if (role === 'ram') this.#memoryCarried.push(tunnel.ended);
       await tunnel.ended;
     } catch (error) {
       this.#log.warn({ err: error, role }, 'tunnel');
@@ -334,6 +339,9 @@ export class DestSession implements RunningMigration {
       pagesApplied: 0,
     });
     this.#resolve('completed', null);
+    // What this side's QEMU said last may still be on its way: without it the source's never ends.
+    const late = new Promise((resolve) => setTimeout(resolve, CARRIED_MS).unref());
+    await Promise.race([Promise.all(this.#memoryCarried), late]);
     await guest.close();
   }
 
