@@ -146,8 +146,8 @@ test('a page that is sent twice in post-copy is refused by the hypervisor, as by
   const again = (source: SourceGuest): SourceGuest => {
     const changed = batches(source, twice);
     return overriding(changed, {
-      open: async (plan) => {
-        const items = await changed.open(plan);
+      open: async (plan, session) => {
+        const items = await changed.open(plan, session);
         return (async function* () {
           for await (const item of items) {
             if (item.type === 'end' && kept) yield kept;

@@ -101,8 +101,8 @@ export function withItems(
   change: (item: SourceItem) => SourceItem | undefined,
 ): SourceGuest {
   return overriding(guest, {
-    open: async (plan) => {
-      const items = await guest.open(plan);
+    open: async (plan, session) => {
+      const items = await guest.open(plan, session);
       return (async function* () {
         for await (const item of items) {
           const changed = change(item);

@@ -69,9 +69,13 @@ export class DestAgent implements Operations {
     return this.#sessions.get(id);
   }
 
-  /** Settles what an agent before this one left, where that can be told. Before the first connection. */
-  async settle(): Promise<void> {
+  /**
+   * Settles what an agent before this one left, where that can be told; of one guest, or of all. Before the first
+   * connection.
+   */
+  async settle(guest?: string): Promise<void> {
     await settleLeftovers({
+      ...(guest === undefined ? {} : { guest }),
       stateDir: this.#options.stateDir,
       log: this.#options.log,
       endPrepared: (uri, session) => endPreparedGuest(uri, session, this.#options),

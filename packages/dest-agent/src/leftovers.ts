@@ -25,14 +25,16 @@ const LIMITS = { loadMs: 0, outcomeMs: 0 };
 export interface LeftoverOptions {
   readonly stateDir: string;
   readonly log: Logger;
+  /** Only migrations of this guest. */
+  readonly guest?: string;
   /** Ends the hypervisor of the guest if it is the one that the session prepared and never ran. */
   readonly endPrepared: (uri: string, session: string) => Promise<EndOfPrepared>;
 }
 
-/** Settles every journal that can be. Never rejects for one of them: the others are settled all the same. */
+/** Settles every journal that can be. Never rejects: what cannot be settled does not keep the agent from its work. */
 export async function settleLeftovers(options: LeftoverOptions): Promise<void> {
   const { stateDir, log } = options;
-  for (const name of await journalSessions(stateDir)) {
+  for (const name of await sessionsOf(options)) {
     if (!name.endsWith(ROLE)) continue;
     try {
       await settle(journalPath(stateDir, name), options);
@@ -42,12 +44,21 @@ export async function settleLeftovers(options: LeftoverOptions): Promise<void> {
   }
 }
 
-async function settle(path: string, { log, endPrepared }: LeftoverOptions): Promise<void> {
+async function sessionsOf({ stateDir, log }: LeftoverOptions): Promise<readonly string[]> {
+  try {
+    return await journalSessions(stateDir);
+  } catch (error) {
+    log.error({ err: error }, 'the journals of earlier migrations cannot be read');
+    return [];
+  }
+}
+
+async function settle(path: string, { log, guest: only, endPrepared }: LeftoverOptions): Promise<void> {
   const journal = await JournalFile.open(path);
   try {
     const { records } = parseJournal(await journal.readAll());
     const last = records.at(-1);
-    if (last === undefined) return;
+    if (last === undefined || (only !== undefined && last.guest !== only)) return;
     const { session, guest } = last;
     const about = { session, guest };
     if (outcomeOf(records).outcome === 'in-doubt')

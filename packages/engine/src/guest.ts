@@ -198,8 +198,11 @@ export interface SourceGuest {
   blockers(plan: SourcePlan): Promise<readonly GuestError[]>;
   /** What this side knows of the guest that the destination's preflight wants to know. Reads only. */
   preflight?(plan: SourcePlan): Promise<SourcePreflight>;
-  /** Starts the migration; the stream honours back-pressure by not being pulled. May be called once. */
-  open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>>;
+  /**
+   * Starts the migration; the stream honours back-pressure by not being pulled. May be called once. `session`: what an
+   * agent that is started again knows it by.
+   */
+  open(plan: SourcePlan, session: string): Promise<AsyncIterable<SourceItem>>;
   /** Connections for the destination's `connectSide`, from before `open` until `close`. */
   readonly sideConnections?: AsyncIterable<SideConnection>;
   progress(): Promise<SourceProgress>;

@@ -5,13 +5,18 @@ import type { GuestDefinition } from '@vmferry/memsim/workload/streams';
 import type { FrameSocket } from '@vmferry/wire/frame-socket';
 import type { Peer } from '@vmferry/wire/listener';
 
-export interface EmbeddedSource extends Operations {
+interface EmbeddedAgent extends Operations {
   close(): Promise<void>;
 }
 
-export interface EmbeddedDest extends EmbeddedSource {
-  /** Ends what an agent before this one left and never ran. */
-  settle(): Promise<void>;
+export interface EmbeddedSource extends EmbeddedAgent {
+  /** Takes back what an agent before this one left and never committed; of one guest, or of all. */
+  settle(guest?: string): Promise<void>;
+}
+
+export interface EmbeddedDest extends EmbeddedAgent {
+  /** Ends what an agent before this one left and never ran; of one guest, or of all. */
+  settle(guest?: string): Promise<void>;
   acceptMigration(socket: FrameSocket, peer: Peer): void;
 }
 
@@ -27,7 +32,7 @@ export const embeddedAgents: AgentFactory = {
     const { SimulationHost } = await import('@vmferry/memsim/guest/host');
     const simulation = new SimulationHost(simulated);
     const agent = new SourceAgent(options, { simulation });
-    return closingBoth(agent, simulation);
+    return { ...closingBoth(agent, simulation), settle: (guest) => agent.settle(guest) };
   },
   async dest(options, simulated) {
     const { DestAgent } = await import('@vmferry/dest-agent/agent');
@@ -36,13 +41,13 @@ export const embeddedAgents: AgentFactory = {
     const agent = new DestAgent(options, { simulation });
     return {
       ...closingBoth(agent, simulation),
-      settle: () => agent.settle(),
+      settle: (guest) => agent.settle(guest),
       acceptMigration: (socket, peer) => agent.acceptMigration(socket, peer),
     };
   },
 };
 
-function closingBoth(agent: EmbeddedSource, simulation: { close(): Promise<void> }): EmbeddedSource {
+function closingBoth(agent: EmbeddedAgent, simulation: { close(): Promise<void> }): EmbeddedAgent {
   return {
     role: agent.role,
     migrate: (request) => agent.migrate(request),

@@ -173,6 +173,8 @@ async function embedSource(
     },
     settings.guests.simulatedHere.source,
   );
+  // A command that was killed before this one had its agents in it.
+  if (options.resume !== true) await agent.settle(settings.guests.guest);
   return { operator: localOperator(agent), to, close: () => agent.close() };
 }
 
@@ -191,6 +193,7 @@ async function embedBoth(
   );
   let server: AgentServer | undefined;
   try {
+    if (options.resume !== true) await dest.settle(settings.guests.destGuest ?? settings.guests.guest);
     server = await serveAgent({
       operations: dest,
       listen: 'ws://127.0.0.1:0',

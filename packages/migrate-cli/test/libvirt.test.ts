@@ -65,7 +65,10 @@ it('gives agents of its own the libvirt that it is told, or that the file names'
   const seen: (SourceAgentOptions | DestAgentOptions)[] = [];
   const fake = new FakeOperations();
   fake.script = (migration) => void migration.finish();
-  const closing = Object.assign(fake, { close: () => Promise.resolve() });
+  const closing = Object.assign(fake, {
+    close: () => Promise.resolve(),
+    settle: () => Promise.resolve(),
+  });
   const agents: AgentFactory = {
     source: (options) => {
       seen.push(options);

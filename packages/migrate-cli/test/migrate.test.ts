@@ -293,20 +293,25 @@ describe('vmferry migrate with agents inside', () => {
     destOptions: DestAgentOptions | undefined;
     accepted = 0;
     readonly closed: string[] = [];
+    /** Whose leftovers were to be settled. */
+    readonly settled: string[] = [];
     /** The simulated guests that the agents were given. */
     readonly simulated: string[] = [];
     readonly factory: AgentFactory = {
       source: async (options, simulated) => {
         this.sourceOptions = options;
         this.simulated.push(...simulated.map(({ file }) => `source ${file.name} ${file.memory}`));
-        return Object.assign(this.source, { close: async () => void this.closed.push('source') });
+        return Object.assign(this.source, {
+          close: async () => void this.closed.push('source'),
+          settle: async (guest?: string) => void this.settled.push(`source ${guest}`),
+        });
       },
       dest: async (options, simulated) => {
         this.destOptions = options;
         this.simulated.push(...simulated.map(({ file }) => `dest ${file.name} ${file.memory}`));
         return Object.assign(this.dest, {
           close: async () => void this.closed.push('dest'),
-          settle: async () => {},
+          settle: async (guest?: string) => void this.settled.push(`dest ${guest}`),
           acceptMigration: () => void this.accepted++,
         });
       },
@@ -323,6 +328,7 @@ describe('vmferry migrate with agents inside', () => {
     expect(agents.sourceOptions).toMatchObject({ stateDir: dir, insecure: false });
     expect(agents.source.migrations[0]?.request.to).toBe('wss://host2:4447');
     expect(agents.destOptions).toBeUndefined();
+    expect(agents.settled).toEqual(['source sim:idle']);
     expect(agents.closed).toEqual(['source']);
   });
 

@@ -140,7 +140,11 @@ describe('vmferry agent', () => {
     let closed = 0;
     const agents: AgentFactory = {
       ...NO_AGENTS,
-      source: async () => Object.assign(new FakeOperations(), { close: async () => void closed++ }),
+      source: async () =>
+        Object.assign(new FakeOperations(), {
+          close: async () => void closed++,
+          settle: async () => {},
+        }),
     };
     const running = start(['agent', 'source', '--listen', 'ws://0.0.0.0:0'], { agents });
     expect(await running.status).toBe(2);

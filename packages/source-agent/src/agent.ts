@@ -6,7 +6,8 @@ import { MigrationError } from '@vmferry/engine/errors';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { SourceLimits } from '@vmferry/engine/switchover/source';
 import { SimulationHost } from '@vmferry/memsim/guest/host';
-import { type SourceGuestFactory, sourceGuests } from './guests.ts';
+import { lookAtGuest, type SourceGuestFactory, sourceGuests, takeBackGuest } from './guests.ts';
+import { settleLeftovers } from './leftovers.ts';
 import { type MigrationOptions, SourceMigration } from './migration.ts';
 import { Resumption } from './resumption.ts';
 
@@ -73,6 +74,21 @@ export class SourceAgent implements Operations {
 
   find(id: string): RunningMigration | undefined {
     return this.#migrations.get(id);
+  }
+
+  /**
+   * Settles what an agent before this one left, where that can be told; of one guest, or of all. Before the first
+   * migration.
+   */
+  async settle(guest?: string): Promise<void> {
+    const { stateDir, log, libvirt } = this.#options;
+    await settleLeftovers({
+      stateDir,
+      log,
+      takeBack: (uri, session) => takeBackGuest(uri, session, libvirt),
+      look: (uri, session) => lookAtGuest(uri, session, libvirt),
+      ...(guest === undefined ? {} : { guest }),
+    });
   }
 
   /** Cancels what can be cancelled and waits for its end. */

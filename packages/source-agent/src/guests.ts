@@ -3,8 +3,15 @@
 import type { LibvirtSettings } from '@vmferry/agent-core/config';
 import { openGuest } from '@vmferry/agent-core/guest-schemes';
 import type { SourceGuest } from '@vmferry/engine/guest';
+import { lookAtDomain, takenBackDomain } from '@vmferry/hypervisor/libvirt/left-source';
 import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
 import { LibvirtSourceGuest } from '@vmferry/hypervisor/libvirt/source-guest';
+import {
+  type Committed,
+  lookAtCommitted,
+  type TakenBack,
+  takeBackLeft,
+} from '@vmferry/hypervisor/qemu/left-source';
 import { QemuSourceGuest } from '@vmferry/hypervisor/qemu/source-guest';
 import type { SimulationHost } from '@vmferry/memsim/guest/host';
 
@@ -18,4 +25,30 @@ export function sourceGuests(simulation: SimulationHost, libvirt?: LibvirtSettin
       qemu: (path) => QemuSourceGuest.connect(path),
       sim: (name) => simulation.source(name),
     });
+}
+
+/** Gives up what a session of an agent before this one began. Simulated guests ended with their agent. */
+export async function takeBackGuest(
+  uri: string,
+  session: string,
+  libvirt?: LibvirtSettings,
+): Promise<TakenBack> {
+  return await openGuest<TakenBack>(uri, {
+    libvirt: (name) => takenBackDomain(name, libvirtOptions(libvirt)),
+    qemu: (path) => takeBackLeft(path, session),
+    sim: () => Promise.resolve({ found: 'gone' }),
+  });
+}
+
+/** Where a guest stands that a session of an agent before this one committed to its destination. */
+export async function lookAtGuest(
+  uri: string,
+  session: string,
+  libvirt?: LibvirtSettings,
+): Promise<Committed> {
+  return await openGuest<Committed>(uri, {
+    libvirt: (name) => lookAtDomain(name, libvirtOptions(libvirt)),
+    qemu: (path) => lookAtCommitted(path, session),
+    sim: () => Promise.resolve({ found: 'gone' }),
+  });
 }

@@ -310,14 +310,14 @@ export class SourceMigration implements RunningMigration {
     destination: Destination,
   ): Promise<AsyncIterable<SourceItem> | undefined> {
     if (!guest.sideConnections) {
-      const [items] = await Promise.all([guest.open(this.#plan!), destination.start()]);
+      const [items] = await Promise.all([guest.open(this.#plan!, destination.session), destination.start()]);
       return items;
     }
     await destination.start();
     if (this.#machine?.state.phase !== 'copying') return undefined;
     if ((this.#request.copyStorage ?? 'none') !== 'none') this.#watchDisks(guest);
     void destination.carryAll(guest.sideConnections, this.#log);
-    return await guest.open(this.#plan!);
+    return await guest.open(this.#plan!, destination.session);
   }
 
   /** In post-copy the destination needs this side until the last page is there, not only sent. */

@@ -6,11 +6,15 @@
  * An agent that was restarted has no connection to what it prepared, and another QEMU may have the monitor's path
  * by now. What carries the mark of a session is the one that this session prepared, and whatever it holds never
  * ran, so it may be ended. The mark is an object that no device uses: a secret that is none.
+ *
+ * A QEMU whose guest leaves has a mark of its own, which goes when the guest is back. Its data say what was found:
+ * whether the guest ran, and the settings for migrations.
  */
 import { z } from 'zod';
+import { settingsSchema } from './inspect/capabilities.ts';
 import { QmpClient } from './qmp/client.ts';
 import { QmpError } from './qmp/errors.ts';
-import { type QmpExecutor, statusReply, typed } from './qmp/schema.ts';
+import { type QmpExecutor, statusReply, textReply, typed } from './qmp/schema.ts';
 
 const objectsReply = z.array(z.looseObject({ name: z.string() }));
 const OBJECTS = '/objects';
@@ -28,18 +32,68 @@ export type EndOfPrepared =
 const markOf = (session: string): string => `vmferry-${session}`;
 
 /** A QEMU that cannot carry it only cannot be ended by a restarted agent. */
-export async function setMark(client: QmpExecutor, session: string): Promise<void> {
+export function setMark(client: QmpExecutor, session: string): Promise<void> {
+  return add(client, markOf(session), 'none');
+}
+
+/** Whatever is executed after this call finds the mark gone. */
+export function takeMark(client: QmpExecutor, session: string): Promise<void> {
+  return remove(client, markOf(session));
+}
+
+const foundSchema = z.object({ running: z.boolean(), settings: settingsSchema });
+/** What a migration found in a QEMU, and leaves there when it comes to nothing. */
+export type Found = z.infer<typeof foundSchema>;
+
+const leavingMarkOf = (session: string): string => `vmferry-leaving-${session}`;
+
+/** Before anything is changed. A QEMU that cannot carry it only cannot be settled by a restarted agent. */
+export function setLeavingMark(client: QmpExecutor, session: string, found: Found): Promise<void> {
+  return add(client, leavingMarkOf(session), JSON.stringify(found));
+}
+
+export function takeLeavingMark(client: QmpExecutor, session: string): Promise<void> {
+  return remove(client, leavingMarkOf(session));
+}
+
+/**
+ * What the mark of a guest that leaves in that session says; undefined where there is none.
+ *
+ * @throws QmpError E_QMP_REPLY if it is not understood
+ */
+export async function readLeavingMark(client: QmpExecutor, session: string): Promise<Found | undefined> {
+  const id = leavingMarkOf(session);
+  if (!(await has(client, id))) return undefined;
+  const text = await typed(client, 'qom-get', textReply, { path: `${OBJECTS}/${id}`, property: 'data' });
+  const read = foundSchema.safeParse(fromJson(text));
+  if (read.success) return read.data;
+  throw new QmpError('E_QMP_REPLY', `the mark ${id} in QEMU is of another version of vmferry`);
+}
+
+async function has(client: QmpExecutor, id: string): Promise<boolean> {
+  const objects = await typed(client, 'qom-list', objectsReply, { path: OBJECTS });
+  return objects.some(({ name }) => name === id);
+}
+
+function fromJson(text: string): unknown {
   try {
-    await client.execute('object-add', { 'qom-type': 'secret', id: markOf(session), data: 'none' });
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+async function add(client: QmpExecutor, id: string, data: string): Promise<void> {
+  try {
+    await client.execute('object-add', { 'qom-type': 'secret', id, data });
   } catch (error) {
     if (!(error instanceof QmpError) || error.code !== 'E_QMP_COMMAND') throw error;
   }
 }
 
-/** Whatever is executed after this call finds the mark gone. */
-export async function takeMark(client: QmpExecutor, session: string): Promise<void> {
+async function remove(client: QmpExecutor, id: string): Promise<void> {
   try {
-    await client.execute('object-del', { id: markOf(session) });
+    await client.execute('object-del', { id });
   } catch (error) {
     if (!(error instanceof QmpError) || error.code !== 'E_QMP_COMMAND') throw error;
   }
@@ -56,8 +110,7 @@ export async function endPrepared(path: string, session: string): Promise<EndOfP
     return nobody ? { found: 'gone' } : { found: 'kept', why: error.message };
   }
   try {
-    const objects = await typed(client, 'qom-list', objectsReply, { path: OBJECTS });
-    if (!objects.some(({ name }) => name === markOf(session))) return { found: 'gone' };
+    if (!(await has(client, markOf(session)))) return { found: 'gone' };
     const { status } = await typed(client, 'query-status', statusReply);
     if (status === 'running') return { found: 'kept', why: 'somebody let its guest run' };
     return await quit(client);

@@ -29,11 +29,13 @@ import { sourceBlockers } from './inspect/blockers.ts';
 import { MigrationSettings, sourceSettings } from './inspect/capabilities.ts';
 import { describeGuest } from './inspect/guest.ts';
 import { locateBlocks } from './inspect/memory-map.ts';
+import { setLeavingMark, takeLeavingMark } from './mark.ts';
 import { listenForQemu, type MigrationListener } from './migration-socket.ts';
 import { OutgoingStream } from './outgoing-stream.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, QmpError } from './qmp/errors.ts';
-import { dirtyRateReply, migrateReply, statusReply, typed } from './qmp/schema.ts';
+import { dirtyRateReply, migrateReply, typed } from './qmp/schema.ts';
+import { restingState, runAgain } from './run-again.ts';
 
 /** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */
 const SWITCH_NOW_MS = 2_000_000;
@@ -48,13 +50,8 @@ const ONE_ROUND_MS = 0;
 const UNLIMITED = 1e12;
 const CONNECT_TIMEOUT_MS = 10_000;
 const SETTLE_TIMEOUT_MS = 60_000;
-/** A destination that is ending may hold the disks' locks until it is gone. */
-const RUN_TIMEOUT_MS = 30_000;
-/** Run states that `cont` does not leave. */
-const ENDED = ['shutdown', 'guest-panicked', 'internal-error'];
 const DIRTY_RATE_TRIES = 40;
 const DIRTY_RATE_POLL_MS = 50;
-const RUN_RETRY_MS = 20;
 const STAYS_POSTMIGRATE =
   'The guest was paused and is whole, and its QEMU now calls it "postmigrate". It runs on with cont. QEMU moves it again only after that: to move it paused, send cont and stop to its monitor at a moment when it may run, then start the migration again.';
 
@@ -69,6 +66,7 @@ export class QemuSourceGuest implements SourceGuest {
   #stream: OutgoingStream | undefined;
   /** As `describe` found them. */
   #blocks: readonly RamBlock[] = [];
+  #session = '';
   #wasRunning = true;
   #oneLiveRound = false;
   #migrating = false;
@@ -117,13 +115,14 @@ export class QemuSourceGuest implements SourceGuest {
     return this.#asking(() => sourceBlockers(this.#client, { postcopy: plan.postcopy }));
   }
 
-  open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>> {
-    const opened = this.#open(plan);
+  open(plan: SourcePlan, session: string): Promise<AsyncIterable<SourceItem>> {
+    const opened = this.#open(plan, session);
     this.#opening = opened.catch(() => {});
     return opened;
   }
 
-  async #open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>> {
+  async #open(plan: SourcePlan, session: string): Promise<AsyncIterable<SourceItem>> {
+    this.#session = session;
     const listener = await listenForQemu();
     try {
       return await this.#asking(() => this.#start(plan, listener));
@@ -133,6 +132,10 @@ export class QemuSourceGuest implements SourceGuest {
   }
 
   async #start(plan: SourcePlan, listener: MigrationListener): Promise<AsyncIterable<SourceItem>> {
+    await setLeavingMark(this.#client, this.#session, {
+      running: this.#wasRunning,
+      settings: await this.#settings.read(),
+    });
     await this.#settings.apply(sourceSettings(plan.postcopy));
     if (plan.throttle) await this.#prepareThrottle();
     await this.#setParameters({
@@ -299,6 +302,7 @@ export class QemuSourceGuest implements SourceGuest {
       if (this.#migrating) await this.#giveUp();
       await this.#takeBack();
       await this.#settings.restore();
+      await takeLeavingMark(this.#client, this.#session);
     });
   }
 
@@ -319,49 +323,19 @@ export class QemuSourceGuest implements SourceGuest {
 
   /** Lets the guest run if it ran before, and makes sure that it does. */
   async #takeBack(): Promise<void> {
-    if (!this.#wasRunning) return await this.#leavePaused();
-    const deadline = performance.now() + RUN_TIMEOUT_MS;
-    let { running, status } = await typed(this.#client, 'query-status', statusReply);
-    while (!running) {
-      // QEMU says that the migration is over a little before it would take `cont`.
-      const why = await this.#tryToRun();
-      ({ running, status } = await typed(this.#client, 'query-status', statusReply));
-      if (running) return;
-      if (performance.now() > deadline || ENDED.includes(status)) throw stands(status, why);
-      await new Promise((resolve) => setTimeout(resolve, RUN_RETRY_MS));
-    }
-  }
-
-  /**
-   * QEMU leaves the state after a migration ("postmigrate") only by running the guest or by a reset, whatever
-   * the guest was before, and a paused guest is not to be run without being asked for. It gets there a little
-   * after it has said that the migration is over.
-   */
-  async #leavePaused(): Promise<void> {
-    const deadline = performance.now() + RUN_TIMEOUT_MS;
-    let { status } = await typed(this.#client, 'query-status', statusReply);
-    while (status === 'finish-migrate' && performance.now() < deadline) {
-      await new Promise((resolve) => setTimeout(resolve, RUN_RETRY_MS));
-      ({ status } = await typed(this.#client, 'query-status', statusReply));
-    }
-    if (status === 'postmigrate') this.remark = STAYS_POSTMIGRATE;
-  }
-
-  /** Why the guest could not be run; empty if it could. */
-  async #tryToRun(): Promise<string> {
-    try {
-      await this.#client.execute('cont');
-      return '';
-    } catch (error) {
-      if (error instanceof QmpError && error.code === 'E_QMP_COMMAND') return error.message;
-      throw error;
-    }
+    if (this.#wasRunning) await runAgain(this.#client);
+    // QEMU leaves the state after a migration only by running the guest or by a reset, whatever the guest was
+    // before, and a paused guest is not to be run without being asked for.
+    else if ((await restingState(this.#client)) === 'postmigrate') this.remark = STAYS_POSTMIGRATE;
   }
 
   async forget({ destroy }: { destroy: boolean }): Promise<void> {
     this.#unsubscribeAll();
     if (!destroy) {
-      await this.#asking(() => this.#settings.restore());
+      await this.#asking(async () => {
+        await this.#settings.restore();
+        await takeLeavingMark(this.#client, this.#session);
+      });
       return;
     }
     try {
@@ -432,12 +406,4 @@ export class QemuSourceGuest implements SourceGuest {
 
 function isEnding(status: string): status is Ending {
   return status === 'completed' || status === 'failed' || status === 'cancelled';
-}
-
-function stands(status: string, why: string): GuestError {
-  return new GuestError(
-    'E_GUEST_FAILED',
-    `the guest does not run again on the source: it is "${status}"${why === '' ? '' : `, and ${why}`}`,
-    "remove the cause (a destination QEMU that still holds the disks, perhaps), then send cont to the source QEMU's monitor",
-  );
 }

@@ -41,7 +41,7 @@ const LETTER: Readonly<Record<SourceItem['type'], string>> = {
 /** Reads all items and releases them; `on` is called with each before. */
 async function read(source: SourceGuest, on: (item: SourceItem) => unknown): Promise<string> {
   let order = '';
-  for await (const item of await source.open(PLAN)) {
+  for await (const item of await source.open(PLAN, 's')) {
     order += LETTER[item.type];
     await on(item);
     if (item.type === 'pages') item.release();
@@ -154,7 +154,7 @@ describe('a source guest', () => {
       const source = await here.source('tiny');
       let rolledBack: Promise<void> | undefined;
       let order = '';
-      for await (const item of await source.open(PLAN)) {
+      for await (const item of await source.open(PLAN, 's')) {
         order += LETTER[item.type];
         if (item.type === 'pages') item.release();
         if (item.type === 'round-end') await source[how]();

@@ -103,6 +103,7 @@ async function runAgent(
   const simulated = await loadSimulated(options.simulate ?? [], options, settings, role);
   if (role === 'source') {
     const agent = await context.agents.source(common, simulated);
+    await agent.settle();
     await serveUntilTold(agent, { ...serveOptions(common, limits), listen, operations: agent }, context);
   } else {
     const agent = await context.agents.dest(
@@ -127,7 +128,7 @@ function serveOptions<T extends { log: Logger; insecure: boolean }>(common: T, l
 }
 
 async function serveUntilTold(
-  agent: EmbeddedSource,
+  agent: Pick<EmbeddedSource, 'close'>,
   options: ServeOptions,
   context: CommandContext,
 ): Promise<void> {

@@ -2,7 +2,9 @@
  * QEMU's migration capabilities and parameters belong to the operator: vmferry borrows them. What it changes
  * is remembered as it was before and put back when the migration is over.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { GuestError } from '@vmferry/engine/errors';
+import { z } from 'zod';
 import { asGuestError, QmpError } from '../qmp/errors.ts';
 import { capabilitiesReply, parametersReply, type QmpExecutor, typed } from '../qmp/schema.ts';
 
@@ -15,6 +17,13 @@ export interface WantedSettings {
   /** Names without which there is no migration. Others are passed over by a QEMU that lacks them. */
   readonly required: readonly string[];
 }
+
+/** All of them, as they were at some time. */
+export const settingsSchema = z.object({
+  capabilities: z.record(z.string(), z.boolean()),
+  parameters: z.record(z.string(), z.unknown()),
+});
+export type Settings = z.infer<typeof settingsSchema>;
 
 type Change<T> = readonly (readonly [name: string, value: T])[];
 
@@ -85,6 +94,27 @@ export class MigrationSettings {
   async readParameters(): Promise<ReadonlyMap<string, unknown>> {
     const reply = await this.#asking(() => typed(this.#client, 'query-migrate-parameters', parametersReply));
     return new Map(Object.entries(reply));
+  }
+
+  async read(): Promise<Settings> {
+    const [capabilities, parameters] = await Promise.all([this.readCapabilities(), this.readParameters()]);
+    return {
+      capabilities: Object.fromEntries(capabilities),
+      parameters: Object.fromEntries(parameters),
+    };
+  }
+
+  /** Sets everything as `read` found it, in another process perhaps. */
+  async putBack(before: Settings): Promise<void> {
+    const { capabilities, parameters } = await this.read();
+    const set = Object.entries(before.parameters).filter(
+      ([name, value]) => Object.hasOwn(parameters, name) && !isDeepStrictEqual(parameters[name], value),
+    );
+    const change = Object.entries(before.capabilities).filter(
+      ([name, state]) => Object.hasOwn(capabilities, name) && capabilities[name] !== state,
+    );
+    await this.#sendParameters(set);
+    await this.#sendCapabilities(change);
   }
 
   /**

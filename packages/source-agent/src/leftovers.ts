@@ -1,0 +1,218 @@
+/**
+ * What an agent that ended in the middle of a migration left on this host.
+ *
+ * Where the journal has no commit the guest belongs here: its hypervisor gives the migration up, and the guest runs
+ * here again if it ran before. With a commit the guest belongs to the destination, whatever became of it: nothing is
+ * touched, and the log says what there is to do.
+ */
+import { JournalFile, journalPath, journalSessions } from '@vmferry/agent-core/journal-file';
+import type { Logger } from '@vmferry/agent-core/log';
+import { machineNow } from '@vmferry/agent-core/machine';
+import type { GuestRunsOn } from '@vmferry/engine/errors';
+import {
+  encodeRecord,
+  JournalError,
+  type JournalRecord,
+  parseJournal,
+  type SourceRecordState,
+} from '@vmferry/engine/journal/records';
+import { recoverSource } from '@vmferry/engine/switchover/source';
+import type { Committed, TakenBack } from '@vmferry/hypervisor/qemu/left-source';
+
+const ROLE = '-source';
+const LIMITS = { readyMs: 0, runningMs: 0 };
+
+export interface LeftoverOptions {
+  readonly stateDir: string;
+  readonly log: Logger;
+  /** Only migrations of this guest. */
+  readonly guest?: string;
+  /** Gives up the migration of a guest that belongs here, if it is the one that the session moved. */
+  readonly takeBack: (uri: string, session: string) => Promise<TakenBack>;
+  /** Where a guest stands that belongs to the destination; touches nothing. */
+  readonly look: (uri: string, session: string) => Promise<Committed>;
+}
+
+/** Settles every journal that can be. Never rejects: what cannot be settled does not keep the agent from its work. */
+export async function settleLeftovers(options: LeftoverOptions): Promise<void> {
+  const { stateDir, log } = options;
+  for (const name of await sessionsOf(options)) {
+    if (!name.endsWith(ROLE)) continue;
+    try {
+      await settle(journalPath(stateDir, name), options);
+    } catch (error) {
+      log.error({ err: error, journal: name }, 'the journal of an unfinished migration cannot be settled');
+    }
+  }
+}
+
+async function sessionsOf({ stateDir, log }: LeftoverOptions): Promise<readonly string[]> {
+  try {
+    return await journalSessions(stateDir);
+  } catch (error) {
+    log.error({ err: error }, 'the journals of earlier migrations cannot be read');
+    return [];
+  }
+}
+
+async function settle(path: string, options: LeftoverOptions): Promise<void> {
+  const { log } = options;
+  const journal = await JournalFile.open(path);
+  try {
+    const { records } = parseJournal(await journal.readAll());
+    const last = records.at(-1);
+    if (last?.role !== 'source' || (options.guest !== undefined && last.guest !== options.guest)) return;
+    const { state } = recoverSource(records, LIMITS, machineNow());
+    const ended =
+      state.phase === 'rolling-back'
+        ? await takeBack(last, options)
+        : state.phase === 'committed'
+          ? await look(last, options)
+          : undefined;
+    if (ended) await journal.append(encodeRecord(ending(last, ended)).trimEnd());
+  } catch (error) {
+    if (!(error instanceof JournalError)) throw error;
+    log.error({ err: error, path }, 'a damaged journal is left as it is');
+  } finally {
+    await journal.close();
+  }
+}
+
+interface Ending {
+  readonly state: Extract<SourceRecordState, 'rolled-back' | 'done'>;
+  readonly why: string;
+}
+
+/** Undefined: the next agent has to try again. */
+async function takeBack(
+  { session, guest, peer }: JournalRecord,
+  { log, takeBack: give }: LeftoverOptions,
+): Promise<Ending | undefined> {
+  const about = { session, guest, peer };
+  const taken = await give(guest, session);
+  switch (taken.found) {
+    case 'here':
+      if (taken.status === 'running' || !taken.ranBefore) {
+        log.info(
+          { ...about, status: taken.status, guestRunsOn: 'source' },
+          'an unfinished migration was given up: its guest is on this host as before',
+        );
+      } else {
+        log.warn(
+          {
+            ...about,
+            status: taken.status,
+            guestRunsOn: 'neither',
+            remedy: 'let it run here if it is to run',
+          },
+          'an unfinished migration was given up: its guest belongs to this host, and does not run',
+        );
+      }
+      return rolledBack();
+    case 'gone':
+      log.warn(
+        {
+          ...about,
+          code: 'E_GUEST_GONE',
+          guestRunsOn: 'neither',
+          remedy: 'start the guest again if it is to run',
+        },
+        'an unfinished migration is over: its guest has ended on this host and never ran on the destination',
+      );
+      return rolledBack();
+    case 'unmarked':
+      if (taken.status === 'running') {
+        log.info({ ...about, guestRunsOn: 'source' }, 'an unfinished migration had left nothing');
+        return rolledBack();
+      }
+      attention(log, about, {
+        code: 'E_GUEST_MISMATCH',
+        guestRunsOn: 'unknown',
+        why: `The hypervisor at the guest's address is "${taken.status}" and not known to be the one that this migration began with.`,
+        remedy:
+          'If it is the guest, it belongs to this host: let it run (QEMU: cont). If it is another one, move the journal of this session away.',
+      });
+      return undefined;
+    case 'kept':
+      attention(log, about, {
+        code: 'E_GUEST_FAILED',
+        guestRunsOn: 'neither',
+        why: `The guest belongs to this host, and could not be taken back: ${taken.why}`,
+        remedy: taken.remedy,
+      });
+      return undefined;
+  }
+}
+
+async function look(
+  { session, guest, peer }: JournalRecord,
+  { log, look: see }: LeftoverOptions,
+): Promise<Ending | undefined> {
+  const about = { session, guest, peer };
+  const seen = await see(guest, session);
+  if (seen.found === 'gone' || seen.found === 'unmarked') {
+    log.warn(
+      { ...about, guestRunsOn: 'dest', remedy: 'see that it runs there' },
+      'the guest of an unfinished migration belongs to the destination, and nothing of it is left on this host',
+    );
+    return { state: 'done', why: 'The source agent was restarted after the commit; its hypervisor is gone.' };
+  }
+  attention(log, about, committedWords(seen));
+  return undefined;
+}
+
+interface Attention {
+  readonly code: 'E_LINK_LOST' | 'E_GUEST_MISMATCH' | 'E_GUEST_FAILED';
+  readonly guestRunsOn: GuestRunsOn;
+  readonly why: string;
+  readonly remedy: string;
+}
+
+function committedWords(seen: Extract<Committed, { readonly found: 'here' | 'kept' }>): Attention {
+  const code = 'E_LINK_LOST';
+  const committed = 'The source agent ended after the guest was committed to the destination';
+  if (seen.found === 'kept') {
+    return { code, guestRunsOn: 'unknown', why: `${committed}: ${seen.why}`, remedy: seen.remedy };
+  }
+  if (seen.status === 'running') {
+    return {
+      code,
+      guestRunsOn: 'source',
+      why: `${committed}, and somebody has let it run on the source since.`,
+      remedy: 'Make sure that it does not run on the destination as well: end it there.',
+    };
+  }
+  if (seen.migration === 'completed') {
+    return {
+      code,
+      guestRunsOn: 'unknown',
+      why: `${committed}, which has all of it.`,
+      remedy:
+        'If it does not run there, let it run there (QEMU: cont); then end the hypervisor here. Never let it run on the source.',
+    };
+  }
+  return {
+    code,
+    guestRunsOn: 'dest',
+    why: `${committed}, and part of its memory is still on the source ("${seen.migration}").`,
+    remedy:
+      'Keep both hypervisors, and never let it run on the source. For a guest of libvirt\'s run "vmferry resume"; the README ("When something fails") says how QEMU finishes it.',
+  };
+}
+
+function attention(log: Logger, about: object, { why, ...rest }: Attention): void {
+  log.error({ ...about, ...rest }, why);
+}
+
+function rolledBack(): Ending {
+  return { state: 'rolled-back', why: 'The source agent was restarted before the commit.' };
+}
+
+function ending(last: JournalRecord, { state, why }: Ending): JournalRecord {
+  const { session, guest, mode, peer } = last;
+  return {
+    ...{ v: 1, session, guest, role: 'source', state, at: Date.now(), why },
+    ...(mode === undefined ? {} : { mode }),
+    ...(peer === undefined ? {} : { peer }),
+  } as JournalRecord;
+}
