@@ -122,5 +122,5 @@ test.each(['source', 'destination'] as const)(
     await finishes(domain);
     await verifyHistory(domain.places);
   },
-  60_000,
+  120_000,
 );

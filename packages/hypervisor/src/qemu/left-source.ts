@@ -6,9 +6,10 @@
  *
  *     among the rounds      its socket broke, QEMU gave the migration up, and the guest goes on by itself
  *     stopped, sent         it stands: in "postmigrate", or where QEMU was kept from letting it run
- *     post-copy             "postcopy-paused": nothing in QEMU takes that back
+ *     post-copy             "postcopy-paused": it is let finish into nothing
  */
 import { GuestError } from '@vmferry/engine/errors';
+import { finishIntoNothing } from './finish-into-nothing.ts';
 import { MigrationSettings } from './inspect/capabilities.ts';
 import { type Found, readLeavingMark, takeLeavingMark } from './mark.ts';
 import { QmpClient } from './qmp/client.ts';
@@ -39,14 +40,9 @@ export type Committed =
 /** Gives the migration of `session` up: the guest runs here again if it ran before, with its settings as they were. */
 export function takeBackLeft(path: string, session: string): Promise<TakenBack> {
   return withMarked<TakenBack>(path, session, async (client, found) => {
-    const migration = await given(client);
-    if (migration.startsWith('postcopy')) {
-      return {
-        found: 'kept',
-        why: `its QEMU's migration is "${migration}", which QEMU does not take back`,
-        remedy:
-          'The README ("When something fails") says how QEMU finishes the post-copy; before that, make sure that the destination still has the guest.',
-      };
+    if ((await given(client)) === 'postcopy-paused') {
+      await finishIntoNothing(client);
+      await given(client);
     }
     let status = await restingState(client);
     // Any other state is somebody's wish since, or the guest's own doing.
@@ -99,7 +95,7 @@ function keptBy(error: unknown): Extract<TakenBack, { readonly found: 'kept' }> 
   return { found: 'kept', why: known.message, remedy: known.remedy };
 }
 
-/** The migration's status once it is over, or cannot be ended. Its socket has nobody at the other end. */
+/** The migration's status once it is over, or halted. Its socket has nobody at the other end. */
 async function given(client: QmpClient): Promise<string> {
   const deadline = performance.now() + SETTLE_TIMEOUT_MS;
   let cancelled = false;

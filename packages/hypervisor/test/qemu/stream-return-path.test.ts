@@ -166,6 +166,25 @@ describe('the return path encoder', () => {
     expect(types).toEqual([3, 4, 3, 4]);
   });
 
+  it('has every page of a block, and a bit to spare up to whole words', () => {
+    fc.assert(
+      fc.property(blockName, fc.integer({ min: 1, max: 5000 }), (name, pageCount) => {
+        const bitmap = Buffer.alloc(8 * Math.ceil(pageCount / 64), 0xff);
+        const end = Buffer.from('0123456789abcdef', 'hex');
+        expect(Buffer.from(new ReturnPathEncoder().everyPage(name, pageCount))).toEqual(
+          Buffer.concat([message(5, named(name)), u64(bitmap.length), bitmap, end]),
+        );
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it('agrees to go on', () => {
+    expect(new ReturnPathDecoder().push(new ReturnPathEncoder().resumeAck())).toMatchObject([
+      { type: 'resume-ack', value: 1 },
+    ]);
+  });
+
   it('cuts requests that 32 bits cannot hold into several', () => {
     const replies = new ReturnPathDecoder().push(
       new ReturnPathEncoder().requestPages('ram', 4096, 10 * 2 ** 30),

@@ -31,6 +31,8 @@ export type Reply =
 type State = 'header' | 'payload' | 'bitmap-length' | 'bitmap' | 'bitmap-end';
 
 const MAX_BITMAP_BYTES = 2 ** 29;
+/** What QEMU takes for consent. */
+const RESUME_ACK = 1;
 
 export class ReturnPathDecoder {
   readonly #input = new Intake(0x10000);
@@ -188,6 +190,25 @@ export class ReturnPathEncoder {
   /** 0: all is loaded; anything else: the destination failed. */
   shut(value: number): Uint8Array {
     return encodeValue(ReplyType.shut, value);
+  }
+
+  /** The post-copy that was paused goes on. */
+  resumeAck(): Uint8Array {
+    return encodeValue(ReplyType.resumeAck, RESUME_ACK);
+  }
+
+  /** The answer to `recv-bitmap`: every page of the block is here. */
+  everyPage(blockName: string, pageCount: number): Uint8Array {
+    const name = Buffer.from(blockName, 'latin1');
+    const bitmapBytes = Math.ceil(pageCount / 64) * 8;
+    const out = Buffer.alloc(4 + 1 + name.length + 8 + bitmapBytes + 8, 0xff);
+    out.writeUInt16BE(ReplyType.recvBitmap, 0);
+    out.writeUInt16BE(1 + name.length, 2);
+    out[4] = name.length;
+    out.set(name, 5);
+    out.writeBigUInt64BE(BigInt(bitmapBytes), 5 + name.length);
+    out.writeBigUInt64BE(RECV_BITMAP_END, out.length - 8);
+    return out;
   }
 
   #request(blockName: string, start: number, length: number): Buffer {
