@@ -1,8 +1,11 @@
 /** An agent that is killed takes no guest along, and leaves none running twice. */
-import { writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { createLogger } from '@vmferry/agent-core/log';
 import type { RunningMigration } from '@vmferry/agent-core/operations';
+import { parseJournal } from '@vmferry/engine/journal/records';
 import type { MigrationReport } from '@vmferry/engine/report/report';
+import { SourceAgent } from '@vmferry/source-agent/agent';
 import { expect, test } from 'vitest';
 import { follow, when } from '../migrate/agents.ts';
 import { type SerialGuest, verifyHistory } from '../rig/guest.ts';
@@ -94,10 +97,23 @@ async function killDest(
   return await migration.done;
 }
 
+/** What the journals of the killed source agent say once another one was started. */
+async function settledBySource(): Promise<(string | undefined)[]> {
+  const { dir, agentSettings } = rig.libvirts.hosts.a;
+  const stateDir = join(dir, 'state');
+  const log = createLogger({ level: 'fatal', role: 'source' });
+  await new SourceAgent({ stateDir, insecure: false, log, libvirt: agentSettings }).settle();
+  const journals = (await readdir(join(stateDir, 'journal'))).filter((name) => name.includes('-source.'));
+  const texts = journals.map((name) => readFile(join(stateDir, 'journal', name), 'utf8'));
+  return (await Promise.all(texts)).map((text) => parseJournal(text).records.at(-1)?.state);
+}
+
 test('an agent that is killed in pre-copy, of either side, leaves the domain on the source', async () => {
   const domain = await rig.libvirts.boot();
   await domain.awaitOn('b');
   await killSource(domain, 'precopy', (source) => says(source, inPrecopy));
+  await stays(domain);
+  expect(await settledBySource()).toEqual(['rolled-back']);
   await stays(domain);
   await domain.awaitOn('b');
   const report = await killDest(domain, 'precopy', (migration) =>
