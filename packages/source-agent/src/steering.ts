@@ -156,17 +156,27 @@ export class Steering {
 
   /**
    * What was read comes before the guest's state: it is let arrive first, while the guest still runs, and no more
-   * of it is read meanwhile.
+   * of it is read meanwhile. Then reading must go on at once: a hypervisor that has come to its round's end writes the
+   * rest before it answers anybody.
    */
   async #startPostcopy(): Promise<void> {
+    if (!this.#endsByItself) await this.#letArrive();
+    await this.#options.guest.startPostcopy();
+  }
+
+  /** At the end of the one live round, which is near: while nothing is read it could be reached, and the guest stopped. */
+  get #endsByItself(): boolean {
+    return this.#options.oneLiveRound && !this.#policy.headStart;
+  }
+
+  async #letArrive(): Promise<void> {
     this.#reading.close();
+    const waited = new AbortController();
     try {
-      const waited = new AbortController();
       const late = sleep(LANDING_MS, undefined, { signal: waited.signal }).catch(() => {});
       await Promise.race([this.#options.landed(), late]);
-      waited.abort();
-      await this.#options.guest.startPostcopy();
     } finally {
+      waited.abort();
       this.#reading.open();
     }
   }
