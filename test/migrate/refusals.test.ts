@@ -16,6 +16,7 @@ import {
 } from '../guest/boot-sector.ts';
 import { QemuProcess } from '../rig/qemu.ts';
 import { Qmp } from '../rig/qmp.ts';
+import { qemuOf } from '../rig/versions.ts';
 import { RunWatcher } from '../rig/watcher.ts';
 import { type Agents, follow, startAgents, when } from './agents.ts';
 import { leftInTmp, settingsOf, useLater, usePrivateTmp, waitingState } from './traces.ts';
@@ -338,7 +339,7 @@ describe('a destination host without userfaultfd', () => {
   async function unprivileged(): Promise<QemuProcess> {
     const binary = join(await mkdtemp(join(tmpdir(), 'bin-')), 'qemu');
     const setpriv = 'setpriv --bounding-set=-sys_ptrace --pdeathsig=KILL';
-    await writeFile(binary, `#!/bin/sh\nexec ${setpriv} qemu-system-x86_64 "$@"\n`);
+    await writeFile(binary, `#!/bin/sh\nexec ${setpriv} ${qemuOf('b')} "$@"\n`);
     await chmod(binary, 0o755);
     const options = {
       ...(await bootSectorHardware()),
@@ -403,17 +404,7 @@ describe('a destination agent that does not take the guest', () => {
 
   test('a QEMU that the agent started for a guest that does not fit has ended, each time', async () => {
     const qmp = join(await mkdtemp(join(tmpdir(), 'own-')), 'qmp');
-    const started = [
-      'qemu-system-x86_64',
-      '-accel',
-      'tcg',
-      '-m',
-      '32',
-      '-nodefaults',
-      '-display',
-      'none',
-      '-S',
-    ];
+    const started = [qemuOf('b'), '-accel', 'tcg', '-m', '32', '-nodefaults', '-display', 'none', '-S'];
     const command = [...started, '-incoming', 'defer', '-qmp', `unix:${qmp},server=on,wait=off`];
     const own = later(await startAgents({ guests: { vm: { qmp, command } } }), (a) => a.close());
     for (let attempt = 1; attempt <= 2; attempt += 1) {

@@ -6,6 +6,7 @@ import { expect, test } from 'vitest';
 import type { LinuxGuestOptions } from '../guest/linux.ts';
 import { GuestProcess, verifyHistory } from '../rig/guest.ts';
 import { HugepagesError, reserveHugepages } from '../rig/hugepages.ts';
+import { hostAfter } from '../rig/versions.ts';
 import { RunWatcher } from '../rig/watcher.ts';
 import { type Agents, follow, startAgents } from './agents.ts';
 import { useLater, usePrivateTmp } from './traces.ts';
@@ -33,7 +34,9 @@ async function movesByEach(options: LinuxGuestOptions, streams = 1): Promise<voi
   for (const [index, strategy] of STRATEGIES.entries()) {
     const here = places.at(-1)!;
     const name = `at-${index + 1}`;
-    const there = later(await GuestProcess.incoming(options, { name }), (g) => g.stop());
+    const there = later(await GuestProcess.incoming(options, { name, host: hostAfter(index + 1) }), (g) =>
+      g.stop(),
+    );
     await watcher.add(there.qemu);
     const { report } = await migrate(agents, [here, there], { strategy, streams });
     expect(report.error, strategy).toBeNull();

@@ -5,6 +5,7 @@ import { expect, test } from 'vitest';
 import type { LinuxGuestOptions } from '../guest/linux.ts';
 import { GuestProcess, verifyHistory } from '../rig/guest.ts';
 import { within } from '../rig/process.ts';
+import { hostAfter } from '../rig/versions.ts';
 import { RunWatcher } from '../rig/watcher.ts';
 import { follow, startAgents } from './agents.ts';
 import { leftInTmp, settingsOf, useLater, usePrivateTmp } from './traces.ts';
@@ -30,7 +31,10 @@ test.each(['precopy', 'postcopy', 'hybrid'] as const)(
     const reports: MigrationReport[] = [];
     for (let move = 1; move <= 2 * ROUND_TRIPS; move += 1) {
       const here = places.at(-1) as GuestProcess;
-      const there = later(await GuestProcess.incoming(GUEST, { name: `at-${move}` }), (g) => g.stop());
+      const there = later(
+        await GuestProcess.incoming(GUEST, { name: `at-${move}`, host: hostAfter(move) }),
+        (g) => g.stop(),
+      );
       await watcher.add(there.qemu);
       const { report } = await follow(
         hosts[move % 2]!.migrate({

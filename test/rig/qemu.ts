@@ -6,6 +6,7 @@ import { ownPrefix } from './owner.ts';
 import { type ExitStatus, ManagedProcess, within } from './process.ts';
 import { Qmp } from './qmp.ts';
 import { Serial } from './serial.ts';
+import { type HostName, machineType, qemuOf } from './versions.ts';
 
 export type MemoryBackend =
   | { readonly kind: 'anonymous' }
@@ -33,7 +34,7 @@ export interface Hardware {
   readonly smp?: number;
   /** Default `tcg`. */
   readonly accel?: 'tcg' | 'kvm';
-  /** Default `pc`. */
+  /** Default `pc`. `pc` and `q35` are of a version that both hosts have. */
   readonly machine?: string;
   /** Default QEMU's. */
   readonly cpu?: string;
@@ -52,7 +53,9 @@ export interface QemuOptions extends Hardware {
   readonly role: 'run' | 'incoming';
   /** Default: true for `run`, false for `incoming` (`-S`). */
   readonly autostart?: boolean;
-  /** Default `qemu-system-x86_64`. */
+  /** Whose QEMU it is (`versions.ts`). Default: `a` for `run`, `b` for `incoming`. */
+  readonly host?: HostName;
+  /** Default the host's. */
   readonly binary?: string;
 }
 
@@ -65,7 +68,7 @@ export interface QemuOptions extends Hardware {
  */
 const ODD_KIB = 8;
 
-function memoryArgs(hw: Hardware, dir: string): string[] {
+function memoryArgs(hw: Hardware, machine: string, dir: string): string[] {
   const backend = hw.backend ?? { kind: 'anonymous' };
   const odd = backend.kind === 'hugepages' || hw.plainMemory ? 0 : ODD_KIB;
   const size = (mib: number) => `${mib * 1024 + odd}K`;
@@ -82,7 +85,6 @@ function memoryArgs(hw: Hardware, dir: string): string[] {
         return `memory-backend-memfd,${common},share=on,hugetlb=on,hugetlbsize=2M`;
     }
   };
-  const machine = hw.machine ?? 'pc';
   if (hw.numaMiB) {
     const total = hw.numaMiB.reduce((sum, mib) => sum + mib * 1024 + odd, 0);
     const nodes = hw.numaMiB.flatMap((mib, i) => [
@@ -219,11 +221,11 @@ async function commandLine(options: QemuOptions, dir: string): Promise<string[]>
     boot.push('-drive', `file=${path('disk.img')},format=raw,if=ide`);
   }
   return [
-    options.binary ?? 'qemu-system-x86_64',
+    options.binary ?? qemuOf(options.host ?? (options.role === 'run' ? 'a' : 'b')),
     ...['-name', `vmferry-${options.name}`, '-accel', options.accel === 'kvm' ? 'kvm' : 'tcg,thread=multi'],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...(options.role === 'incoming' && options.autostart === true ? [] : ['-S']),
-    ...memoryArgs(options, dir),
+    ...memoryArgs(options, await machineType(options.machine ?? 'pc'), dir),
     ...['-smp', String(options.smp ?? 1)],
     ...(options.cpu === undefined ? [] : ['-cpu', options.cpu]),
     ...['-chardev', `socket,id=serial,path=${path('run/serial')},logfile=${path('serial.log')}`],
