@@ -16,10 +16,9 @@ import { type BlockIndex, blockIndex, bytes, PAGE_BYTES, pages, round } from '@v
 import type { LocalSocket } from '@vmferry/native/local-socket';
 import { AT_ONCE_BYTES, SocketWriter } from './socket-writer.ts';
 import { StreamEncoder } from './stream/encoder.ts';
-import { type Reply, ReturnPathDecoder } from './stream/return-path.ts';
+import { Ping } from './stream/format.ts';
+import { type Reply, ReturnPathDecoder, ReturnPathEncoder } from './stream/return-path.ts';
 
-/** The ping that QEMU puts behind the device state in post-copy's package; the answer means: loaded. */
-const STATE_LOADED_PING = 3;
 const REPLY_BYTES = 64 * 1024;
 
 export class IncomingStream {
@@ -147,8 +146,17 @@ export class IncomingStream {
       this.#onFault({ block, first: pages(first), count: pages(count) });
       return;
     }
-    if (reply.type === 'pong' && reply.value === STATE_LOADED_PING) this.#resolveLoaded();
     this.#events.push({ type: 'reply', bytes: reply.bytes });
+    if (reply.type === 'pong' && reply.value === Ping.stateLoaded) this.#onLoaded();
+  }
+
+  /**
+   * The source's QEMU has to know before anybody says READY: one that waits for the second answer runs the guest
+   * again when its agent ends, and by then the guest may run here. It comes once more from QEMU, which is nothing.
+   */
+  #onLoaded(): void {
+    this.#events.push({ type: 'reply', bytes: new ReturnPathEncoder().pong(Ping.packageLoaded) });
+    this.#resolveLoaded();
   }
 
   #onFault(range: PageRange): void {

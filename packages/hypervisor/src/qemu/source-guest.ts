@@ -52,6 +52,8 @@ const SETTLE_TIMEOUT_MS = 60_000;
 const RUN_TIMEOUT_MS = 30_000;
 /** Run states that `cont` does not leave. */
 const ENDED = ['shutdown', 'guest-panicked', 'internal-error'];
+/** Statuses of a post-copy under way; the first (QEMU 10.2 on) until the state is loaded. */
+const IN_POSTCOPY = ['postcopy-device', 'postcopy-active'];
 const DIRTY_RATE_TRIES = 40;
 const DIRTY_RATE_POLL_MS = 50;
 const RUN_RETRY_MS = 20;
@@ -310,7 +312,7 @@ export class QemuSourceGuest implements SourceGuest {
     const stream = this.#stream;
     const drained = stream?.drain();
     const status = await this.#status();
-    if (stream?.postcopy || status === 'postcopy-active') await drained;
+    if (stream?.postcopy || IN_POSTCOPY.includes(status)) await drained;
     else if (!isEnding(status)) await this.#client.execute('migrate_cancel');
     await this.#settled();
     stream?.cut();
