@@ -18,7 +18,7 @@ const STRATEGIES = ['precopy', 'postcopy', 'hybrid'] as const;
 
 const nics = [
   { kind: 'user', mac: '52:54:00:00:00:01' },
-  { kind: 'user', mac: '52:54:00:00:00:02' },
+  { kind: 'unplugged', mac: '52:54:00:00:00:02' },
 ] as const;
 
 function migrate(agents: Agents, [here, there]: readonly [GuestProcess, GuestProcess], request: object) {

@@ -18,7 +18,10 @@ export type MemoryBackend =
 
 export type Nic =
   | { readonly kind: 'tap'; readonly ifname: string; readonly mac: string; readonly guestAnnounce?: boolean }
-  | { readonly kind: 'user'; readonly mac: string };
+  /** One of a guest's at most may go from a QEMU of 8.2 or newer to an older one, which names all of them alike. */
+  | { readonly kind: 'user'; readonly mac: string }
+  /** Plugged into nothing. */
+  | { readonly kind: 'unplugged'; readonly mac: string };
 
 export type Boot =
   | { readonly kind: 'linux'; readonly kernel: string; readonly initrd: string; readonly append: string }
@@ -102,14 +105,20 @@ function memoryArgs(hw: Hardware, machine: string, dir: string): string[] {
 
 function nicArgs(nics: readonly Nic[]): string[] {
   return nics.flatMap((nic, i) => {
-    const backend =
-      nic.kind === 'tap'
-        ? `tap,id=net${i},ifname=${nic.ifname},script=no,downscript=no`
-        : `user,id=net${i},restrict=on`;
+    const backend = (): string => {
+      switch (nic.kind) {
+        case 'tap':
+          return `tap,id=net${i},ifname=${nic.ifname},script=no,downscript=no`;
+        case 'user':
+          return `user,id=net${i},restrict=on`;
+        case 'unplugged':
+          return `hubport,id=net${i},hubid=${i}`;
+      }
+    };
     const announce = nic.kind === 'tap' && nic.guestAnnounce === false ? ',guest_announce=off' : '';
     return [
       '-netdev',
-      backend,
+      backend(),
       '-device',
       `virtio-net-pci,netdev=net${i},mac=${nic.mac},romfile=${announce}`,
     ];

@@ -73,6 +73,8 @@ export interface ConvergenceState {
   readonly waitedRounds: number;
   /** CPU throttle, 0 to 99. */
   readonly throttle: number;
+  /** When it was last changed. */
+  readonly throttledAt: Millis;
   /** The final decision, once taken: it is repeated for every later event. */
   readonly final: ConvergenceDecision | null;
 }
@@ -101,6 +103,11 @@ const ROUND_COST_MS = 15;
 const FIRST_THROTTLE = 20;
 const THROTTLE_STEP = 10;
 const MAX_THROTTLE = 99;
+/**
+ * A step shows only after this long: QEMU looks at what was dirtied once a second at most, and throttles when it has
+ * seen too much of it twice.
+ */
+const THROTTLE_SETTLES_MS = 2500;
 /** Rounds after which slow progress is called a stall, and after which nothing is waited for any more. */
 const MANY_ROUNDS = 60;
 const TOO_MANY_ROUNDS = 150;
@@ -118,6 +125,7 @@ export function startConvergence(goals: Goals, now: Millis, overheadMs?: number)
     extraRounds: 0,
     waitedRounds: 0,
     throttle: 0,
+    throttledAt: now,
     final: null,
   };
 }
@@ -172,18 +180,19 @@ function onRoundEnd(before: ConvergenceState, event: ConvergenceEvent, now: Mill
     const why = `${tooLong(state, left, expected)}, but the remaining memory may still fall: round ${state.rounds + 1}.`;
     return { state, decision: { action: 'continue', why, expectedDowntimeMs: expected } };
   }
-  return onStall(state, left, expected);
+  return onStall(state, left, expected, now);
 }
 
 function recordRound(state: ConvergenceState, left: number, now: Millis): ConvergenceState {
   const better = left < state.least * (1 - PROGRESS);
+  const settling = state.throttle > 0 && now - state.throttledAt < THROTTLE_SETTLES_MS;
   return {
     ...state,
     remaining: [...state.remaining, left].slice(-WINDOW),
     rounds: state.rounds + 1,
     lastRoundEndAt: now,
     least: better ? left : state.least,
-    roundsSinceLeast: better ? 0 : state.roundsSinceLeast + 1,
+    roundsSinceLeast: better ? 0 : state.roundsSinceLeast + (settling ? 0 : 1),
   };
 }
 
@@ -225,7 +234,7 @@ function nextRemaining(state: ConvergenceState, left: number): number {
   return Math.max(forecast, left * Math.min(1, left / previous));
 }
 
-function onStall(state: ConvergenceState, left: number, expected: Millis): Result {
+function onStall(state: ConvergenceState, left: number, expected: Millis, now: Millis): Result {
   const { onStall: means } = state.goals;
   const least = Math.min(...state.remaining);
   if (
@@ -259,11 +268,11 @@ function onStall(state: ConvergenceState, left: number, expected: Millis): Resul
         const last = `although the guest's CPUs are throttled by ${state.throttle} %`;
         return finish(state, 'abort', expected, `${why}, ${last}. No other means is left.`);
       }
-      return throttleMore(state, expected, why);
+      return throttleMore(state, expected, why, now);
   }
 }
 
-function throttleMore(state: ConvergenceState, expected: Millis, why: string): Result {
+function throttleMore(state: ConvergenceState, expected: Millis, why: string, now: Millis): Result {
   const percent =
     state.throttle === 0 ? FIRST_THROTTLE : Math.min(MAX_THROTTLE, state.throttle + THROTTLE_STEP);
   return {
@@ -271,6 +280,7 @@ function throttleMore(state: ConvergenceState, expected: Millis, why: string): R
     state: {
       ...state,
       throttle: percent,
+      throttledAt: now,
       remaining: state.remaining.slice(-1),
       least: state.remaining.at(-1) ?? state.least,
       roundsSinceLeast: 1,
