@@ -21,6 +21,15 @@ import { type Reply, ReturnPathDecoder, ReturnPathEncoder } from './stream/retur
 
 const REPLY_BYTES = 64 * 1024;
 
+/**
+ * A QEMU that cannot load the guest may say so on the return path as well (10.0 does, 7.2 does not). The source's QEMU
+ * is not to hear of it: 7.2 in post-copy would pause its migration for ever, and could not give the guest back. Whoever
+ * watches the destination's QEMU knows anyway.
+ */
+function isFailure(reply: Reply): boolean {
+  return reply.type === 'shut' && reply.value !== 0;
+}
+
 export class IncomingStream {
   /** Post-copy: QEMU has loaded the guest's state. */
   readonly stateLoaded: Promise<void>;
@@ -146,6 +155,7 @@ export class IncomingStream {
       this.#onFault({ block, first: pages(first), count: pages(count) });
       return;
     }
+    if (isFailure(reply)) return;
     this.#events.push({ type: 'reply', bytes: reply.bytes });
     if (reply.type === 'pong' && reply.value === Ping.stateLoaded) this.#onLoaded();
   }

@@ -72,8 +72,9 @@ describe.each(['7.2', '10.0'])('a QEMU %s that gives up in post-copy', (version)
   );
 });
 
-describe('a destination’s QEMU that has loaded the state', () => {
-  it('is reported as ready only behind the news to the source’s QEMU', async () => {
+describe('of what a destination’s QEMU answers, the source’s', () => {
+  /** What reaches the source's QEMU of these messages; the last has to be the answer to the state's ping. */
+  async function heard(...messages: readonly Uint8Array[]): Promise<Reply[]> {
     const connected = new Promise<Socket>((resolve) => {
       const server = createServer((socket) => {
         server.close();
@@ -90,11 +91,23 @@ describe('a destination’s QEMU that has loaded the state', () => {
       }
     })();
     const qemu = await connected;
-    qemu.write(new ReturnPathEncoder().pong(Ping.stateLoaded));
+    for (const message of messages) qemu.write(message);
     await incoming.stateLoaded;
     qemu.destroy();
     incoming.close();
     await events;
-    expect(seen).toMatchObject([{ type: 'pong', value: Ping.stateLoaded }, LOADED]);
+    return seen;
+  }
+
+  const answers = new ReturnPathEncoder();
+  const state = { type: 'pong', value: Ping.stateLoaded };
+
+  it('hears that the state is loaded before anybody can call the destination ready', async () => {
+    expect(await heard(answers.pong(Ping.stateLoaded))).toMatchObject([state, LOADED]);
+  });
+
+  it('hears that all has arrived, and never that something failed', async () => {
+    const seen = await heard(answers.shut(0), answers.shut(1), answers.pong(Ping.stateLoaded));
+    expect(seen).toMatchObject([{ type: 'shut', value: 0 }, state, LOADED]);
   });
 });
