@@ -75,6 +75,8 @@ export interface ConvergenceState {
   readonly throttle: number;
   /** When it was last changed. */
   readonly throttledAt: Millis;
+  /** Rounds that ended before a step of the throttle could show, and say nothing of it. */
+  readonly settlingRounds: number;
   /** The final decision, once taken: it is repeated for every later event. */
   readonly final: ConvergenceDecision | null;
 }
@@ -108,6 +110,8 @@ const MAX_THROTTLE = 99;
  * seen too much of it twice.
  */
 const THROTTLE_SETTLES_MS = 2500;
+/** Rounds that are given to all steps together to show. */
+const MAX_SETTLING_ROUNDS = 360;
 /** Rounds after which slow progress is called a stall, and after which nothing is waited for any more. */
 const MANY_ROUNDS = 60;
 const TOO_MANY_ROUNDS = 150;
@@ -126,6 +130,7 @@ export function startConvergence(goals: Goals, now: Millis, overheadMs?: number)
     waitedRounds: 0,
     throttle: 0,
     throttledAt: now,
+    settlingRounds: 0,
     final: null,
   };
 }
@@ -176,16 +181,23 @@ function onRoundEnd(before: ConvergenceState, event: ConvergenceEvent, now: Mill
     return anotherRound(state, left, expected, now);
   }
   const slow = state.rounds >= MANY_ROUNDS && state.throttle === 0;
-  if (state.roundsSinceLeast < STALL_ROUNDS && !slow && state.rounds < TOO_MANY_ROUNDS) {
+  if (state.roundsSinceLeast < STALL_ROUNDS && !slow && !tooMany(state)) {
     const why = `${tooLong(state, left, expected)}, but the remaining memory may still fall: round ${state.rounds + 1}.`;
     return { state, decision: { action: 'continue', why, expectedDowntimeMs: expected } };
   }
   return onStall(state, left, expected, now);
 }
 
+function tooMany({ rounds, settlingRounds }: ConvergenceState): boolean {
+  return rounds - settlingRounds >= TOO_MANY_ROUNDS;
+}
+
 function recordRound(state: ConvergenceState, left: number, now: Millis): ConvergenceState {
   const better = left < state.least * (1 - PROGRESS);
-  const settling = state.throttle > 0 && now - state.throttledAt < THROTTLE_SETTLES_MS;
+  const settling =
+    state.throttle > 0 &&
+    now - state.throttledAt < THROTTLE_SETTLES_MS &&
+    state.settlingRounds < MAX_SETTLING_ROUNDS;
   return {
     ...state,
     remaining: [...state.remaining, left].slice(-WINDOW),
@@ -193,6 +205,7 @@ function recordRound(state: ConvergenceState, left: number, now: Millis): Conver
     lastRoundEndAt: now,
     least: better ? left : state.least,
     roundsSinceLeast: better ? 0 : state.roundsSinceLeast + (settling ? 0 : 1),
+    settlingRounds: state.settlingRounds + (settling ? 1 : 0),
   };
 }
 
@@ -242,7 +255,7 @@ function onStall(state: ConvergenceState, left: number, expected: Millis, now: M
     means !== 'abort' &&
     left > least * NEAR_LEAST &&
     state.waitedRounds < MAX_WAITED_ROUNDS &&
-    state.rounds < TOO_MANY_ROUNDS
+    !tooMany(state)
   ) {
     const why = `${stalled(state)}; ${size(left)} remain and ${size(least)} did before: waiting for a minimum.`;
     return {
@@ -264,7 +277,7 @@ function onStall(state: ConvergenceState, left: number, expected: Millis, now: M
     case 'abort':
       return finish(state, 'abort', expected, `${why}. The operator wants no other means to be taken.`);
     case 'throttle':
-      if (state.throttle >= MAX_THROTTLE || state.rounds >= TOO_MANY_ROUNDS) {
+      if (state.throttle >= MAX_THROTTLE || tooMany(state)) {
         const last = `although the guest's CPUs are throttled by ${state.throttle} %`;
         return finish(state, 'abort', expected, `${why}, ${last}. No other means is left.`);
       }
