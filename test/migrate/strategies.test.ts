@@ -26,7 +26,6 @@ test.each(['precopy', 'postcopy', 'hybrid'] as const)(
     ];
     const first = later(await GuestProcess.boot(GUEST, { name: 'at-0' }), (g) => g.stop());
     const watcher = later(await RunWatcher.watch([first.qemu]), (w) => w.close());
-    const settings = await settingsOf(first.qemu);
     const places = [first];
     const reports: MigrationReport[] = [];
     for (let move = 1; move <= 2 * ROUND_TRIPS; move += 1) {
@@ -36,6 +35,7 @@ test.each(['precopy', 'postcopy', 'hybrid'] as const)(
         (g) => g.stop(),
       );
       await watcher.add(there.qemu);
+      const settings = await settingsOf(there.qemu);
       const { report } = await follow(
         hosts[move % 2]!.migrate({
           guest: `qemu:${here.qemu.productQmp}`,
@@ -84,7 +84,8 @@ test('auto chooses a strategy, and says which and why', async () => {
   expect(events).toContainEqual(
     expect.objectContaining({
       type: 'decision',
-      strategy: report.strategy,
+      // Pre-copy that stalls goes over to post-copy, which makes it a hybrid.
+      strategy: expect.stringMatching(report.strategy === 'hybrid' ? /^(precopy|hybrid)$/ : /^precopy$/),
       why: expect.stringMatching(/\S/),
     }),
   );
