@@ -2,7 +2,7 @@
 MAKEFLAGS += --no-print-directory
 BIN := node_modules/.bin
 
-.PHONY: help setup build test demo bench model lint format unit e2e clean
+.PHONY: help setup build test demo bench model lint format unit e2e versions clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 16
@@ -40,6 +40,9 @@ unit: build ## The tests of the packages. TEST="packages/wire"
 
 e2e: build ## The tests across packages. TEST="test/migrate"
 	@$(BIN)/vitest run --project e2e $(TEST)
+
+versions: build ## The moves between the installed QEMU and another. QEMU=/path/to/qemu-system-x86_64 TEST="test/migrate/shapes.test.ts"
+	@node scripts/versions.mjs $(QEMU) $(TEST)
 
 clean: ## Removes what was built; not the dependencies.
 	@rm -rf native/build native/dist native/.cache packages/*/dist test/dist .cache/types .cache/test

@@ -9,7 +9,8 @@ import type { ClientProbe } from '../rig/client-gap.ts';
 import { GuestProcess } from '../rig/guest.ts';
 import { ManagedProcess } from '../rig/process.ts';
 import { repoRoot } from '../rig/repo.ts';
-import { ADDRESSES, type HostName, twoHosts } from '../rig/two-hosts.ts';
+import { ADDRESSES, twoHosts } from '../rig/two-hosts.ts';
+import type { HostName } from '../rig/versions.ts';
 
 export interface Move {
   readonly strategy: Strategy;
@@ -81,8 +82,8 @@ export async function bareHosts(): Promise<Hosts> {
   };
   return {
     link: 'two QEMUs on this host, joined over loopback; without a network nothing can be said of clients',
-    boot: async (host, guest) => own(await GuestProcess.boot(guest, { name: host })),
-    incoming: async (host, guest) => own(await GuestProcess.incoming(guest, { name: host })),
+    boot: async (host, guest) => own(await GuestProcess.boot(guest, { name: host, host })),
+    incoming: async (host, guest) => own(await GuestProcess.incoming(guest, { name: host, host })),
     probe: async () => undefined,
     migrate: (move) => reportOf(own(new ManagedProcess(migrateCommand({ ...move, stateDir })))),
     async close() {

@@ -4,7 +4,7 @@ import type { ClientView, DemoMove, DemoResult, QemuDemoOptions } from '@vmferry
 import type { LinuxGuestOptions } from '../guest/linux.ts';
 import type { ProbeResult } from '../rig/client-gap.ts';
 import { type GuestProcess, verifyHistory } from '../rig/guest.ts';
-import type { HostName } from '../rig/two-hosts.ts';
+import type { HostName } from '../rig/versions.ts';
 import { RunWatcher } from '../rig/watcher.ts';
 import { bareHosts, type Hosts, namespacedHosts } from './hosts.ts';
 

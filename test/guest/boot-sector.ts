@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { run } from '../rig/process.ts';
 import { type Hardware, type Nic, QemuProcess } from '../rig/qemu.ts';
 import { repoRoot, testFile } from '../rig/repo.ts';
+import type { HostName } from '../rig/versions.ts';
 
 const START_MIB = 1;
 
@@ -56,7 +57,7 @@ async function buildBootSector(endMiB: number): Promise<string> {
 /** Boots it and waits for its first full pass. */
 export async function startBootSector(
   options: BootSectorOptions,
-  placement: { readonly name: string; readonly namespace?: string },
+  placement: { readonly name: string; readonly namespace?: string; readonly host?: HostName },
 ): Promise<QemuProcess> {
   const qemu = await QemuProcess.start({ ...(await bootSectorHardware(options)), ...placement, role: 'run' });
   try {
@@ -71,7 +72,12 @@ export async function startBootSector(
 /** A destination for a boot-sector guest with the same options. */
 export async function incomingBootSector(
   options: BootSectorOptions,
-  placement: { readonly name: string; readonly namespace?: string; readonly autostart?: boolean },
+  placement: {
+    readonly name: string;
+    readonly namespace?: string;
+    readonly host?: HostName;
+    readonly autostart?: boolean;
+  },
 ): Promise<QemuProcess> {
   return QemuProcess.start({ ...(await bootSectorHardware(options)), ...placement, role: 'incoming' });
 }

@@ -6,8 +6,8 @@ import { expect, test } from 'vitest';
 import { follow } from '../migrate/agents.ts';
 import { verifyHistory } from '../rig/guest.ts';
 import { run } from '../rig/process.ts';
-import type { HostName } from '../rig/two-hosts.ts';
 import { useTwoLibvirts } from '../rig/two-libvirts.ts';
+import type { HostName } from '../rig/versions.ts';
 
 const rig = useTwoLibvirts();
 /** As everybody on the machine sees it; libvirt's path is the same on both hosts. */

@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import type { ManagedProcess } from '../rig/process.ts';
 import { repoRoot } from '../rig/repo.ts';
-import { ADDRESSES, type HostName, type TwoHosts } from '../rig/two-hosts.ts';
+import { ADDRESSES, type TwoHosts } from '../rig/two-hosts.ts';
+import type { HostName } from '../rig/versions.ts';
 
 const MAIN = join(repoRoot(), 'packages/migrate-cli/dist/main.js');
 /** On a slow link a migration takes minutes. */

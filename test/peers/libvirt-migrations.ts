@@ -14,7 +14,8 @@ import type { SerialGuest } from '../rig/guest.ts';
 import { type LibvirtHost, startLibvirtHosts } from '../rig/libvirt.ts';
 import { DomainPlace, DomainWatcher, linuxDomain } from '../rig/libvirt-guest.ts';
 import { within } from '../rig/process.ts';
-import { ADDRESSES, guestMac, type HostName, type TwoHosts, twoHosts } from '../rig/two-hosts.ts';
+import { ADDRESSES, guestMac, type TwoHosts, twoHosts } from '../rig/two-hosts.ts';
+import type { HostName } from '../rig/versions.ts';
 import { hostedAgents } from './hosted-agents.ts';
 
 export interface LibvirtPeerOptions {

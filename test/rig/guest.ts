@@ -10,10 +10,13 @@ import {
 } from '../guest/linux.ts';
 import { QemuProcess } from './qemu.ts';
 import type { Serial } from './serial.ts';
+import type { HostName } from './versions.ts';
 
 export interface Placement {
   readonly name: string;
   readonly namespace?: string;
+  /** See QemuOptions. */
+  readonly host?: HostName;
 }
 
 let checks = 0;

@@ -11,7 +11,8 @@ import { isLibvirtError } from '@vmferry/native/libvirt/errors';
 import { ownPrefix } from './owner.ts';
 import { ManagedProcess, TimeoutError } from './process.ts';
 import { repoRoot } from './repo.ts';
-import type { HostName, TwoHosts } from './two-hosts.ts';
+import type { TwoHosts } from './two-hosts.ts';
+import type { HostName } from './versions.ts';
 
 /** What libvirtd finds under its usual paths, each bound to a folder of the host's. */
 const BINDS = {

@@ -6,6 +6,7 @@ import { ownPrefix } from './owner.ts';
 import { type ExitStatus, ManagedProcess, within } from './process.ts';
 import { Qmp } from './qmp.ts';
 import { Serial } from './serial.ts';
+import { type HostName, machineType, qemuOf } from './versions.ts';
 
 export type MemoryBackend =
   | { readonly kind: 'anonymous' }
@@ -17,7 +18,10 @@ export type MemoryBackend =
 
 export type Nic =
   | { readonly kind: 'tap'; readonly ifname: string; readonly mac: string; readonly guestAnnounce?: boolean }
-  | { readonly kind: 'user'; readonly mac: string };
+  /** One of a guest's at most may go from a QEMU of 8.2 or newer to an older one, which names all of them alike. */
+  | { readonly kind: 'user'; readonly mac: string }
+  /** Plugged into nothing. */
+  | { readonly kind: 'unplugged'; readonly mac: string };
 
 export type Boot =
   | { readonly kind: 'linux'; readonly kernel: string; readonly initrd: string; readonly append: string }
@@ -33,7 +37,7 @@ export interface Hardware {
   readonly smp?: number;
   /** Default `tcg`. */
   readonly accel?: 'tcg' | 'kvm';
-  /** Default `pc`. */
+  /** Default `pc`. `pc` and `q35` are of a version that both hosts have. */
   readonly machine?: string;
   /** Default QEMU's. */
   readonly cpu?: string;
@@ -52,7 +56,9 @@ export interface QemuOptions extends Hardware {
   readonly role: 'run' | 'incoming';
   /** Default: true for `run`, false for `incoming` (`-S`). */
   readonly autostart?: boolean;
-  /** Default `qemu-system-x86_64`. */
+  /** Whose QEMU it is (`versions.ts`). Default: `a` for `run`, `b` for `incoming`. */
+  readonly host?: HostName;
+  /** Default the host's. */
   readonly binary?: string;
 }
 
@@ -65,7 +71,7 @@ export interface QemuOptions extends Hardware {
  */
 const ODD_KIB = 8;
 
-function memoryArgs(hw: Hardware, dir: string): string[] {
+function memoryArgs(hw: Hardware, machine: string, dir: string): string[] {
   const backend = hw.backend ?? { kind: 'anonymous' };
   const odd = backend.kind === 'hugepages' || hw.plainMemory ? 0 : ODD_KIB;
   const size = (mib: number) => `${mib * 1024 + odd}K`;
@@ -82,7 +88,6 @@ function memoryArgs(hw: Hardware, dir: string): string[] {
         return `memory-backend-memfd,${common},share=on,hugetlb=on,hugetlbsize=2M`;
     }
   };
-  const machine = hw.machine ?? 'pc';
   if (hw.numaMiB) {
     const total = hw.numaMiB.reduce((sum, mib) => sum + mib * 1024 + odd, 0);
     const nodes = hw.numaMiB.flatMap((mib, i) => [
@@ -100,14 +105,20 @@ function memoryArgs(hw: Hardware, dir: string): string[] {
 
 function nicArgs(nics: readonly Nic[]): string[] {
   return nics.flatMap((nic, i) => {
-    const backend =
-      nic.kind === 'tap'
-        ? `tap,id=net${i},ifname=${nic.ifname},script=no,downscript=no`
-        : `user,id=net${i},restrict=on`;
+    const backend = (): string => {
+      switch (nic.kind) {
+        case 'tap':
+          return `tap,id=net${i},ifname=${nic.ifname},script=no,downscript=no`;
+        case 'user':
+          return `user,id=net${i},restrict=on`;
+        case 'unplugged':
+          return `hubport,id=net${i},hubid=${i}`;
+      }
+    };
     const announce = nic.kind === 'tap' && nic.guestAnnounce === false ? ',guest_announce=off' : '';
     return [
       '-netdev',
-      backend,
+      backend(),
       '-device',
       `virtio-net-pci,netdev=net${i},mac=${nic.mac},romfile=${announce}`,
     ];
@@ -219,11 +230,11 @@ async function commandLine(options: QemuOptions, dir: string): Promise<string[]>
     boot.push('-drive', `file=${path('disk.img')},format=raw,if=ide`);
   }
   return [
-    options.binary ?? 'qemu-system-x86_64',
+    options.binary ?? qemuOf(options.host ?? (options.role === 'run' ? 'a' : 'b')),
     ...['-name', `vmferry-${options.name}`, '-accel', options.accel === 'kvm' ? 'kvm' : 'tcg,thread=multi'],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...(options.role === 'incoming' && options.autostart === true ? [] : ['-S']),
-    ...memoryArgs(options, dir),
+    ...memoryArgs(options, await machineType(options.machine ?? 'pc'), dir),
     ...['-smp', String(options.smp ?? 1)],
     ...(options.cpu === undefined ? [] : ['-cpu', options.cpu]),
     ...['-chardev', `socket,id=serial,path=${path('run/serial')},logfile=${path('serial.log')}`],

@@ -5,6 +5,7 @@ import { GuestProcess } from './guest.ts';
 import { addNamespace, cleanupLeftovers, ip, removeNamespace, rigPrefix, sysctl } from './netns.ts';
 import { type CommandResult, type LaunchOptions, ManagedProcess, type RunOptions, run } from './process.ts';
 import type { Nic, QemuProcess } from './qemu.ts';
+import type { HostName } from './versions.ts';
 import { RunWatcher } from './watcher.ts';
 
 /*
@@ -14,7 +15,6 @@ import { RunWatcher } from './watcher.ts';
  *   a (mig0) ──── switch (br1: mig-a, mig-b) ──── b (mig0)       the migration link, shaped at both ends
  */
 
-export type HostName = 'a' | 'b';
 export type Place = HostName | 'switch' | 'client';
 
 const PLACES: readonly Place[] = ['a', 'b', 'switch', 'client'];
@@ -99,7 +99,7 @@ export class TwoHosts {
 
   /** Boots the Linux guest on a host's taps and waits for READY. */
   async startGuest(host: HostName, options: RigGuestOptions = {}): Promise<GuestProcess> {
-    const placement = { name: options.name ?? 'src', namespace: this.namespace(host) };
+    const placement = { name: options.name ?? 'src', namespace: this.namespace(host), host };
     return this.own(await GuestProcess.boot(guestOptions(options), placement));
   }
 
@@ -109,7 +109,7 @@ export class TwoHosts {
     options: RigGuestOptions & { readonly autostart?: boolean } = {},
   ): Promise<GuestProcess> {
     const { autostart = false, ...guest } = options;
-    const placement = { name: options.name ?? 'dst', namespace: this.namespace(host), autostart };
+    const placement = { name: options.name ?? 'dst', namespace: this.namespace(host), host, autostart };
     return this.own(await GuestProcess.incoming(guestOptions(guest), placement));
   }
 

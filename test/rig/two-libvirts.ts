@@ -18,7 +18,8 @@ import {
   stateOn,
 } from './libvirt-guest.ts';
 import { within } from './process.ts';
-import { type HostName, type TwoHosts, twoHosts } from './two-hosts.ts';
+import { type TwoHosts, twoHosts } from './two-hosts.ts';
+import type { HostName } from './versions.ts';
 
 type OfHosts<T> = Record<HostName, T>;
 

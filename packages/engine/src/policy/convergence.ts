@@ -73,6 +73,10 @@ export interface ConvergenceState {
   readonly waitedRounds: number;
   /** CPU throttle, 0 to 99. */
   readonly throttle: number;
+  /** When it was last changed. */
+  readonly throttledAt: Millis;
+  /** Rounds that ended before a step of the throttle could show, and say nothing of it. */
+  readonly settlingRounds: number;
   /** The final decision, once taken: it is repeated for every later event. */
   readonly final: ConvergenceDecision | null;
 }
@@ -101,6 +105,13 @@ const ROUND_COST_MS = 15;
 const FIRST_THROTTLE = 20;
 const THROTTLE_STEP = 10;
 const MAX_THROTTLE = 99;
+/**
+ * A step shows only after this long: QEMU looks at what was dirtied once a second at most, and throttles when it has
+ * seen too much of it twice.
+ */
+const THROTTLE_SETTLES_MS = 2500;
+/** Rounds that are given to all steps together to show. */
+const MAX_SETTLING_ROUNDS = 360;
 /** Rounds after which slow progress is called a stall, and after which nothing is waited for any more. */
 const MANY_ROUNDS = 60;
 const TOO_MANY_ROUNDS = 150;
@@ -118,6 +129,8 @@ export function startConvergence(goals: Goals, now: Millis, overheadMs?: number)
     extraRounds: 0,
     waitedRounds: 0,
     throttle: 0,
+    throttledAt: now,
+    settlingRounds: 0,
     final: null,
   };
 }
@@ -168,22 +181,31 @@ function onRoundEnd(before: ConvergenceState, event: ConvergenceEvent, now: Mill
     return anotherRound(state, left, expected, now);
   }
   const slow = state.rounds >= MANY_ROUNDS && state.throttle === 0;
-  if (state.roundsSinceLeast < STALL_ROUNDS && !slow && state.rounds < TOO_MANY_ROUNDS) {
+  if (state.roundsSinceLeast < STALL_ROUNDS && !slow && !tooMany(state)) {
     const why = `${tooLong(state, left, expected)}, but the remaining memory may still fall: round ${state.rounds + 1}.`;
     return { state, decision: { action: 'continue', why, expectedDowntimeMs: expected } };
   }
-  return onStall(state, left, expected);
+  return onStall(state, left, expected, now);
+}
+
+function tooMany({ rounds, settlingRounds }: ConvergenceState): boolean {
+  return rounds - settlingRounds >= TOO_MANY_ROUNDS;
 }
 
 function recordRound(state: ConvergenceState, left: number, now: Millis): ConvergenceState {
   const better = left < state.least * (1 - PROGRESS);
+  const settling =
+    state.throttle > 0 &&
+    now - state.throttledAt < THROTTLE_SETTLES_MS &&
+    state.settlingRounds < MAX_SETTLING_ROUNDS;
   return {
     ...state,
     remaining: [...state.remaining, left].slice(-WINDOW),
     rounds: state.rounds + 1,
     lastRoundEndAt: now,
     least: better ? left : state.least,
-    roundsSinceLeast: better ? 0 : state.roundsSinceLeast + 1,
+    roundsSinceLeast: better ? 0 : state.roundsSinceLeast + (settling ? 0 : 1),
+    settlingRounds: state.settlingRounds + (settling ? 1 : 0),
   };
 }
 
@@ -225,7 +247,7 @@ function nextRemaining(state: ConvergenceState, left: number): number {
   return Math.max(forecast, left * Math.min(1, left / previous));
 }
 
-function onStall(state: ConvergenceState, left: number, expected: Millis): Result {
+function onStall(state: ConvergenceState, left: number, expected: Millis, now: Millis): Result {
   const { onStall: means } = state.goals;
   const least = Math.min(...state.remaining);
   if (
@@ -233,7 +255,7 @@ function onStall(state: ConvergenceState, left: number, expected: Millis): Resul
     means !== 'abort' &&
     left > least * NEAR_LEAST &&
     state.waitedRounds < MAX_WAITED_ROUNDS &&
-    state.rounds < TOO_MANY_ROUNDS
+    !tooMany(state)
   ) {
     const why = `${stalled(state)}; ${size(left)} remain and ${size(least)} did before: waiting for a minimum.`;
     return {
@@ -255,15 +277,15 @@ function onStall(state: ConvergenceState, left: number, expected: Millis): Resul
     case 'abort':
       return finish(state, 'abort', expected, `${why}. The operator wants no other means to be taken.`);
     case 'throttle':
-      if (state.throttle >= MAX_THROTTLE || state.rounds >= TOO_MANY_ROUNDS) {
+      if (state.throttle >= MAX_THROTTLE || tooMany(state)) {
         const last = `although the guest's CPUs are throttled by ${state.throttle} %`;
         return finish(state, 'abort', expected, `${why}, ${last}. No other means is left.`);
       }
-      return throttleMore(state, expected, why);
+      return throttleMore(state, expected, why, now);
   }
 }
 
-function throttleMore(state: ConvergenceState, expected: Millis, why: string): Result {
+function throttleMore(state: ConvergenceState, expected: Millis, why: string, now: Millis): Result {
   const percent =
     state.throttle === 0 ? FIRST_THROTTLE : Math.min(MAX_THROTTLE, state.throttle + THROTTLE_STEP);
   return {
@@ -271,6 +293,7 @@ function throttleMore(state: ConvergenceState, expected: Millis, why: string): R
     state: {
       ...state,
       throttle: percent,
+      throttledAt: now,
       remaining: state.remaining.slice(-1),
       least: state.remaining.at(-1) ?? state.least,
       roundsSinceLeast: 1,

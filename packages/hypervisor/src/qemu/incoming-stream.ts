@@ -16,11 +16,19 @@ import { type BlockIndex, blockIndex, bytes, PAGE_BYTES, pages, round } from '@v
 import type { LocalSocket } from '@vmferry/native/local-socket';
 import { AT_ONCE_BYTES, SocketWriter } from './socket-writer.ts';
 import { StreamEncoder } from './stream/encoder.ts';
-import { type Reply, ReturnPathDecoder } from './stream/return-path.ts';
+import { Ping } from './stream/format.ts';
+import { type Reply, ReturnPathDecoder, ReturnPathEncoder } from './stream/return-path.ts';
 
-/** The ping that QEMU puts behind the device state in post-copy's package; the answer means: loaded. */
-const STATE_LOADED_PING = 3;
 const REPLY_BYTES = 64 * 1024;
+
+/**
+ * A QEMU that cannot load the guest may say so on the return path as well (10.0 does, 7.2 does not). The source's QEMU
+ * is not to hear of it: 7.2 in post-copy would pause its migration for ever, and could not give the guest back. Whoever
+ * watches the destination's QEMU knows anyway.
+ */
+function isFailure(reply: Reply): boolean {
+  return reply.type === 'shut' && reply.value !== 0;
+}
 
 export class IncomingStream {
   /** Post-copy: QEMU has loaded the guest's state. */
@@ -147,8 +155,18 @@ export class IncomingStream {
       this.#onFault({ block, first: pages(first), count: pages(count) });
       return;
     }
-    if (reply.type === 'pong' && reply.value === STATE_LOADED_PING) this.#resolveLoaded();
+    if (isFailure(reply)) return;
     this.#events.push({ type: 'reply', bytes: reply.bytes });
+    if (reply.type === 'pong' && reply.value === Ping.stateLoaded) this.#onLoaded();
+  }
+
+  /**
+   * The source's QEMU has to know before anybody says READY: one that waits for the second answer runs the guest
+   * again when its agent ends, and by then the guest may run here. It comes once more from QEMU, which is nothing.
+   */
+  #onLoaded(): void {
+    this.#events.push({ type: 'reply', bytes: new ReturnPathEncoder().pong(Ping.packageLoaded) });
+    this.#resolveLoaded();
   }
 
   #onFault(range: PageRange): void {

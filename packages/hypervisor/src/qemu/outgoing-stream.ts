@@ -19,6 +19,7 @@ import { BatchBuffers } from './batch-buffers.ts';
 import { SocketReader } from './socket-reader.ts';
 import { StoppedMemory } from './stopped-memory.ts';
 import { type DecodedItem, StreamDecoder } from './stream/decoder.ts';
+import { Ping } from './stream/format.ts';
 import { ReturnPathEncoder } from './stream/return-path.ts';
 import { UrgentPages } from './urgent-pages.ts';
 
@@ -235,10 +236,14 @@ export class OutgoingStream {
     this.#reader?.wake();
   }
 
-  /** After `giveUp`: reads until QEMU closes its end, and throws all of it away. */
+  /**
+   * After `giveUp`: reads until QEMU closes its end, and throws all of it away. In post-copy QEMU is told what a
+   * destination would tell it, that the state is loaded and that all pages are there, so that it comes to its end.
+   */
   async drain(): Promise<void> {
     const reader = this.#reader;
     if (!reader) return;
+    if (this.#postcopy) this.#tellLoaded();
     let understood = this.#throwAway();
     while (!reader.ended) {
       const chunk = reader.read();
@@ -255,8 +260,10 @@ export class OutgoingStream {
       if (chunk) decoder.push(chunk);
       for (let item = decoder.next(); item; item = decoder.next()) {
         if (item.type === 'pages') item.release();
-        else if (item.type === 'state-complete') this.#postcopy = true;
-        else if (item.type === 'ram-end') this.#ramEnded = this.#postcopy;
+        else if (item.type === 'state-complete') {
+          this.#postcopy = true;
+          this.#tellLoaded();
+        } else if (item.type === 'ram-end') this.#ramEnded = this.#postcopy;
       }
     } catch {
       // The word may come early; that the stream is not understood matters to nobody any more.
@@ -264,6 +271,11 @@ export class OutgoingStream {
     }
     if (this.#ramEnded) this.#reply(this.#replies.shut(0));
     return !this.#ramEnded;
+  }
+
+  /** An answer too many is nothing to QEMU. */
+  #tellLoaded(): void {
+    this.#reply(this.#replies.pong(Ping.packageLoaded));
   }
 
   /** Closes this end. */

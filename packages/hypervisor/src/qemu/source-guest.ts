@@ -50,6 +50,8 @@ const ONE_ROUND_MS = 0;
 const UNLIMITED = 1e12;
 const CONNECT_TIMEOUT_MS = 10_000;
 const SETTLE_TIMEOUT_MS = 60_000;
+/** Statuses of a post-copy under way; the first (QEMU 10.2 on) until the state is loaded. */
+const IN_POSTCOPY = ['postcopy-device', 'postcopy-active'];
 const DIRTY_RATE_TRIES = 40;
 const DIRTY_RATE_POLL_MS = 50;
 const STAYS_POSTMIGRATE =
@@ -314,7 +316,7 @@ export class QemuSourceGuest implements SourceGuest {
     const stream = this.#stream;
     const drained = stream?.drain();
     const status = await this.#status();
-    if (stream?.postcopy || status === 'postcopy-active') await drained;
+    if (stream?.postcopy || IN_POSTCOPY.includes(status)) await drained;
     else if (!isEnding(status)) await this.#client.execute('migrate_cancel');
     await this.#settled();
     stream?.cut();

@@ -57,8 +57,16 @@ const common = (postcopy: boolean): WantedSettings => ({
     events: true,
     'postcopy-ram': postcopy,
   },
-  // The stream goes to the agent beside QEMU, which has TLS of its own.
-  parameters: { 'tls-creds': '', 'tls-hostname': '', mode: 'normal' },
+  parameters: {
+    // The stream goes to the agent beside QEMU, which has TLS of its own.
+    'tls-creds': '',
+    'tls-hostname': '',
+    mode: 'normal',
+    // From QEMU 8.2 on: what an operator believes of the link would decide when QEMU switches over.
+    'avail-switchover-bandwidth': 0,
+    // From QEMU 9.0 on: with "none" pages of zeroes would leave QEMU as any other; "multifd" means multifd's threads.
+    'zero-page-detection': 'legacy',
+  },
   required: postcopy ? ['events', 'postcopy-ram'] : ['events'],
 });
 

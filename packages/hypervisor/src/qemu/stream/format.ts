@@ -66,6 +66,16 @@ export const ReplyType = {
   switchoverAck: 7,
 } as const;
 
+/** Pings at the end of post-copy's package, one behind the other: the answers mean that the device state is loaded. */
+export const Ping = {
+  stateLoaded: 3,
+  /**
+   * Of QEMU 10.2 and newer. Until it is answered the source's QEMU finishes no post-copy, and runs the guest again by
+   * itself if its connection breaks.
+   */
+  packageLoaded: 0x42,
+} as const;
+
 /** Closes the bitmap that follows a `recvBitmap` reply. */
 export const RECV_BITMAP_END = 0x0123456789abcdefn;
 

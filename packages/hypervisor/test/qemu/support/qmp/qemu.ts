@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { QmpClient } from '../../../../src/qemu/qmp/client.ts';
 import { QmpError } from '../../../../src/qemu/qmp/errors.ts';
+import { QEMU } from '../binary.ts';
 
 export interface StartOptions {
   /** Runs QEMU as this user. */
@@ -27,11 +28,10 @@ export class TestQemu {
     const path = join(folder, 'qmp.sock');
     const fixed = ['-accel', 'tcg', '-display', 'none', '-S', '-nodefaults'];
     const machine = args.includes('-machine') ? [] : ['-machine', 'pc'];
-    const child = spawn(
-      'qemu-system-x86_64',
-      [...machine, ...fixed, '-qmp', `unix:${path},server=on,wait=off`, ...args],
-      { stdio: ['ignore', 'ignore', 'pipe'], ...options },
-    );
+    const child = spawn(QEMU, [...machine, ...fixed, '-qmp', `unix:${path},server=on,wait=off`, ...args], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      ...options,
+    });
     let complaint = '';
     child.stderr?.setEncoding('utf8').on('data', (text) => {
       complaint += text;

@@ -6,6 +6,7 @@ import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { QEMU } from '../binary.ts';
 import { guestRom } from './guest-rom.ts';
 
 type Json = Record<string, unknown>;
@@ -15,6 +16,11 @@ export interface QemuOptions {
   /** Where the guest's writing ends, in bytes. */
   readonly top: number;
   readonly args?: readonly string[];
+}
+
+export interface Version {
+  readonly major: number;
+  readonly minor: number;
 }
 
 export class Qemu {
@@ -36,7 +42,7 @@ export class Qemu {
     server.listen(join(dir, 'qmp.sock'));
     await once(server, 'listening');
     const child = spawn(
-      'qemu-system-x86_64',
+      QEMU,
       [
         ...['-accel', 'tcg', '-nodefaults', '-display', 'none', '-vga', 'none', '-m', `${options.memoryMiB}`],
         ...['-bios', join(dir, 'rom.bin'), '-serial', 'stdio', '-qmp', `unix:${join(dir, 'qmp.sock')}`],
@@ -69,6 +75,8 @@ export class Qemu {
     child.once('exit', () => {
       for (const { reject } of this.#waiting.values()) reject(new Error(`QEMU is gone: ${this.#stderr}`));
     });
+    // A QEMU that is killed resets the connection; its end is told by its exit.
+    qmp.on('error', () => {});
     createInterface(qmp).on('line', (line) => this.#onLine(JSON.parse(line) as Json));
   }
 
@@ -89,6 +97,10 @@ export class Qemu {
     const id = this.#nextId++;
     this.#qmp.write(`${JSON.stringify({ execute, arguments: args, id })}\n`);
     return new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
+  }
+
+  async version(): Promise<Version> {
+    return (await this.run('query-version'))['qemu'] as Version;
   }
 
   async capability(capability: string): Promise<void> {
