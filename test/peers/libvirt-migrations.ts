@@ -45,9 +45,9 @@ const NIC = `<interface type='ethernet'><mac address='${guestMac()}'/><target de
 type Moved = Pick<LibvirtPeerResult, 'totalMs' | 'report'>;
 
 export async function runLibvirtMigration(options: LibvirtPeerOptions): Promise<LibvirtPeerResult> {
-  await backMemory();
   const rig = await twoHosts(options.rate === undefined ? {} : { rate: options.rate });
   try {
+    const memory = rig.own(await backMemory());
     const { a, b } = await startLibvirtHosts(rig);
     const toA = connected(rig, await a.connect());
     const toB = connected(rig, await b.connect());
@@ -71,6 +71,7 @@ export async function runLibvirtMigration(options: LibvirtPeerOptions): Promise<
     const probe = await rig.probe();
     await settle(guest);
     const before = await rig.linkCounters();
+    await memory.stop();
     probe.mark();
     const { totalMs, report } = await move();
     const after = await rig.linkCounters();

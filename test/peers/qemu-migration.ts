@@ -52,9 +52,9 @@ const PLANS: Readonly<Record<QemuMode, Omit<QemuMigrationPlan, 'uri'>>> = {
  */
 export async function runQemuMigration(options: QemuPeerOptions): Promise<QemuPeerResult> {
   const guest: RigGuestOptions = options.guest ?? BENCH_GUEST;
-  await backMemory();
   const rig = await twoHosts(options.rate === undefined ? {} : { rate: options.rate });
   try {
+    const memory = rig.own(await backMemory());
     const src = await rig.startGuest('a', guest);
     const dst = await rig.startIncoming('b', { ...guest, autostart: true });
     const watcher = await rig.watch([src.qemu, dst.qemu]);
@@ -63,6 +63,7 @@ export async function runQemuMigration(options: QemuPeerOptions): Promise<QemuPe
     const before = await rig.linkCounters();
     const plan = PLANS[options.mode];
     const limit = options.bandwidth ? { 'max-bandwidth': options.bandwidth } : {};
+    await memory.stop();
     probe.mark();
     const result = await migrateByQemu(src.qemu, dst.qemu, {
       ...plan,

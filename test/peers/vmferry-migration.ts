@@ -38,9 +38,9 @@ export interface VmferryResult {
 /** vmferry between two hosts, as daemons on each, on the link, the guest and the client of the QEMU peer. */
 export async function runVmferryMigration(options: VmferryOptions): Promise<VmferryResult> {
   const guest: RigGuestOptions = options.guest ?? BENCH_GUEST;
-  await backMemory();
   const rig = await twoHosts(options.rate === undefined ? {} : { rate: options.rate });
   try {
+    const memory = rig.own(await backMemory());
     const src = await rig.startGuest('a', guest);
     const dst = await rig.startIncoming('b', guest);
     const watcher = await rig.watch([src.qemu, dst.qemu]);
@@ -48,6 +48,7 @@ export async function runVmferryMigration(options: VmferryOptions): Promise<Vmfe
     const probe = await rig.probe();
     await settle(src);
     const before = await rig.linkCounters();
+    await memory.stop();
     probe.mark();
     const report = await agents.migrate(`qemu:${src.qemu.productQmp}`, `qemu:${dst.qemu.productQmp}`, [
       ...['--strategy', options.strategy, '--announce-ip', ADDRESSES.guest],
