@@ -5,77 +5,39 @@
  * here again if it ran before. With a commit the guest belongs to the destination, whatever became of it: nothing is
  * touched, and the log says what there is to do.
  */
-import { JournalFile, journalPath, journalSessions } from '@vmferry/agent-core/journal-file';
 import type { Logger } from '@vmferry/agent-core/log';
 import { machineNow } from '@vmferry/agent-core/machine';
+import { type LeftJournals, settleJournals } from '@vmferry/agent-core/settle-journals';
 import type { GuestRunsOn } from '@vmferry/engine/errors';
-import {
-  encodeRecord,
-  JournalError,
-  type JournalRecord,
-  parseJournal,
-  type SourceRecordState,
-} from '@vmferry/engine/journal/records';
+import type { JournalRecord, SourceRecordState } from '@vmferry/engine/journal/records';
 import { recoverSource } from '@vmferry/engine/switchover/source';
 import type { Committed, TakenBack } from '@vmferry/hypervisor/qemu/left-source';
 
-const ROLE = '-source';
 const LIMITS = { readyMs: 0, runningMs: 0 };
 
-export interface LeftoverOptions {
-  readonly stateDir: string;
-  readonly log: Logger;
-  /** Only migrations of this guest. */
-  readonly guest?: string;
+export interface LeftoverOptions extends LeftJournals {
   /** Gives up the migration of a guest that belongs here, if it is the one that the session moved. */
   readonly takeBack: (uri: string, session: string) => Promise<TakenBack>;
   /** Where a guest stands that belongs to the destination; touches nothing. */
   readonly look: (uri: string, session: string) => Promise<Committed>;
 }
 
-/** Settles every journal that can be. Never rejects: what cannot be settled does not keep the agent from its work. */
+/** Settles every journal that can be. Never rejects: see `settleJournals`. */
 export async function settleLeftovers(options: LeftoverOptions): Promise<void> {
-  const { stateDir, log } = options;
-  for (const name of await sessionsOf(options)) {
-    if (!name.endsWith(ROLE)) continue;
-    try {
-      await settle(journalPath(stateDir, name), options);
-    } catch (error) {
-      log.error({ err: error, journal: name }, 'the journal of an unfinished migration cannot be settled');
-    }
-  }
+  await settleJournals('source', options, async (records, last) => {
+    const ended = await settle(records, last, options);
+    return ended && ending(last, ended);
+  });
 }
 
-async function sessionsOf({ stateDir, log }: LeftoverOptions): Promise<readonly string[]> {
-  try {
-    return await journalSessions(stateDir);
-  } catch (error) {
-    log.error({ err: error }, 'the journals of earlier migrations cannot be read');
-    return [];
-  }
-}
-
-async function settle(path: string, options: LeftoverOptions): Promise<void> {
-  const { log } = options;
-  const journal = await JournalFile.open(path);
-  try {
-    const { records } = parseJournal(await journal.readAll());
-    const last = records.at(-1);
-    if (last?.role !== 'source' || (options.guest !== undefined && last.guest !== options.guest)) return;
-    const { state } = recoverSource(records, LIMITS, machineNow());
-    const ended =
-      state.phase === 'rolling-back'
-        ? await takeBack(last, options)
-        : state.phase === 'committed'
-          ? await look(last, options)
-          : undefined;
-    if (ended) await journal.append(encodeRecord(ending(last, ended)).trimEnd());
-  } catch (error) {
-    if (!(error instanceof JournalError)) throw error;
-    log.error({ err: error, path }, 'a damaged journal is left as it is');
-  } finally {
-    await journal.close();
-  }
+async function settle(
+  records: readonly JournalRecord[],
+  last: JournalRecord,
+  options: LeftoverOptions,
+): Promise<Ending | undefined> {
+  const { state } = recoverSource(records, LIMITS, machineNow());
+  if (state.phase === 'rolling-back') return await takeBack(last, options);
+  return state.phase === 'committed' ? await look(last, options) : undefined;
 }
 
 interface Ending {
