@@ -147,6 +147,7 @@ export class Rounds {
   ): { readonly told: Told; readonly share: number } | 'link-dead' {
     const migration = this.#migration;
     const { conductor } = migration;
+    const ahead = conductor.headStartPages / roundPages;
     let done = 0;
     let deadMs = 0;
     while (done < 1) {
@@ -154,8 +155,12 @@ export class Rounds {
       const change = migration.link.nextChange(migration.now);
       const endAt =
         speed.tookMs === Number.POSITIVE_INFINITY ? speed.tookMs : migration.now + speed.tookMs * (1 - done);
-      const tickAt = this.#tickBefore(Math.min(endAt, change));
-      const until = Math.min(endAt, change, tickAt);
+      // The agent counts what it reads, and does not wait for its next look.
+      const aheadDone = (ahead - fromShare) / (toShare - fromShare);
+      const aheadAt =
+        aheadDone > done && aheadDone < 1 ? migration.now + speed.tookMs * (aheadDone - done) : endAt;
+      const tickAt = this.#tickBefore(Math.min(endAt, change, aheadAt));
+      const until = Math.min(endAt, change, tickAt, aheadAt);
       if (until === Number.POSITIVE_INFINITY) return 'link-dead';
       const passed = until - migration.now;
       if (speed.tookMs === Number.POSITIVE_INFINITY) {
@@ -165,10 +170,15 @@ export class Rounds {
       const share = until === endAt ? 1 - done : passed / speed.tookMs;
       migration.sent(scaled(load, share), this.#codecs.codec);
       migration.pass(passed);
-      done = until === endAt ? 1 : done + share;
+      if (until === endAt) done = 1;
+      else done = until === aheadAt ? aheadDone : done + share;
+      const at = fromShare + (toShare - fromShare) * done;
+      if (at >= ahead) {
+        const told = this.#carryOut(conductor.headStartOver());
+        if (told !== 'go-on') return { told, share: at };
+      }
       if (until !== tickAt) continue;
       this.#nextTick = tickAt + conductor.sampleMs;
-      const at = fromShare + (toShare - fromShare) * done;
       const told = this.#look(roundPages * (1 - at) * PAGE_BYTES, speed.congested);
       if (told !== 'go-on') return { told, share: at };
     }

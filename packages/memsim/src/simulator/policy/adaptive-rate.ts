@@ -39,7 +39,9 @@ export function adaptiveRate({ minRate, maxRate }: AdaptiveRate): Conductor {
     get over() {
       return over;
     },
+    headStartPages: Number.POSITIVE_INFINITY,
     begin: () => [{ type: 'strategy', strategy: 'precopy' }],
+    headStartOver: () => [],
     sample: () => [],
     roundEnd: ({ remainingBytes, dirtyBytesPerSec }) => {
       if (over) return [];

@@ -10,7 +10,11 @@ export interface Conductor {
   readonly over: boolean;
   /** Why and when to look again although nothing happens; infinite where there is no deadline. */
   readonly deadlineMs: number;
+  /** Pages after which the guest goes first, in post-copy; infinite where nothing goes before it, or all of it does. */
+  readonly headStartPages: number;
   begin(now: Millis): readonly SteeringAction[];
+  /** So many have gone. */
+  headStartOver(): readonly SteeringAction[];
   sample(seen: Seen, delivered: Delivered, now: Millis): readonly SteeringAction[];
   roundEnd(seen: Seen, delivered: Delivered, now: Millis): readonly SteeringAction[];
   dirtyRateMeasured(bytesPerSec: number): void;

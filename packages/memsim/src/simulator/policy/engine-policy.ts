@@ -26,7 +26,9 @@ export function enginePolicy(options: EnginePolicyOptions, now: Millis): Conduct
     get over() {
       return policy.over;
     },
+    headStartPages: policy.headStart?.pages ?? Number.POSITIVE_INFINITY,
     begin: (at) => policy.begin(at),
+    headStartOver: () => policy.headStartOver(),
     sample: (seen, delivered, at) => policy.sample(seen, delivered, at),
     roundEnd: (seen, delivered, at) => policy.roundEnd(seen, delivered, at),
     dirtyRateMeasured: (rate) => policy.dirtyRateMeasured(bytesPerSec(rate)),
