@@ -8,7 +8,7 @@ import type { MigrationReport } from '@vmferry/engine/report/report';
 import { SourceAgent } from '@vmferry/source-agent/agent';
 import { expect, test } from 'vitest';
 import { follow, when } from '../migrate/agents.ts';
-import { type SerialGuest, verifyHistory } from '../rig/guest.ts';
+import { verifyHistory } from '../rig/guest.ts';
 import { ManagedProcess, within } from '../rig/process.ts';
 import { repoRoot } from '../rig/repo.ts';
 import { type MovingDomain, useTwoLibvirts } from '../rig/two-libvirts.ts';
@@ -62,11 +62,6 @@ async function stays(domain: MovingDomain): Promise<void> {
 }
 
 const inPrecopy = /"phase":"precopy","round":1.*"rawBytes":[1-9]\d{7}/;
-
-/** By then the guest has what QEMU itself needs of it: see docs/libvirt.md on a QEMU that hears nobody any more. */
-async function runsOn(there: { arrived(): Promise<SerialGuest> }): Promise<void> {
-  await (await there.arrived()).nextTick();
-}
 
 async function killSource(
   domain: MovingDomain,
@@ -129,9 +124,9 @@ test.each(['source', 'destination'] as const)(
   async (side) => {
     const domain = await rig.libvirts.boot();
     const there = await domain.awaitOn('b');
-    if (side === 'source') await killSource(domain, 'postcopy', () => runsOn(there));
+    if (side === 'source') await killSource(domain, 'postcopy', () => there.runs());
     else {
-      const report = await killDest(domain, 'postcopy', () => runsOn(there));
+      const report = await killDest(domain, 'postcopy', () => there.runs());
       expect(report).toMatchObject({ outcome: 'attention', error: { guestRunsOn: 'dest' } });
       expect(report.error?.remedy).toContain('vmferry resume');
     }

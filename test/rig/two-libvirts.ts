@@ -60,16 +60,30 @@ export class MovingDomain {
   }
 
   /** A serial port there, which becomes one of its places when it has come. */
-  async awaitOn(host: HostName): Promise<{ arrived(): Promise<SerialGuest> }> {
+  async awaitOn(host: HostName): Promise<Arrival> {
     const place = await this.#libvirts.placeOn(host, this.name);
+    const arrived = async (): Promise<SerialGuest> => {
+      const guest = await within(60_000, () => `${this.name} on ${host}`, place.guest);
+      this.places.push(guest);
+      return guest;
+    };
     return {
-      arrived: async () => {
-        const guest = await within(60_000, () => `${this.name} on ${host}`, place.guest);
-        this.places.push(guest);
-        return guest;
+      arrived,
+      runs: async () => {
+        await (await arrived()).nextTick();
       },
     };
   }
+}
+
+/** A domain that is to come. One of the two is awaited, once. */
+export interface Arrival {
+  arrived(): Promise<SerialGuest>;
+  /**
+   * It ticks there. By then it has what QEMU itself needs of it, so that a post-copy can be cut off: see docs/libvirt.md
+   * on a QEMU that hears nobody any more.
+   */
+  runs(): Promise<void>;
 }
 
 export class TwoLibvirts {
