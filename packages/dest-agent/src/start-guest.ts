@@ -4,12 +4,11 @@ import { once } from 'node:events';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
 import { QemuDestGuest } from '@vmferry/hypervisor/qemu/dest-guest';
-import { QmpError, type QmpErrorCode } from '@vmferry/hypervisor/qemu/qmp/errors';
+import { isNobodyThere, QmpError } from '@vmferry/hypervisor/qemu/qmp/errors';
 
 const START_TIMEOUT_MS = 15_000;
 const RETRY_MS = 20;
 const STDERR_BYTES = 4096;
-const NOBODY_THERE: readonly QmpErrorCode[] = ['E_QMP_NOT_FOUND', 'E_QMP_REFUSED'];
 
 /** The QEMU outlives the agent, as a guest must; one that takes no guest in ends again. */
 export async function startGuest(name: string, qmp: string, command: readonly string[]): Promise<DestGuest> {
@@ -57,7 +56,7 @@ async function runningGuest(qmp: string): Promise<DestGuest | undefined> {
     return await QemuDestGuest.connect(qmp);
   } catch (error) {
     const cause = error instanceof GuestError ? error.cause : undefined;
-    if (cause instanceof QmpError && NOBODY_THERE.includes(cause.code)) return undefined;
+    if (cause instanceof QmpError && isNobodyThere(cause)) return undefined;
     throw error;
   }
 }

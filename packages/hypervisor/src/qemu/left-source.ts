@@ -13,7 +13,7 @@ import { finishIntoNothing } from './finish-into-nothing.ts';
 import { MigrationSettings } from './inspect/capabilities.ts';
 import { type Found, readLeavingMark, takeLeavingMark } from './mark.ts';
 import { QmpClient } from './qmp/client.ts';
-import { asGuestError, QmpError } from './qmp/errors.ts';
+import { asGuestError, isNobodyThere, QmpError } from './qmp/errors.ts';
 import { migrateReply, statusReply, typed } from './qmp/schema.ts';
 import { restingState, runAgain } from './run-again.ts';
 
@@ -74,8 +74,7 @@ async function withMarked<T>(
     client = await QmpClient.connect(path);
   } catch (error) {
     if (!(error instanceof QmpError)) throw error;
-    const nobody = error.code === 'E_QMP_NOT_FOUND' || error.code === 'E_QMP_REFUSED';
-    return nobody ? { found: 'gone' } : keptBy(error);
+    return isNobodyThere(error) ? { found: 'gone' } : keptBy(error);
   }
   try {
     const found = await readLeavingMark(client, session);

@@ -13,7 +13,7 @@
 import { z } from 'zod';
 import { settingsSchema } from './inspect/capabilities.ts';
 import { QmpClient } from './qmp/client.ts';
-import { QmpError } from './qmp/errors.ts';
+import { isNobodyThere, QmpError } from './qmp/errors.ts';
 import { type QmpExecutor, statusReply, textReply, typed } from './qmp/schema.ts';
 
 const objectsReply = z.array(z.looseObject({ name: z.string() }));
@@ -106,8 +106,7 @@ export async function endPrepared(path: string, session: string): Promise<EndOfP
     client = await QmpClient.connect(path);
   } catch (error) {
     if (!(error instanceof QmpError)) throw error;
-    const nobody = error.code === 'E_QMP_NOT_FOUND' || error.code === 'E_QMP_REFUSED';
-    return nobody ? { found: 'gone' } : { found: 'kept', why: error.message };
+    return isNobodyThere(error) ? { found: 'gone' } : { found: 'kept', why: error.message };
   }
   try {
     if (!(await has(client, markOf(session)))) return { found: 'gone' };

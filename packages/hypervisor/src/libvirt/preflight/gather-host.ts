@@ -46,7 +46,18 @@ export async function gatherHost(
     return { versions: { libvirt: await host.daemonVersion(), hypervisor }, userfaultfd };
   };
   const noPages: readonly HostPages[] = [];
-  const [ofMachine, ofVersions, name, memory, pages, defaultHugePageBytes, networks] = await Promise.all([
+  const [
+    ofMachine,
+    ofVersions,
+    name,
+    memory,
+    pages,
+    defaultHugePageBytes,
+    networks,
+    interfaces,
+    domains,
+    places,
+  ] = await Promise.all([
     machineAndCpu(),
     versionsAndFaults(),
     host.hostname(),
@@ -54,8 +65,6 @@ export async function gatherHost(
     shape.hugePages.length === 0 ? noPages : freeHugePages(host, capabilities),
     view.defaultHugePageBytes(),
     networksOf(host),
-  ]);
-  const [interfaces, domains, places] = await Promise.all([
     view.interfaces(),
     domainsLike(connection, shape),
     view.places(pathsOf(shape)),

@@ -52,6 +52,11 @@ export class QmpError extends Error {
   }
 }
 
+/** No QEMU has the monitor's path. */
+export function isNobodyThere({ code }: QmpError): boolean {
+  return code === 'E_QMP_NOT_FOUND' || code === 'E_QMP_REFUSED';
+}
+
 type GuestCode = ConstructorParameters<typeof GuestError>[0];
 
 const meaning: Record<QmpErrorCode, readonly [GuestCode, remedy: string]> = {
