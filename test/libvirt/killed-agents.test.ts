@@ -83,7 +83,7 @@ async function killDest(
   strategy: 'precopy' | 'postcopy',
   inside: (migration: RunningMigration) => Promise<unknown>,
 ): Promise<MigrationReport> {
-  const dest = await command('b', ['agent', 'dest', '--listen', 'ws://127.0.0.1:0']);
+  const dest = await command('b', ['agent', 'dest', '--no-rehearsal', '--listen', 'ws://127.0.0.1:0']);
   const [, to = ''] = await says(dest, /(ws:\/\/127\.0\.0\.1:\d+)/);
   const agents = await rig.libvirts.agents();
   const migration = agents.migrate({ guest: domain.uri, to, strategy, maxBandwidth: SLOW });

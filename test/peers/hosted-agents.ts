@@ -18,16 +18,20 @@ export interface HostedAgents {
   migrate(guest: string, destGuest: string, args?: readonly string[]): Promise<MigrationReport>;
 }
 
-/**
- * From host a to host b, or the other way; `stateDir` gets the journals. The built command must be there.
- * `simulate`: guest files that both hosts may have. `configs`: each host's configuration file.
- */
+export interface HostedAgentsOptions {
+  /** Guest files that both hosts may have. */
+  readonly simulate?: readonly string[];
+  /** Each host's configuration file. */
+  readonly configs?: Readonly<Record<HostName, string>>;
+  /** They are there once they have rehearsed, as daemons have long when a migration comes. Default false. */
+  readonly rehearsed?: boolean;
+}
+
+/** From host a to host b. `stateDir` gets the journals. The built command must be there. */
 export async function hostedAgents(
   rig: TwoHosts,
   stateDir: string,
-  [from, to]: readonly [HostName, HostName] = ['a', 'b'],
-  simulate: readonly string[] = [],
-  configs?: Readonly<Record<HostName, string>>,
+  { simulate = [], configs, rehearsed = false }: HostedAgentsOptions = {},
 ): Promise<HostedAgents> {
   const url = (role: 'source' | 'dest', host: HostName) => `ws://${ADDRESSES[host]}:${PORTS[role]}`;
   const start = (role: 'source' | 'dest', host: HostName): ManagedProcess =>
@@ -35,31 +39,33 @@ export async function hostedAgents(
       ...[process.execPath, MAIN, 'agent', role, '--insecure'],
       ...['--state-dir', join(stateDir, host), '--listen', url(role, host)],
       ...(configs === undefined ? [] : ['--config', configs[host]]),
+      ...(rehearsed ? [] : ['--no-rehearsal']),
       ...simulate.flatMap((file) => ['--simulate', file]),
     ]);
-  const [source, dest] = [start('source', from), start('dest', to)];
-  await Promise.all([listening(source), listening(dest)]);
+  const [source, dest] = [start('source', 'a'), start('dest', 'b')];
+  const ready = rehearsed ? '"rehearsed"' : 'agent listens';
+  await Promise.all([saying(source, ready), saying(dest, ready)]);
   return {
     source,
     dest,
     async migrate(guest, destGuest, args = []) {
       const command = [
-        ...[process.execPath, MAIN, 'migrate', guest, '--from', url('source', from), '--to', url('dest', to)],
+        ...[process.execPath, MAIN, 'migrate', guest, '--from', url('source', 'a'), '--to', url('dest', 'b')],
         ...['--dest-guest', destGuest, '--insecure', '--json', ...args],
       ];
-      const { stdout } = await rig.exec(from, command, { timeoutMs: SLOWEST_MS });
+      const { stdout } = await rig.exec('a', command, { timeoutMs: SLOWEST_MS });
       return JSON.parse(stdout) as MigrationReport;
     },
   };
 }
 
-/** The agent's log on standard error says so. */
-async function listening(agent: ManagedProcess): Promise<void> {
+/** Resolves when the agent's log, on standard error, has these words. */
+async function saying(agent: ManagedProcess, words: string): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     let said = '';
     agent.child.stderr.on('data', (chunk: Buffer) => {
       said += chunk.toString();
-      if (said.includes('agent listens')) resolve();
+      if (said.includes(words)) resolve();
     });
     void agent.exited.then(() => reject(new Error(`the agent ended: ${said}`)));
   });

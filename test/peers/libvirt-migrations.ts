@@ -134,7 +134,7 @@ async function byVmferry(
     return file;
   };
   const configs = { a: await config(hosts.a), b: await config(hosts.b) };
-  const agents = await hostedAgents(rig, hosts.a.dir, ['a', 'b'], [], configs);
+  const agents = await hostedAgents(rig, hosts.a.dir, { configs, rehearsed: true });
   return async () => {
     const args = ['--strategy', strategy, '--announce-ip', ADDRESSES.guest];
     const report = await agents.migrate(`libvirt:${name}`, `libvirt:${name}`, args);

@@ -141,7 +141,7 @@ export function simulatedPeer(size: GuestSize): ModelPeer {
     try {
       const file = join(folder, 'guest.yaml');
       await writeFile(file, JSON.stringify(guestFile(writes)));
-      const agents = await hostedAgents(rig, folder, ['a', 'b'], [file]);
+      const agents = await hostedAgents(rig, folder, { simulate: [file], rehearsed: true });
       return await agents.migrate(`sim:${name}`, `sim:${name}`, [
         ...['--strategy', strategy, '--compress', compress],
       ]);

@@ -44,7 +44,7 @@ export async function runVmferryMigration(options: VmferryOptions): Promise<Vmfe
     const src = await rig.startGuest('a', guest);
     const dst = await rig.startIncoming('b', guest);
     const watcher = await rig.watch([src.qemu, dst.qemu]);
-    const agents = await hostedAgents(rig, src.qemu.dir);
+    const agents = await hostedAgents(rig, src.qemu.dir, { rehearsed: true });
     const probe = await rig.probe();
     await settle(src);
     const before = await rig.linkCounters();

@@ -119,6 +119,8 @@ export const agentFileSchema = z
     libvirt: libvirtSchema.prefault({}),
     /** Simulated guests of this host: names of the library, or guest files. */
     simulate: z.array(path).max(256).default([]),
+    /** Whether the agent moves a small simulated guest from itself to itself before its first migration. */
+    rehearse: z.boolean().default(true),
     ...limitsShape,
     logLevel: z.enum(logLevels).default('info'),
   })

@@ -1,11 +1,13 @@
 import { type AgentLimits, defaultListen } from '@vmferry/agent-core/config';
 import { type Logger, type LogLevel, logLevels } from '@vmferry/agent-core/log';
+import type { Operations } from '@vmferry/agent-core/operations';
 import { type AgentServer, type ServeOptions, serveAgent } from '@vmferry/agent-core/serve';
 import { Argument, type Command, Option } from 'commander';
 import type { CommandContext } from '../context.ts';
 import type { EmbeddedSource } from '../embedded.ts';
 import { onInterrupt } from '../io.ts';
 import { agentUrl, collected } from '../parsers.ts';
+import { Rehearsal } from '../rehearsal.ts';
 import {
   addConnectionOptions,
   addLibvirtOption,
@@ -21,6 +23,8 @@ interface AgentCommandOptions extends HostOptions {
   readonly logLevel?: LogLevel;
   readonly allowGuest?: readonly string[];
   readonly simulate?: readonly string[];
+  /** Commander's name for `--no-rehearsal`: true without it. */
+  readonly rehearsal: boolean;
 }
 
 const HELP = `
@@ -40,6 +44,8 @@ The configuration file has these keys, all optional; unknown ones are refused:
                  emulators, allowXmlChanges (lists), allowQemuArguments (true, false), hostRoot; see the README
   simulate       list of simulated guests that this host may have: names of the library or guest files;
                  named as sim:NAME, started when first asked for
+  rehearse       false: the agent does not move a small simulated guest from itself to itself at its start, which
+                 makes its first real migration as fast as later ones (2 to 3 s of CPU; default true)
   maxFrameBytes  the biggest message that is taken (default 4 MiB and a header)
   windowBytes    what a stream sends ahead of its acknowledgements (default 16 MiB)
   bufferBytes    all that one migration holds in buffers (default 64 MiB)
@@ -73,6 +79,7 @@ export function addAgentCommand(program: Command, context: CommandContext): void
         'simulated guest of this host, a name of the library or a guest file; may be repeated',
       ).argParser(collected),
     )
+    .addOption(new Option('--no-rehearsal', 'do not move a small simulated guest to itself at the start'))
     .addOption(new Option('--log-level <level>', 'how much to log').choices(logLevels));
   addLibvirtOption(addStateDirOption(addConnectionOptions(command)))
     .addHelpText('after', HELP)
@@ -101,10 +108,14 @@ async function runAgent(
   const listen = options.listen ?? file.listen ?? defaultListen(role);
   const allowGuests = options.allowGuest ?? file.allowGuests;
   const simulated = await loadSimulated(options.simulate ?? [], options, settings, role);
+  const rehearsal =
+    options.rehearsal && file.rehearse ? new Rehearsal({ agents: context.agents, log }) : undefined;
   if (role === 'source') {
     const agent = await context.agents.source(common, simulated);
     await agent.settle();
-    await serveUntilTold(agent, { ...serveOptions(common, limits), listen, operations: agent }, context);
+    const operations = noticing(agent, () => rehearsal?.stop());
+    const serving = { ...serveOptions(common, limits), listen, operations };
+    await serveUntilTold(agent, serving, rehearsal, context);
   } else {
     const agent = await context.agents.dest(
       {
@@ -115,12 +126,27 @@ async function runAgent(
       simulated,
     );
     await agent.settle();
-    const acceptMigration: ServeOptions['acceptMigration'] = (socket, peer) =>
+    const acceptMigration: ServeOptions['acceptMigration'] = (socket, peer) => {
+      rehearsal?.stop();
       agent.acceptMigration(socket, peer);
+    };
     const serving = { ...serveOptions(common, limits), listen, operations: agent, acceptMigration };
-    await serveUntilTold(agent, serving, context);
+    await serveUntilTold(agent, serving, rehearsal, context);
   }
   context.exit(0);
+}
+
+/** The same operations, with a word before each migration. */
+function noticing(operations: Operations, onMigration: () => void): Operations {
+  return {
+    role: operations.role,
+    migrate(request) {
+      onMigration();
+      return operations.migrate(request);
+    },
+    list: () => operations.list(),
+    find: (id) => operations.find(id),
+  };
 }
 
 function serveOptions<T extends { log: Logger; insecure: boolean }>(common: T, limits: AgentLimits) {
@@ -130,6 +156,7 @@ function serveOptions<T extends { log: Logger; insecure: boolean }>(common: T, l
 async function serveUntilTold(
   agent: Pick<EmbeddedSource, 'close'>,
   options: ServeOptions,
+  rehearsal: Rehearsal | undefined,
   context: CommandContext,
 ): Promise<void> {
   let told: () => void = () => {};
@@ -141,13 +168,17 @@ async function serveUntilTold(
     else options.log.warn('still ending: migrations are being settled');
   });
   let server: AgentServer | undefined;
+  let rehearsed: Promise<void> | undefined;
   try {
     server = await serveAgent(options);
+    rehearsed = rehearsal?.run();
     await ended;
     options.log.info('the agent ends');
   } finally {
+    rehearsal?.stop();
     // First the migrations, which need their connections to settle.
     await agent.close();
+    await rehearsed;
     await server?.close();
     stopListening();
   }
