@@ -23,6 +23,7 @@ describe('the configuration file', () => {
       guests: {},
       libvirt: libvirtPolicy(),
       simulate: [],
+      rehearse: true,
       logLevel: 'info',
       ...defaultLimits(),
     });
