@@ -16,6 +16,8 @@ import { Gate } from './gate.ts';
 
 /** What was read is waited for no longer than this. */
 const LANDING_MS = 200;
+/** And the hypervisor's answer, before it is read on from, no longer than this. */
+const HEARD_MS = 30;
 
 export interface SteeringOptions {
   readonly guest: SourceGuest;
@@ -156,12 +158,26 @@ export class Steering {
 
   /**
    * What was read comes before the guest's state: it is let arrive first, while the guest still runs, and no more
-   * of it is read meanwhile. Then reading must go on at once: a hypervisor that has come to its round's end writes the
-   * rest before it answers anybody.
+   * of it is read until the hypervisor has heard that post-copy is to begin: it would write on for a while (QEMU for
+   * 50 ms, as fast as it is read). Not for long, though: one that has come to its round's end writes the rest before
+   * it answers anybody.
    */
   async #startPostcopy(): Promise<void> {
-    if (!this.#endsByItself) await this.#letArrive();
-    await this.#options.guest.startPostcopy();
+    const { guest, landed } = this.#options;
+    if (this.#endsByItself) {
+      await guest.startPostcopy();
+      return;
+    }
+    this.#reading.close();
+    try {
+      await within(LANDING_MS, landed());
+      const asked = guest.startPostcopy();
+      await within(HEARD_MS, asked);
+      this.#reading.open();
+      await asked;
+    } finally {
+      this.#reading.open();
+    }
   }
 
   /** At the end of the one live round, which is near: while nothing is read it could be reached, and the guest stopped. */
@@ -169,20 +185,18 @@ export class Steering {
     return this.#options.oneLiveRound && !this.#policy.headStart;
   }
 
-  async #letArrive(): Promise<void> {
-    this.#reading.close();
-    const waited = new AbortController();
-    try {
-      const late = sleep(LANDING_MS, undefined, { signal: waited.signal }).catch(() => {});
-      await Promise.race([this.#options.landed(), late]);
-    } finally {
-      waited.abort();
-      this.#reading.open();
-    }
-  }
-
   #do(work: Promise<void>): void {
     this.#asked = work.catch((error: unknown) => this.#options.onFailure(error));
+  }
+}
+
+/** Resolves with the promise, or when so many milliseconds are over. Rejects as the promise does. */
+async function within(ms: number, promise: Promise<unknown>): Promise<void> {
+  const over = new AbortController();
+  try {
+    await Promise.race([promise, sleep(ms, undefined, { signal: over.signal }).catch(() => {})]);
+  } finally {
+    over.abort();
   }
 }
 

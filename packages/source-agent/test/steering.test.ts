@@ -103,6 +103,24 @@ describe('the start of a post-copy', () => {
     steering.stop();
   });
 
+  it('has been heard by the hypervisor before more is read', async () => {
+    const { steering, done, read, state, land } = rig('postcopy');
+    let answer: () => void = () => {};
+    state.answer = new Promise((resolve) => {
+      answer = resolve;
+    });
+    land();
+    steering.begin();
+    const reading = read(HEAD_START_PAGES);
+    while (done.length === 0) await nextTurn();
+    await nextTurn();
+    expect(done).toEqual(['post-copy']);
+    answer();
+    await reading;
+    expect(done).toEqual(['post-copy', 'read on']);
+    steering.stop();
+  });
+
   it('is told when it fails, and holds nobody up', async () => {
     const { steering, done, failures, read, state, land } = rig('postcopy');
     const tooLate = new Error('too late');

@@ -41,7 +41,7 @@ describe('the policy over a whole migration', () => {
     const start = ['tell', 'reason', 'start-postcopy'];
 
     it.each([
-      [undefined, 400],
+      [undefined, 1000],
       [1500, 1500],
     ])('lets memory go ahead for a while (%s)', (asked, ms) => {
       const policy = begun(asked);
@@ -54,7 +54,7 @@ describe('the policy over a whole migration', () => {
     it('lets a quarter of it go ahead and no more', () => {
       expect(types(begun().sample(seen(1, GiB * 0.76, 0), delivered(0), millis(1010)))).toEqual([]);
       expect(types(begun().sample(seen(1, GiB * 0.75, 0), delivered(0), millis(1010)))).toEqual(start);
-      expect(begun().headStart).toEqual({ ms: 400, pages: GiB / 4 / 4096 });
+      expect(begun().headStart).toEqual({ ms: 1000, pages: GiB / 4 / 4096 });
       expect(types(begun().headStartOver())).toEqual(start);
     });
 

@@ -65,7 +65,7 @@ export function addMigrateCommand(program: Command, context: CommandContext): vo
     .addOption(
       new Option(
         '--head-start <duration>',
-        'post-copy: how long memory goes ahead of the guest (default: 400ms; 0s: none does)',
+        'post-copy: how long memory goes ahead of the guest (default: 1s; 0s: none does)',
       ).argParser(duration),
     )
     .addOption(
