@@ -27,13 +27,36 @@ import { SimulatedMachine } from './machine.ts';
 import { RAM } from './page-batches.ts';
 import { machineType } from './source-guest.ts';
 
+/**
+ * How a host has a guest. `coming-in` until all of its memory is there and was examined; `left`: it runs elsewhere
+ * now, was kept, and never runs there again.
+ */
+export type Residence = 'coming-in' | 'here' | 'left';
+
+const OCCUPIED: Readonly<Record<Residence, { readonly words: string; readonly remedy: string }>> = {
+  'coming-in': {
+    words: 'is coming to the destination already',
+    remedy: 'wait for that migration to end; if it broke off in post-copy, restart the destination agent',
+  },
+  here: {
+    words: 'is on the destination already',
+    remedy: 'move it away from there, restart the destination agent, or name another guest with --dest-guest',
+  },
+  left: {
+    words: 'was on the destination before, and was kept there when it left',
+    remedy: 'restart the destination agent, and move guests that are to come back without --keep-source',
+  },
+};
+
 export interface SimulatedDestOptions {
   readonly uri: string;
   readonly definition: GuestDefinition;
-  /** Whether the host has a guest of this name already, or one that is coming in. */
-  readonly busy: () => boolean;
+  /** What the host has of this name already; undefined: nothing. */
+  readonly occupied: () => Residence | undefined;
   /** The host has it from now on. */
   readonly onOpened: (machine: SimulatedMachine) => void;
+  /** All of it is there and was examined: it may move on. */
+  readonly onArrived: (machine: SimulatedMachine) => void;
   readonly onDiscarded: (machine: SimulatedMachine) => void;
 }
 
@@ -64,7 +87,7 @@ export class SimulatedDestGuest implements DestGuest {
   }
 
   prepare(description: GuestDescription): Promise<PrepareResult> {
-    const { uri, definition, busy } = this.#options;
+    const { uri, definition } = this.#options;
     const reasons: GuestError[] = [];
     if (description.kind !== 'sim') {
       reasons.push(
@@ -83,24 +106,16 @@ export class SimulatedDestGuest implements DestGuest {
         ),
       );
     }
-    if (busy()) {
-      reasons.push(
-        new GuestError(
-          'E_GUEST_BUSY',
-          `${uri} is on the destination already`,
-          'move it away from there, restart the destination agent, or name another guest with --dest-guest',
-        ),
-      );
-    }
+    const busy = this.#busy();
+    if (busy) reasons.push(busy);
     if (reasons.length > 0) return Promise.resolve({ ok: false, reasons });
     return Promise.resolve({ ok: true, hypervisorVersion: 'memsim 1', nics: [] });
   }
 
   async open(): Promise<void> {
-    const { definition, busy, uri, onOpened } = this.#options;
-    if (busy()) {
-      throw new GuestError('E_GUEST_BUSY', `${uri} came to the destination meanwhile`, 'try again later');
-    }
+    const { definition, onOpened } = this.#options;
+    const busy = this.#busy();
+    if (busy) throw busy;
     const machine = SimulatedMachine.empty(definition);
     this.#machine = machine;
     void machine.ended.then((why) => {
@@ -224,7 +239,8 @@ export class SimulatedDestGuest implements DestGuest {
   }
 
   async examine(): Promise<Examination> {
-    const verdict = await this.#need().verify();
+    const machine = this.#need();
+    const verdict = await machine.verify().finally(() => this.#options.onArrived(machine));
     const { pages: count, writes, reads } = verdict.findings;
     if (verdict.sound) {
       return {
@@ -265,6 +281,14 @@ export class SimulatedDestGuest implements DestGuest {
   close(): Promise<void> {
     this.#events.end();
     return Promise.resolve();
+  }
+
+  #busy(): GuestError | undefined {
+    const { uri, occupied } = this.#options;
+    const found = occupied();
+    if (found === undefined) return undefined;
+    const { words, remedy } = OCCUPIED[found];
+    return new GuestError('E_GUEST_BUSY', `${uri} ${words}`, remedy);
   }
 
   #need(): SimulatedMachine {

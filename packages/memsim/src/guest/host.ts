@@ -5,41 +5,51 @@
 import { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest, SourceGuest } from '@vmferry/engine/guest';
 import type { GuestDefinition } from '../workload/streams.ts';
-import { SimulatedDestGuest } from './dest-guest.ts';
+import { type Residence, SimulatedDestGuest } from './dest-guest.ts';
 import { SimulatedMachine } from './machine.ts';
 import { SimulatedSourceGuest } from './source-guest.ts';
 
 interface Resident {
   readonly machine: SimulatedMachine;
-  /** It runs elsewhere now and never again here. */
-  left: boolean;
+  state: Residence;
+}
+
+export interface SimulationHostOptions {
+  /** Whether a guest that never was here is started when it is first asked for. By default yes. */
+  readonly startsWhenAsked?: boolean;
 }
 
 export class SimulationHost {
   readonly #definitions: ReadonlyMap<string, GuestDefinition>;
+  readonly #startsWhenAsked: boolean;
   readonly #residents = new Map<string, Resident>();
+  /** Guests that left and were ended here. They may come back, and are never started again. */
+  readonly #departed = new Set<string>();
 
   /** Guests of other names are refused. */
-  constructor(definitions: Iterable<GuestDefinition>) {
+  constructor(definitions: Iterable<GuestDefinition>, options: SimulationHostOptions = {}) {
     this.#definitions = new Map([...definitions].map((definition) => [definition.file.name, definition]));
+    this.#startsWhenAsked = options.startsWhenAsked ?? true;
   }
 
   /**
-   * The guest of this name, which is started if it does not run yet.
+   * The guest of this name as one that is to leave.
    *
-   * @throws GuestError E_GUEST_UNREACHABLE
+   * @throws GuestError E_GUEST_UNREACHABLE (it is not here), E_GUEST_BUSY (not all of it is)
    */
   async source(name: string): Promise<SourceGuest> {
     const definition = this.#definition(name);
-    const resident = this.#residents.get(name) ?? (await this.#start(name, definition));
+    const resident = this.#residents.get(name) ?? (await this.#startAsked(name, definition));
+    if (resident.state === 'coming-in') throw notYetHere(name);
     return new SimulatedSourceGuest({
       uri: `sim:${name}`,
       machine: resident.machine,
-      left: () => resident.left,
+      left: () => resident.state === 'left',
       onLeft: async ({ destroy }) => {
-        resident.left = true;
+        resident.state = 'left';
         if (!destroy) return;
-        this.#residents.delete(name);
+        this.#departed.add(name);
+        this.#forget(name, resident.machine);
         await resident.machine.end('it left this host');
       },
     });
@@ -51,11 +61,25 @@ export class SimulationHost {
     const guest = new SimulatedDestGuest({
       uri: `sim:${name}`,
       definition,
-      busy: () => this.#residents.has(name),
-      onOpened: (machine) => this.#residents.set(name, { machine, left: false }),
-      onDiscarded: () => this.#residents.delete(name),
+      occupied: () => this.#residents.get(name)?.state,
+      onOpened: (machine) => this.#residents.set(name, { machine, state: 'coming-in' }),
+      onArrived: (machine) => {
+        const resident = this.#residents.get(name);
+        if (resident?.machine === machine) resident.state = 'here';
+      },
+      onDiscarded: (machine) => this.#forget(name, machine),
     });
     return Promise.resolve(guest);
+  }
+
+  /**
+   * Starts the guest here, unless it is here.
+   *
+   * @throws GuestError E_GUEST_UNREACHABLE
+   */
+  async start(name: string): Promise<void> {
+    const definition = this.#definition(name);
+    if (!this.#residents.has(name)) await this.#start(name, definition);
   }
 
   /** The guest's machine, while it is here. */
@@ -70,8 +94,31 @@ export class SimulationHost {
     await Promise.all(residents.map(({ machine }) => machine.end('its host was closed')));
   }
 
+  /** Another one of its name may have come since. */
+  #forget(name: string, machine: SimulatedMachine): void {
+    if (this.#residents.get(name)?.machine === machine) this.#residents.delete(name);
+  }
+
+  #startAsked(name: string, definition: GuestDefinition): Promise<Resident> {
+    if (this.#departed.has(name)) {
+      throw new GuestError(
+        'E_GUEST_UNREACHABLE',
+        `sim:${name} has left this host and is not started again`,
+        'move it from the host where it is now: `vmferry list` shows where this agent sent it',
+      );
+    }
+    if (!this.#startsWhenAsked) {
+      throw new GuestError(
+        'E_GUEST_UNREACHABLE',
+        `sim:${name} may come to this host, and has not yet`,
+        'move it from the host where it is now; a host where it is to run from the beginning is told so with --start',
+      );
+    }
+    return this.#start(name, definition);
+  }
+
   async #start(name: string, definition: GuestDefinition): Promise<Resident> {
-    const resident: Resident = { machine: SimulatedMachine.fresh(definition), left: false };
+    const resident: Resident = { machine: SimulatedMachine.fresh(definition), state: 'here' };
     this.#residents.set(name, resident);
     await resident.machine.run();
     return resident;
@@ -87,4 +134,12 @@ export class SimulationHost {
       'give the agent the guest with --simulate NAME or --simulate FILE, or under "simulate" in its configuration',
     );
   }
+}
+
+function notYetHere(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_BUSY',
+    `not all of sim:${name} is on this host: it is still coming in, or its link broke in post-copy`,
+    'wait for that migration to end, and try again; if it ended without all of the memory, the guest is lost',
+  );
 }

@@ -1,4 +1,11 @@
-import type { DestItem, PageBatch, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
+import type {
+  DestGuest,
+  DestItem,
+  PageBatch,
+  SourceGuest,
+  SourceItem,
+  SourcePlan,
+} from '@vmferry/engine/guest';
 import { blockIndex, bytes, bytesPerSec, pages, round } from '@vmferry/engine/units';
 import { encodeHello, encodeMissing, encodeState } from '@vmferry/memsim/guest/device-state';
 import { SimulationHost } from '@vmferry/memsim/guest/host';
@@ -240,5 +247,103 @@ describe('a destination guest', () => {
     expect(there.machine('tiny')).toBeUndefined();
     await second.open({ postcopy: false, bufferBytes: bytes(1) }, 's');
     await second.discard();
+  });
+});
+
+describe('a host', () => {
+  const start = async (there: SimulationHost): Promise<DestGuest> => {
+    const dest = await there.dest('tiny');
+    await dest.open({ postcopy: true, bufferBytes: bytes(1) }, 's');
+    return dest;
+  };
+  const arrive = async (there: SimulationHost): Promise<void> => {
+    const dest = await start(there);
+    await dest.apply({ type: 'opaque', bytes: encodeState(there.machine('tiny')!.saveDevices()) });
+    await dest.apply({ type: 'state-complete', pagesFollow: false });
+    await dest.apply({ type: 'end' });
+    await dest.examine();
+  };
+
+  test('lets a guest that came in move on only when all of it is there and was examined', async () => {
+    const there = host();
+    const dest = await start(there);
+    const machine = there.machine('tiny')!;
+    const refused = { code: 'E_GUEST_BUSY', message: expect.stringContaining('not all of sim:tiny is on') };
+    await expect(there.source('tiny')).rejects.toMatchObject(refused);
+    const examined = dest.examine();
+    await expect(there.source('tiny')).rejects.toMatchObject(refused);
+    await examined;
+    const source = await there.source('tiny');
+    expect(await source.describe()).toMatchObject({ name: 'sim:tiny', running: false });
+    expect(there.machine('tiny')).toBe(machine);
+  });
+
+  test('starts no guest again that left, and takes it in when it comes back', async () => {
+    const here = host();
+    await (await here.source('tiny')).forget({ destroy: true });
+    const left = {
+      code: 'E_GUEST_UNREACHABLE',
+      message: 'sim:tiny has left this host and is not started again',
+    };
+    await expect(here.source('tiny')).rejects.toMatchObject(left);
+    await (await start(here)).discard();
+    await expect(here.source('tiny')).rejects.toMatchObject(left);
+    await arrive(here);
+    await here.source('tiny');
+  });
+
+  test('keeps the guest that came back when the session that brought it the first time is over', async () => {
+    const here = host();
+    const first = await start(here);
+    await first.examine();
+    await (await here.source('tiny')).forget({ destroy: true });
+    await arrive(here);
+    const machine = here.machine('tiny');
+    await first.discard();
+    expect(here.machine('tiny')).toBe(machine);
+    expect((await (await here.source('tiny')).describe()).name).toBe('sim:tiny');
+  });
+
+  test('that starts none by itself has those that it was told to start', async () => {
+    const here = new SimulationHost([guest()], { startsWhenAsked: false });
+    hosts.push(here);
+    await expect(here.source('tiny')).rejects.toMatchObject({
+      code: 'E_GUEST_UNREACHABLE',
+      message: 'sim:tiny may come to this host, and has not yet',
+    });
+    await expect(here.start('nobody')).rejects.toMatchObject({ code: 'E_GUEST_UNREACHABLE' });
+    await here.start('tiny');
+    const machine = here.machine('tiny');
+    expect(machine?.running).toBe(true);
+    await here.start('tiny');
+    expect(here.machine('tiny')).toBe(machine);
+  });
+
+  test.each([
+    [
+      'here',
+      async (there: SimulationHost) => void (await there.source('tiny')),
+      'is on the destination already',
+    ],
+    [
+      'coming in',
+      async (there: SimulationHost) => void (await start(there)),
+      'is coming to the destination already',
+    ],
+    [
+      'kept after it left',
+      async (there: SimulationHost) => (await there.source('tiny')).forget({ destroy: false }),
+      'was on the destination before, and was kept there when it left',
+    ],
+  ])('takes no second guest of a name that is %s', async (_how, occupy, why) => {
+    const there = host();
+    const description = await (await host().source('tiny')).describe();
+    await occupy(there);
+    expect(
+      await (await there.dest('tiny')).prepare(description, { postcopy: true, bufferBytes: bytes(1) }),
+    ).toMatchObject({
+      ok: false,
+      reasons: [{ code: 'E_GUEST_BUSY', message: `sim:tiny ${why}` }],
+    });
   });
 });
