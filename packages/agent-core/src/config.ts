@@ -9,14 +9,15 @@ import { type Document, isNode, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { libvirtPolicyShape } from './libvirt-config.ts';
 import { type Logger, logLevels } from './log.ts';
+import type { AgentRole } from './operations.ts';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
 
-/** Where agents listen and where the command looks for them unless told otherwise. */
-export const DEFAULT_PORTS = { source: 4446, dest: 4447 } as const;
+/** Where agents listen unless told otherwise. Operators' commands look for one on the source's port. */
+export const DEFAULT_PORTS = { source: 4446, dest: 4447, host: 4446 } as const;
 
-export const defaultListen = (role: 'source' | 'dest'): string => `ws://127.0.0.1:${DEFAULT_PORTS[role]}`;
+export const defaultListen = (role: AgentRole): string => `ws://127.0.0.1:${DEFAULT_PORTS[role]}`;
 
 const path = z.string().min(1).max(4096);
 const guestName = z
@@ -113,12 +114,14 @@ export const agentFileSchema = z
     insecure: z.boolean().default(false),
     /** Globs of guest URIs that a peer may bring in ("qemu:/run/vm/*.sock"); none listed: all. Destination. */
     allowGuests: z.array(z.string().min(1).max(4096)).max(1024).optional(),
-    /** Guests by name; a peer names one as qemu:NAME. Destination. */
+    /** Guests of this host by name; operators and peers name one as qemu:NAME. */
     guests: z.record(guestName, guestFileSchema).default({}),
     /** The libvirt of this host. */
     libvirt: libvirtSchema.prefault({}),
     /** Simulated guests of this host: names of the library, or guest files. */
     simulate: z.array(path).max(256).default([]),
+    /** The same, and they run here from the beginning. An agent of both roles. */
+    start: z.array(path).max(256).default([]),
     /** Whether the agent moves a small simulated guest from itself to itself before its first migration. */
     rehearse: z.boolean().default(true),
     ...limitsShape,
@@ -144,6 +147,8 @@ interface AgentOptions {
   /** By default those of `limitsSchema`. */
   readonly limits?: AgentLimits;
   readonly libvirt?: LibvirtSettings;
+  /** Guests of this host by name (`qemu:NAME`). Those that come in the agent may start itself. */
+  readonly guests?: Readonly<Record<string, GuestFile>>;
 }
 
 export type SourceAgentOptions = AgentOptions;
@@ -151,8 +156,6 @@ export type SourceAgentOptions = AgentOptions;
 export interface DestAgentOptions extends AgentOptions {
   /** Globs of guest URIs that peers may bring in; absent: all. */
   readonly allowGuests?: readonly string[];
-  /** Guests that the agent may start itself, by name (`qemu:NAME`). */
-  readonly guests?: Readonly<Record<string, GuestFile>>;
 }
 
 export function defaultLimits(): AgentLimits {

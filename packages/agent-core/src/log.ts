@@ -1,5 +1,6 @@
 /** JSON lines on standard error: for journald and log collectors. People get the command's own display. */
 import { type DestinationStream, type Logger, type LoggerOptions, pino } from 'pino';
+import type { AgentRole } from './operations.ts';
 
 export type { Logger } from 'pino';
 
@@ -9,7 +10,7 @@ export type LogLevel = (typeof logLevels)[number];
 export interface LogOptions {
   readonly level: LogLevel;
   /** Bound to every line, so that the lines of two agents on one host can be told apart. */
-  readonly role: 'source' | 'dest' | 'cli';
+  readonly role: AgentRole | 'cli';
   /** By default standard error; standard output is never written to. */
   readonly destination?: DestinationStream;
 }

@@ -1,9 +1,17 @@
 /** What an operator may ask of an agent, whether it runs in the command's own process or behind a socket. */
 
-import type { Phase } from '@vmferry/engine/errors';
+import type { Phase, Side } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { MigrateRequest, Strategy } from '@vmferry/engine/options';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
+
+/** What an agent serves: guests that leave, guests that come in, or both. */
+export type AgentRole = 'source' | 'dest' | 'host';
+
+/** Who speaks when an agent cannot start. One of both roles is neither side of a migration then. */
+export function startingSide(role: AgentRole): Side {
+  return role === 'host' ? 'cli' : role;
+}
 
 export interface MigrationSummary {
   readonly id: string;
@@ -28,6 +36,13 @@ export function endOf(
   return report ? { finishedAt: startedAt + report.totalMs, outcome: report.outcome } : {};
 }
 
+/** Running ones first, then the latest ended ones. */
+export function inOrder(migrations: Iterable<MigrationSummary>): readonly MigrationSummary[] {
+  return [...migrations].sort(
+    (a, b) => Number(a.outcome !== undefined) - Number(b.outcome !== undefined) || b.startedAt - a.startedAt,
+  );
+}
+
 /** A migration that this agent's operator started, or one of the peer's that it takes part in. */
 export interface RunningMigration {
   readonly summary: MigrationSummary;
@@ -40,10 +55,10 @@ export interface RunningMigration {
 }
 
 export interface Operations {
-  readonly role: 'source' | 'dest';
-  /** Only a source agent starts migrations. Throws `MigrationError` (refused) for what can be seen at once. */
+  readonly role: AgentRole;
+  /** A destination agent starts no migrations. Throws `MigrationError` (refused) for what can be seen at once. */
   migrate(request: MigrateRequest): RunningMigration;
-  /** Running ones first, then the latest ended ones. */
+  /** As `inOrder` has them. */
   list(): readonly MigrationSummary[];
   find(id: string): RunningMigration | undefined;
 }

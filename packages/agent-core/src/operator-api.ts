@@ -33,7 +33,10 @@ const outcome = z.enum(['completed', 'failed', 'cancelled', 'refused', 'attentio
 const strategy = z.enum(strategies);
 const chosenStrategy = strategy.exclude(['auto']);
 
-export const helloSchema = z.object({ role, version: z.string().max(64) });
+export const helloSchema = z.object({
+  role: z.enum(['source', 'dest', 'host']),
+  version: z.string().max(64),
+});
 export type AgentHello = z.infer<typeof helloSchema>;
 
 export const summarySchema = z.object({

@@ -122,9 +122,10 @@ class Handlers implements OperatorHandlers {
   #refuse(message: string, remedy: string): MigrationError {
     return new MigrationError(message, {
       code: 'E_USAGE',
-      side: this.#operations.role,
+      // Where an agent has both roles, it is the source that is asked.
+      side: this.#operations.role === 'dest' ? 'dest' : 'source',
       phase: 'preflight',
-      guestRunsOn: this.#operations.role === 'source' ? 'source' : 'unknown',
+      guestRunsOn: this.#operations.role === 'dest' ? 'unknown' : 'source',
       remedy,
     });
   }

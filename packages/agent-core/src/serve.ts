@@ -1,4 +1,4 @@
-/** An agent's listening: operators on one path, on a destination the peers' migrations on the other. */
+/** An agent's listening: operators on one path, the peers' migrations on the other where guests may come in. */
 import { parseAddress } from '@vmferry/wire/address';
 import type { FrameSocket } from '@vmferry/wire/frame-socket';
 import {
@@ -11,7 +11,7 @@ import {
 import { DATA_PATH, MIGRATION_PATH, OPERATOR_PATH, type TlsMaterial } from '@vmferry/wire/socket';
 import { configError } from './config.ts';
 import type { Logger } from './log.ts';
-import type { Operations } from './operations.ts';
+import { type Operations, startingSide } from './operations.ts';
 import { serveOperations } from './operator-server.ts';
 import { rethrowWireError } from './wire-errors.ts';
 
@@ -27,7 +27,7 @@ export interface ServeOptions {
   readonly log: Logger;
   /** The biggest message that is taken; by default the wire's. */
   readonly maxFrameBytes?: number;
-  /** A destination's handler of peers. Must attach its listeners before it returns. */
+  /** The handler of peers, where guests may come in. Must attach its listeners before it returns. */
   readonly acceptMigration?: (socket: FrameSocket, peer: Peer) => void;
 }
 
@@ -41,12 +41,12 @@ export interface AgentServer {
 /** Rejects with `MigrationError`: `E_CONFIG`, `E_TLS`, `E_CONNECT`. */
 export async function serveAgent(options: ServeOptions): Promise<AgentServer> {
   const { operations, log } = options;
-  const side = operations.role;
+  const side = startingSide(operations.role);
   const where = { side, phase: 'preflight', guestRunsOn: 'source' } as const;
   try {
     refuseOpenDoor(options);
     const listener = await Listener.listen(options.listen, listenerOptions(options));
-    log.info({ url: listener.url }, `${side} agent listens`);
+    log.info({ url: listener.url }, `${operations.role} agent listens`);
     let closing: Promise<void> | undefined;
     return {
       url: listener.url,
@@ -93,6 +93,6 @@ function refuseOpenDoor(options: ServeOptions): void {
   throw configError(
     `refusing to listen on ${options.listen}: anybody who reaches it could move guests`,
     'Give a token (--token-file) or an authority for the peers’ certificates (--ca), or allow it with --insecure.',
-    options.operations.role,
+    startingSide(options.operations.role),
   );
 }

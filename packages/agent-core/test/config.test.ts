@@ -24,6 +24,7 @@ describe('the configuration file', () => {
       libvirt: libvirtPolicy(),
       simulate: [],
       rehearse: true,
+      start: [],
       logLevel: 'info',
       ...defaultLimits(),
     });

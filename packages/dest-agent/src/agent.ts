@@ -1,7 +1,12 @@
 /** The daemon on the host that a guest enters: takes connections of source agents and gives each its session. */
 import { randomBytes } from 'node:crypto';
 import { type DestAgentOptions, defaultLimits } from '@vmferry/agent-core/config';
-import type { MigrationSummary, Operations, RunningMigration } from '@vmferry/agent-core/operations';
+import {
+  inOrder,
+  type MigrationSummary,
+  type Operations,
+  type RunningMigration,
+} from '@vmferry/agent-core/operations';
 import { VERSION } from '@vmferry/agent-core/version';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { MigrationError } from '@vmferry/engine/errors';
@@ -53,16 +58,12 @@ export class DestAgent implements Operations {
       side: 'dest',
       phase: 'connect',
       guestRunsOn: 'source',
-      remedy: 'ask the source agent',
+      remedy: 'ask the source agent of that host; `vmferry agent host` is one agent for both roles',
     });
   }
 
   list(): readonly MigrationSummary[] {
-    const all = [...this.#sessions.values()].map((session) => session.summary);
-    return all.sort(
-      (a, b) =>
-        Number(a.outcome !== undefined) - Number(b.outcome !== undefined) || b.startedAt - a.startedAt,
-    );
+    return inOrder([...this.#sessions.values()].map((session) => session.summary));
   }
 
   find(id: string): RunningMigration | undefined {

@@ -20,10 +20,25 @@ export interface EmbeddedDest extends EmbeddedAgent {
   acceptMigration(socket: FrameSocket, peer: Peer): void;
 }
 
+/** The same host, as each role has it. */
+export interface HostAgentOptions {
+  readonly source: SourceAgentOptions;
+  readonly dest: DestAgentOptions;
+}
+
+export interface SimulatedOnHost {
+  /** They may be here, and come in first. */
+  readonly admitted: readonly GuestDefinition[];
+  /** They run here from the beginning. */
+  readonly started: readonly GuestDefinition[];
+}
+
 /** `simulated`: the simulated guests that the agent's host may have. They end with the agent. */
 export interface AgentFactory {
   source(options: SourceAgentOptions, simulated: readonly GuestDefinition[]): Promise<EmbeddedSource>;
   dest(options: DestAgentOptions, simulated: readonly GuestDefinition[]): Promise<EmbeddedDest>;
+  /** Both roles, over the same guests. */
+  host(options: HostAgentOptions, simulated: SimulatedOnHost): Promise<EmbeddedDest>;
 }
 
 export const embeddedAgents: AgentFactory = {
@@ -31,28 +46,44 @@ export const embeddedAgents: AgentFactory = {
     const { SourceAgent } = await import('@vmferry/source-agent/agent');
     const { SimulationHost } = await import('@vmferry/memsim/guest/host');
     const simulation = new SimulationHost(simulated);
-    const agent = new SourceAgent(options, { simulation });
-    return { ...closingBoth(agent, simulation), settle: (guest) => agent.settle(guest) };
+    return closingBoth(new SourceAgent(options, { simulation }), simulation);
   },
   async dest(options, simulated) {
     const { DestAgent } = await import('@vmferry/dest-agent/agent');
     const { SimulationHost } = await import('@vmferry/memsim/guest/host');
     const simulation = new SimulationHost(simulated);
-    const agent = new DestAgent(options, { simulation });
-    return {
-      ...closingBoth(agent, simulation),
-      settle: (guest) => agent.settle(guest),
-      acceptMigration: (socket, peer) => agent.acceptMigration(socket, peer),
-    };
+    return takingIn(new DestAgent(options, { simulation }), simulation);
+  },
+  async host({ source, dest }, { admitted, started }) {
+    const { SourceAgent } = await import('@vmferry/source-agent/agent');
+    const { DestAgent } = await import('@vmferry/dest-agent/agent');
+    const { SimulationHost } = await import('@vmferry/memsim/guest/host');
+    const { HostAgent } = await import('./host-agent.ts');
+    const simulation = new SimulationHost([...admitted, ...started], { startsWhenAsked: false });
+    await Promise.all(started.map(({ file }) => simulation.start(file.name)));
+    const both = new HostAgent(new SourceAgent(source, { simulation }), new DestAgent(dest, { simulation }));
+    return takingIn(both, simulation);
   },
 };
 
-function closingBoth(agent: EmbeddedAgent, simulation: { close(): Promise<void> }): EmbeddedAgent {
+interface Closing {
+  close(): Promise<void>;
+}
+
+function takingIn(agent: EmbeddedDest, simulation: Closing): EmbeddedDest {
+  return {
+    ...closingBoth(agent, simulation),
+    acceptMigration: (socket, peer) => agent.acceptMigration(socket, peer),
+  };
+}
+
+function closingBoth(agent: EmbeddedSource, simulation: Closing): EmbeddedSource {
   return {
     role: agent.role,
     migrate: (request) => agent.migrate(request),
     list: () => agent.list(),
     find: (id) => agent.find(id),
+    settle: (guest) => agent.settle(guest),
     close: async () => {
       await agent.close();
       await simulation.close();

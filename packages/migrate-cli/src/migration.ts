@@ -160,13 +160,14 @@ async function embedSource(
   settings: Settings,
   context: CommandContext,
 ): Promise<Place> {
-  const { stateDir, insecure, limits, libvirt, tls } = settings;
+  const { stateDir, insecure, limits, libvirt, tls, file } = settings;
   const agent = await context.agents.source(
     {
       stateDir,
       insecure,
       limits,
       libvirt,
+      guests: file.guests,
       log: loggerFor(context.io.stderr, options.logLevel, 'source'),
       ...(tls === undefined ? {} : { tls }),
       ...(token === undefined ? {} : { token }),

@@ -24,8 +24,8 @@ Exit status: 0 completed; 1 failed, the guest runs on the source; 2 refused befo
 3 the guest needs an operator; 130 cancelled.
 
 Guests: qemu:/PATH/TO/QMP.SOCK, libvirt:NAME, sim:NAME.
-Agents: wss://HOST:PORT, ws://HOST:PORT or ws+unix:/PATH. Source agents listen on port 4446, destination
-agents on 4447 unless told otherwise.`;
+Agents: wss://HOST:PORT, ws://HOST:PORT or ws+unix:/PATH. Source agents and those of both roles listen on
+port 4446, destination agents on 4447 unless told otherwise.`;
 
 /** Never rejects. `agents` makes the agents that run inside the command. */
 export async function run(

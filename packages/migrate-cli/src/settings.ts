@@ -9,6 +9,7 @@ import {
   parseAgentFile,
 } from '@vmferry/agent-core/config';
 import { createLogger, type Logger, type LogLevel } from '@vmferry/agent-core/log';
+import type { AgentRole } from '@vmferry/agent-core/operations';
 import { loadTls } from '@vmferry/agent-core/tls';
 import type { Side } from '@vmferry/engine/errors';
 import type { TlsMaterial } from '@vmferry/wire/socket';
@@ -94,7 +95,7 @@ export async function loadSettings(options: HostOptions, io: CommandIo, side: Si
 }
 
 /** Logs go to the command's standard error, whichever that is. */
-export function loggerFor(output: Output, level: LogLevel, role: 'source' | 'dest'): Logger {
+export function loggerFor(output: Output, level: LogLevel, role: AgentRole): Logger {
   return createLogger(
     output === process.stderr
       ? { level, role }

@@ -1,10 +1,12 @@
 /** Simulated guests as the command line and the configuration name them. */
 import { dirname, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { configError } from '@vmferry/agent-core/config';
 import type { Side } from '@vmferry/engine/errors';
 import { GuestFileError } from '@vmferry/memsim/guest-file/errors';
 import { isGuestPath, loadGuest } from '@vmferry/memsim/guest-file/load';
 import type { GuestDefinition } from '@vmferry/memsim/workload/streams';
+import type { SimulatedOnHost } from './embedded.ts';
 import { usageError } from './reports.ts';
 import type { MigrateOptions } from './request.ts';
 import type { HostOptions, HostSettings } from './settings.ts';
@@ -18,14 +20,45 @@ export async function loadSimulated(
   { file }: HostSettings,
   side: Side,
 ): Promise<readonly GuestDefinition[]> {
+  const loaded = await loadAll(named, file.simulate, config, side);
+  refuseTwice(loaded, side);
+  return loaded;
+}
+
+/**
+ * Those of an agent of both roles, where `--start` names what runs there from the beginning. A guest may be named by
+ * both: hosts can share a configuration. Rejects with `MigrationError` `E_CONFIG`.
+ */
+export async function loadSimulatedHost(
+  named: { readonly simulate?: readonly string[]; readonly start?: readonly string[] },
+  { config }: HostOptions,
+  { file }: HostSettings,
+): Promise<SimulatedOnHost> {
+  const simulated = await loadAll(named.simulate ?? [], file.simulate, config, 'cli');
+  const started = await loadAll(named.start ?? [], file.start, config, 'cli');
+  const admitted = simulated.filter((one) => !started.some((other) => isDeepStrictEqual(one, other)));
+  refuseTwice([...admitted, ...started], 'cli');
+  return { admitted, started };
+}
+
+/** Paths of the command line are relative to where it was typed, those of the file to the file. */
+function loadAll(
+  named: readonly string[],
+  configured: readonly string[],
+  config: string | undefined,
+  side: Side,
+): Promise<GuestDefinition[]> {
   const guests = [
     ...named.map((guest) => ({ guest, directory: process.cwd() })),
-    ...file.simulate.map((guest) => ({ guest, directory: dirname(resolve(config ?? '.')) })),
+    ...configured.map((guest) => ({ guest, directory: dirname(resolve(config ?? '.')) })),
   ];
-  const loaded = await Promise.all(guests.map(({ guest, directory }) => load(guest, directory, side)));
+  return Promise.all(guests.map(({ guest, directory }) => load(guest, directory, side)));
+}
+
+function refuseTwice(loaded: readonly GuestDefinition[], side: Side): void {
   const names = loaded.map((definition) => definition.file.name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
-  if (twice === undefined) return loaded;
+  if (twice === undefined) return;
   throw configError(
     `two simulated guests of the name "${twice}"`,
     'Give one of them another name in its guest file.',

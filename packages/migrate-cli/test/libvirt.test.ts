@@ -5,7 +5,7 @@ import type { DestAgentOptions, SourceAgentOptions } from '@vmferry/agent-core/c
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { FakeOperations } from '../../agent-core/test/fake-operations.ts';
 import type { AgentFactory } from '../src/embedded.ts';
-import { serveFake, start, vmferry } from './rig.ts';
+import { NO_AGENTS, serveFake, start, vmferry } from './rig.ts';
 
 const TO = 'ws://127.0.0.1:1';
 let dir: string;
@@ -70,6 +70,7 @@ it('gives agents of its own the libvirt that it is told, or that the file names'
     settle: () => Promise.resolve(),
   });
   const agents: AgentFactory = {
+    ...NO_AGENTS,
     source: (options) => {
       seen.push(options);
       return Promise.resolve(closing);

@@ -10,7 +10,7 @@ import { connect, MIGRATION_PATH } from '@vmferry/wire/socket';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FakeOperations } from '../../agent-core/test/fake-operations.ts';
 import type { AgentFactory } from '../src/embedded.ts';
-import { serveFake, start, vmferry } from './rig.ts';
+import { NO_AGENTS, serveFake, start, vmferry } from './rig.ts';
 
 type Agent = Awaited<ReturnType<typeof serveFake>>;
 
@@ -298,6 +298,7 @@ describe('vmferry migrate with agents inside', () => {
     /** The simulated guests that the agents were given. */
     readonly simulated: string[] = [];
     readonly factory: AgentFactory = {
+      ...NO_AGENTS,
       source: async (options, simulated) => {
         this.sourceOptions = options;
         this.simulated.push(...simulated.map(({ file }) => `source ${file.name} ${file.memory}`));
@@ -375,7 +376,11 @@ describe('vmferry migrate with agents inside', () => {
   });
 
   it('ends as cancelled when it is interrupted before it began', async () => {
-    const never: AgentFactory = { source: () => new Promise(() => {}), dest: () => new Promise(() => {}) };
+    const never: AgentFactory = {
+      ...NO_AGENTS,
+      source: () => new Promise(() => {}),
+      dest: () => new Promise(() => {}),
+    };
     const running = start(['migrate', 'sim:idle', '--to', TO, '--json'], { agents: never });
     await expect.poll(() => running.signals.listenerCount('SIGINT')).toBe(1);
     running.signals.emit('SIGINT');

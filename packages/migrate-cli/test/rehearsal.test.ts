@@ -90,6 +90,7 @@ describe('vmferry agent source', () => {
     const served = new FakeOperations();
     running = start(['agent', 'source', '--listen', 'ws://127.0.0.1:0', '--state-dir', directory], {
       agents: {
+        ...NO_AGENTS,
         source: (options, simulated) =>
           options.stateDir === directory
             ? Promise.resolve(embedded(served))
@@ -113,11 +114,11 @@ describe('vmferry agent source', () => {
     const served = new FakeOperations();
     let asked = 0;
     const agents: AgentFactory = {
+      ...NO_AGENTS,
       source: () => {
         asked += 1;
         return Promise.resolve(embedded(served));
       },
-      dest: NO_AGENTS.dest,
     };
     await writeFile(join(directory, 'agent.json'), '{"rehearse":false}');
     const args = how.map((arg) => (arg.endsWith('.json') ? join(directory, arg) : arg));

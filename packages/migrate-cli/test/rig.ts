@@ -33,6 +33,7 @@ export interface Running {
 export const NO_AGENTS: AgentFactory = {
   source: () => Promise.reject(new Error('no embedded source was expected')),
   dest: () => Promise.reject(new Error('no embedded destination was expected')),
+  host: () => Promise.reject(new Error('no agent of both roles was expected')),
 };
 
 export function start(

@@ -1,7 +1,12 @@
 /** The daemon on the host that a guest leaves: starts migrations and remembers them. */
 import { randomUUID } from 'node:crypto';
 import type { SourceAgentOptions } from '@vmferry/agent-core/config';
-import type { MigrationSummary, Operations, RunningMigration } from '@vmferry/agent-core/operations';
+import {
+  inOrder,
+  type MigrationSummary,
+  type Operations,
+  type RunningMigration,
+} from '@vmferry/agent-core/operations';
 import { MigrationError } from '@vmferry/engine/errors';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { SourceLimits } from '@vmferry/engine/switchover/source';
@@ -33,7 +38,7 @@ export class SourceAgent implements Operations {
   constructor(options: SourceAgentOptions, parts: SourceAgentParts = {}) {
     this.#options = options;
     this.#parts = parts;
-    this.#guests = parts.guests ?? sourceGuests(parts.simulation ?? new SimulationHost([]), options.libvirt);
+    this.#guests = parts.guests ?? sourceGuests(parts.simulation ?? new SimulationHost([]), options);
   }
 
   migrate(request: MigrateRequest): RunningMigration {
@@ -65,11 +70,7 @@ export class SourceAgent implements Operations {
   }
 
   list(): readonly MigrationSummary[] {
-    const all = [...this.#migrations.values()].map((migration) => migration.summary);
-    return all.sort(
-      (a, b) =>
-        Number(a.outcome !== undefined) - Number(b.outcome !== undefined) || b.startedAt - a.startedAt,
-    );
+    return inOrder([...this.#migrations.values()].map((migration) => migration.summary));
   }
 
   find(id: string): RunningMigration | undefined {
@@ -81,12 +82,12 @@ export class SourceAgent implements Operations {
    * migration.
    */
   async settle(guest?: string): Promise<void> {
-    const { stateDir, log, libvirt } = this.#options;
+    const { stateDir, log } = this.#options;
     await settleLeftovers({
       stateDir,
       log,
-      takeBack: (uri, session) => takeBackGuest(uri, session, libvirt),
-      look: (uri, session) => lookAtGuest(uri, session, libvirt),
+      takeBack: (uri, session) => takeBackGuest(uri, session, this.#options),
+      look: (uri, session) => lookAtGuest(uri, session, this.#options),
       ...(guest === undefined ? {} : { guest }),
     });
   }

@@ -1,6 +1,6 @@
 /** From a guest's URI to its driver. */
 
-import type { LibvirtSettings } from '@vmferry/agent-core/config';
+import type { SourceAgentOptions } from '@vmferry/agent-core/config';
 import { openGuest } from '@vmferry/agent-core/guest-schemes';
 import type { SourceGuest } from '@vmferry/engine/guest';
 import { lookAtDomain, takenBackDomain } from '@vmferry/hypervisor/libvirt/left-source';
@@ -17,38 +17,38 @@ import type { SimulationHost } from '@vmferry/memsim/guest/host';
 
 export type SourceGuestFactory = (uri: string) => Promise<SourceGuest>;
 
+/** How the hypervisors of this host are found. */
+type Hypervisors = Pick<SourceAgentOptions, 'guests' | 'libvirt'>;
+
 /** `simulation` has the simulated guests of this host. */
-export function sourceGuests(simulation: SimulationHost, libvirt?: LibvirtSettings): SourceGuestFactory {
+export function sourceGuests(simulation: SimulationHost, host: Hypervisors = {}): SourceGuestFactory {
   return (uri) =>
     openGuest<SourceGuest>(uri, {
-      libvirt: (name) => LibvirtSourceGuest.connect(name, libvirtOptions(libvirt)),
-      qemu: (path) => QemuSourceGuest.connect(path),
+      libvirt: (name) => LibvirtSourceGuest.connect(name, libvirtOptions(host.libvirt)),
+      qemu: (name) => QemuSourceGuest.connect(monitorOf(name, host)),
       sim: (name) => simulation.source(name),
     });
 }
 
 /** Gives up what a session of an agent before this one began. Simulated guests ended with their agent. */
-export async function takeBackGuest(
-  uri: string,
-  session: string,
-  libvirt?: LibvirtSettings,
-): Promise<TakenBack> {
+export async function takeBackGuest(uri: string, session: string, host: Hypervisors): Promise<TakenBack> {
   return await openGuest<TakenBack>(uri, {
-    libvirt: (name) => takenBackDomain(name, libvirtOptions(libvirt)),
-    qemu: (path) => takeBackLeft(path, session),
+    libvirt: (name) => takenBackDomain(name, libvirtOptions(host.libvirt)),
+    qemu: (name) => takeBackLeft(monitorOf(name, host), session),
     sim: () => Promise.resolve({ found: 'gone' }),
   });
 }
 
 /** Where a guest stands that a session of an agent before this one committed to its destination. */
-export async function lookAtGuest(
-  uri: string,
-  session: string,
-  libvirt?: LibvirtSettings,
-): Promise<Committed> {
+export async function lookAtGuest(uri: string, session: string, host: Hypervisors): Promise<Committed> {
   return await openGuest<Committed>(uri, {
-    libvirt: (name) => lookAtDomain(name, libvirtOptions(libvirt)),
-    qemu: (path) => lookAtCommitted(path, session),
+    libvirt: (name) => lookAtDomain(name, libvirtOptions(host.libvirt)),
+    qemu: (name) => lookAtCommitted(monitorOf(name, host), session),
     sim: () => Promise.resolve({ found: 'gone' }),
   });
+}
+
+/** `name`: of a guest from the configuration, or a QMP socket. */
+function monitorOf(name: string, { guests }: Hypervisors): string {
+  return guests?.[name]?.qmp ?? name;
 }

@@ -1,28 +1,31 @@
-import { type AgentLimits, defaultListen } from '@vmferry/agent-core/config';
-import { type Logger, type LogLevel, logLevels } from '@vmferry/agent-core/log';
-import type { Operations } from '@vmferry/agent-core/operations';
+import { defaultListen } from '@vmferry/agent-core/config';
+import { type LogLevel, logLevels } from '@vmferry/agent-core/log';
+import { type AgentRole, type Operations, startingSide } from '@vmferry/agent-core/operations';
 import { type AgentServer, type ServeOptions, serveAgent } from '@vmferry/agent-core/serve';
 import { Argument, type Command, Option } from 'commander';
 import type { CommandContext } from '../context.ts';
-import type { EmbeddedSource } from '../embedded.ts';
+import type { EmbeddedDest, EmbeddedSource } from '../embedded.ts';
 import { onInterrupt } from '../io.ts';
 import { agentUrl, collected } from '../parsers.ts';
 import { Rehearsal } from '../rehearsal.ts';
+import { usageError } from '../reports.ts';
 import {
   addConnectionOptions,
   addLibvirtOption,
   addStateDirOption,
   type HostOptions,
+  type HostSettings,
   loadSettings,
   loggerFor,
 } from '../settings.ts';
-import { loadSimulated } from '../simulated.ts';
+import { loadSimulated, loadSimulatedHost } from '../simulated.ts';
 
 interface AgentCommandOptions extends HostOptions {
   readonly listen?: string;
   readonly logLevel?: LogLevel;
   readonly allowGuest?: readonly string[];
   readonly simulate?: readonly string[];
+  readonly start?: readonly string[];
   /** Commander's name for `--no-rehearsal`: true without it. */
   readonly rehearsal: boolean;
 }
@@ -34,16 +37,17 @@ The configuration file has these keys, all optional; unknown ones are refused:
   tls            { cert, key, ca }: PEM files; with ca every peer must show a certificate of it
   tokenFile      file with the secret that peers and operators must show
   insecure       true allows ws:// beyond this host
-  allowGuests    (dest) list of globs of guest URIs that peers may bring in; by default all
-  guests         (dest) NAME: { qmp: SOCKET, command: [PROGRAM, ARG, ...] }: guests that the agent may
-                 start itself (with -incoming defer -S in the command); a peer names one as qemu:NAME
+  allowGuests    (dest, host) list of globs of guest URIs that peers may bring in; by default all
+  guests         NAME: { qmp: SOCKET, command: [PROGRAM, ARG, ...] }: guests of this host that are named as
+                 qemu:NAME; with a command (-incoming defer -S in it) the agent starts those that come in
   libvirt        { uri, socketDir, socketDirHere }: the libvirt of this host (qemu:///system); the directory of
                  migrations' sockets as libvirtd sees it, the same on both hosts (/run/vmferry), and as the
-                 agent sees it, where that is another path. (dest) What domains may bring:
+                 agent sees it, where that is another path. (dest, host) What domains may bring:
                  imageDirectories, baseImageDirectories, diskDirectories (lists of PATH or { path, here }),
                  emulators, allowXmlChanges (lists), allowQemuArguments (true, false), hostRoot; see the README
   simulate       list of simulated guests that this host may have: names of the library or guest files;
-                 named as sim:NAME, started when first asked for
+                 named as sim:NAME; a source agent starts them when they are first asked for
+  start          (host) those that run here from the beginning
   rehearse       false: the agent does not move a small simulated guest from itself to itself at its start, which
                  makes its first real migration as fast as later ones (2 to 3 s of CPU; default true)
   maxFrameBytes  the biggest message that is taken (default 4 MiB and a header)
@@ -51,27 +55,38 @@ The configuration file has these keys, all optional; unknown ones are refused:
   bufferBytes    all that one migration holds in buffers (default 64 MiB)
   logLevel       ${logLevels.join(', ')} (default info)
 
+An agent of both roles ('host') takes guests in, and moves those that are there on to other agents: there and
+back, or from host to host. Migrations name it by --to and by --from. It has one listener, one file and one
+directory of journals.
+
 Logs go to standard error, one JSON object a line. SIGTERM or SIGINT ends the agent.
 
 Examples:
   vmferry agent dest --listen wss://0.0.0.0:4447 --cert h2.crt --key h2.key --ca ca.crt
   vmferry agent source --config /etc/vmferry/source.yaml
-  vmferry agent dest --simulate web --simulate ./big.yaml`;
+  vmferry agent host --listen wss://0.0.0.0:4447 --config /etc/vmferry/host.yaml
+  Two hosts of simulated guests, of which 'web' runs on the first:
+    vmferry agent host --listen ws://127.0.0.1:5001 --start web
+    vmferry agent host --listen ws://127.0.0.1:5002 --simulate web`;
 
 export function addAgentCommand(program: Command, context: CommandContext): void {
   const command = program
     .command('agent')
-    .description('Runs an agent: source on the host that guests leave, dest on the one that they enter.')
-    .addArgument(new Argument('<role>', 'which of the two').choices(['source', 'dest']))
+    .description(
+      'Runs an agent: source on the host that guests leave, dest on the one that they enter, host for both.',
+    )
+    .addArgument(new Argument('<role>', 'what it serves').choices(['source', 'dest', 'host']))
     .addOption(
-      new Option('--listen <url>', 'where to listen (source: ws://127.0.0.1:4446, dest: :4447)').argParser(
-        agentUrl,
-      ),
+      new Option(
+        '--listen <url>',
+        'where to listen (source, host: ws://127.0.0.1:4446, dest: :4447)',
+      ).argParser(agentUrl),
     )
     .addOption(
-      new Option('--allow-guest <glob>', 'guests that peers may bring in; may be repeated (dest)').argParser(
-        collected,
-      ),
+      new Option(
+        '--allow-guest <glob>',
+        'guests that peers may bring in; may be repeated (dest, host)',
+      ).argParser(collected),
     )
     .addOption(
       new Option(
@@ -79,60 +94,54 @@ export function addAgentCommand(program: Command, context: CommandContext): void
         'simulated guest of this host, a name of the library or a guest file; may be repeated',
       ).argParser(collected),
     )
+    .addOption(
+      new Option(
+        '--start <guest>',
+        'the same, and it runs here from the beginning; may be repeated (host)',
+      ).argParser(collected),
+    )
     .addOption(new Option('--no-rehearsal', 'do not move a small simulated guest to itself at the start'))
     .addOption(new Option('--log-level <level>', 'how much to log').choices(logLevels));
   addLibvirtOption(addStateDirOption(addConnectionOptions(command)))
     .addHelpText('after', HELP)
-    .action((role: 'source' | 'dest', options: AgentCommandOptions) => runAgent(role, options, context));
+    .action((role: AgentRole, options: AgentCommandOptions) => runAgent(role, options, context));
 }
 
 /** Returns when the agent was told to end and has. */
 async function runAgent(
-  role: 'source' | 'dest',
+  role: AgentRole,
   options: AgentCommandOptions,
   context: CommandContext,
 ): Promise<void> {
   const { io } = context;
-  const settings = await loadSettings(options, io, role);
+  const settings = await loadSettings(options, io, startingSide(role));
   const { file, limits } = settings;
+  if (role !== 'host' && [...(options.start ?? []), ...file.start].length > 0) {
+    throw usageError(
+      `the ${role} agent was told to start simulated guests: only one of both roles is (a source agent starts its own when they are first asked for, a destination agent takes guests in)`,
+    );
+  }
+  const agent = await agentOf(role, options, settings, context);
+  await agent.settle();
   const log = loggerFor(io.stderr, options.logLevel ?? file.logLevel, role);
-  const common = {
-    stateDir: settings.stateDir,
-    insecure: settings.insecure,
-    limits,
-    log,
-    libvirt: settings.libvirt,
-    ...(settings.tls === undefined ? {} : { tls: settings.tls }),
-    ...(settings.token === undefined ? {} : { token: settings.token }),
-  };
-  const listen = options.listen ?? file.listen ?? defaultListen(role);
-  const allowGuests = options.allowGuest ?? file.allowGuests;
-  const simulated = await loadSimulated(options.simulate ?? [], options, settings, role);
   const rehearsal =
     options.rehearsal && file.rehearse ? new Rehearsal({ agents: context.agents, log }) : undefined;
-  if (role === 'source') {
-    const agent = await context.agents.source(common, simulated);
-    await agent.settle();
-    const operations = noticing(agent, () => rehearsal?.stop());
-    const serving = { ...serveOptions(common, limits), listen, operations };
-    await serveUntilTold(agent, serving, rehearsal, context);
-  } else {
-    const agent = await context.agents.dest(
-      {
-        ...common,
-        guests: file.guests,
-        ...(allowGuests === undefined ? {} : { allowGuests }),
-      },
-      simulated,
-    );
-    await agent.settle();
-    const acceptMigration: ServeOptions['acceptMigration'] = (socket, peer) => {
-      rehearsal?.stop();
-      agent.acceptMigration(socket, peer);
-    };
-    const serving = { ...serveOptions(common, limits), listen, operations: agent, acceptMigration };
-    await serveUntilTold(agent, serving, rehearsal, context);
-  }
+  const serving: ServeOptions = {
+    operations: noticing(agent, () => rehearsal?.stop()),
+    listen: options.listen ?? file.listen ?? defaultListen(role),
+    ...identityOf(settings),
+    log,
+    maxFrameBytes: limits.maxFrameBytes,
+    ...('acceptMigration' in agent
+      ? {
+          acceptMigration: (socket, peer) => {
+            rehearsal?.stop();
+            agent.acceptMigration(socket, peer);
+          },
+        }
+      : {}),
+  };
+  await serveUntilTold(agent, serving, rehearsal, context);
   context.exit(0);
 }
 
@@ -149,8 +158,41 @@ function noticing(operations: Operations, onMigration: () => void): Operations {
   };
 }
 
-function serveOptions<T extends { log: Logger; insecure: boolean }>(common: T, limits: AgentLimits) {
-  return { ...common, maxFrameBytes: limits.maxFrameBytes };
+async function agentOf(
+  role: AgentRole,
+  options: AgentCommandOptions,
+  settings: HostSettings,
+  { agents, io }: CommandContext,
+): Promise<EmbeddedSource | EmbeddedDest> {
+  const { file, stateDir, limits, libvirt } = settings;
+  const level = options.logLevel ?? file.logLevel;
+  const source = {
+    ...{ stateDir, limits, libvirt, guests: file.guests, ...identityOf(settings) },
+    log: loggerFor(io.stderr, level, 'source'),
+  };
+  const allowGuests = options.allowGuest ?? file.allowGuests;
+  const dest = {
+    ...source,
+    log: loggerFor(io.stderr, level, 'dest'),
+    ...(allowGuests === undefined ? {} : { allowGuests }),
+  };
+  if (role === 'host')
+    return agents.host({ source, dest }, await loadSimulatedHost(options, options, settings));
+  const simulated = await loadSimulated(options.simulate ?? [], options, settings, role);
+  return role === 'source' ? agents.source(source, simulated) : agents.dest(dest, simulated);
+}
+
+/** How the agent proves who it is, and whom it believes. */
+function identityOf({
+  insecure,
+  tls,
+  token,
+}: HostSettings): Pick<ServeOptions, 'insecure' | 'tls' | 'token'> {
+  return {
+    insecure,
+    ...(tls === undefined ? {} : { tls }),
+    ...(token === undefined ? {} : { token }),
+  };
 }
 
 async function serveUntilTold(

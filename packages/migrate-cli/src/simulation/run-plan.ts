@@ -75,7 +75,10 @@ const PARTS: PlanParts = {
     const { sourceGuests } = await import('@vmferry/source-agent/guests');
     const { SimulationHost } = await import('@vmferry/memsim/guest/host');
     const simulation = new SimulationHost(definition ? [...configured, definition] : configured);
-    const driver = await sourceGuests(simulation, settings.libvirt)(guest);
+    const driver = await sourceGuests(simulation, {
+      libvirt: settings.libvirt,
+      guests: settings.file.guests,
+    })(guest);
     return {
       ...(driver.preflight === undefined ? {} : { preflight: (plan: SourcePlan) => driver.preflight!(plan) }),
       describe: () => driver.describe(),
