@@ -34,8 +34,9 @@ function vmferry(...args: readonly string[]): Promise<Ended> {
 }
 
 /** Resolves with the URL that the agent listens on. */
-async function agent(role: 'source' | 'dest', ...args: readonly string[]): Promise<string> {
-  const line = ['agent', role, '--listen', 'ws://127.0.0.1:0', '--state-dir', join(dir, role), ...args];
+async function agent(role: 'source' | 'dest' | 'host', ...args: readonly string[]): Promise<string> {
+  const stateDir = await mkdtemp(join(dir, `${role}-`));
+  const line = ['agent', role, '--listen', 'ws://127.0.0.1:0', '--state-dir', stateDir, ...args];
   const child = spawn(COMMAND, line, { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] });
   const ended = new Promise<void>((resolve) => {
     child.once('exit', () => resolve());
@@ -110,10 +111,36 @@ describe('between two agents', () => {
     );
     expect(status, stderr).toBe(0);
     expect(JSON.parse(stdout).notes).toContainEqual(expect.stringContaining(SOUND));
-    // It is there now: a second one of its name is not taken in.
+    // It is there now: the source starts no second one, and none of another source is taken in.
     const again = await vmferry('migrate', 'sim:tiny', '--from', from, '--to', to, '--json');
     expect(again.status).toBe(2);
-    expect(JSON.parse(again.stdout).error).toMatchObject({ code: 'E_GUEST_BUSY', side: 'dest' });
+    expect(JSON.parse(again.stdout).error).toMatchObject({ code: 'E_GUEST_UNREACHABLE', side: 'source' });
+    const other = await vmferry('migrate', 'sim:./tiny.yaml', '--to', to, '--json');
+    expect(other.status).toBe(2);
+    expect(JSON.parse(other.stdout).error).toMatchObject({ code: 'E_GUEST_BUSY', side: 'dest' });
+  });
+
+  test('a guest goes from process to process and back, where each has both roles', async () => {
+    const [a, b, c] = await Promise.all([
+      agent('host', '--start', './tiny.yaml'),
+      agent('host', '--simulate', './tiny.yaml'),
+      agent('host', '--simulate', './tiny.yaml'),
+    ]);
+    let writes = 0;
+    for (const [from, to, strategy] of [
+      [a, b, 'postcopy'],
+      [b, c, 'precopy'],
+      [c, a, 'hybrid'],
+      [a, c, 'postcopy'],
+    ] as const) {
+      const line = ['migrate', 'sim:tiny', '--from', from, '--to', to, '--strategy', strategy, '--json'];
+      const { status, stdout, stderr } = await vmferry(...line);
+      expect(status, stderr).toBe(0);
+      const sound = (JSON.parse(stdout).notes as string[]).find((note) => note.includes(SOUND))!;
+      const now = Number(/\((\d+) writes/.exec(sound)?.[1]);
+      expect(now).toBeGreaterThan(writes);
+      writes = now;
+    }
   });
 
   test('an agent takes in only the simulated guests that it was given', async () => {
