@@ -70,7 +70,7 @@ async function startHost(dir: string, name: 'a' | 'b'): Promise<Host> {
   ];
   const config = join(dir, `${name}.json`);
   await writeFile(config, JSON.stringify({ stateDir: join(dir, name), guests: { vm: { qmp, command } } }));
-  const line = ['agent', 'host', '--listen', 'ws://127.0.0.1:0', '--config', config];
+  const line = ['agent', 'host', '--listen', 'ws://127.0.0.1:0', '--config', config, '--no-rehearsal'];
   const agent = later(vmferry(...line), async ({ signals, status }) => {
     signals.emit('SIGTERM');
     expect(await status).toBe(0);
