@@ -4,6 +4,7 @@
  * their kinds: QEMU sends RARP only.
  */
 import { afterEach, describe, expect, test } from 'vitest';
+import { incomingBootSector, startBootSector } from '../guest/boot-sector.ts';
 import { hostedAgents } from '../peers/hosted-agents.ts';
 import type { Frame } from '../rig/capture.ts';
 import { verifyHistory } from '../rig/guest.ts';
@@ -48,16 +49,17 @@ describe.each(['precopy', 'postcopy', 'hybrid'] as const)('%s between two hosts'
 });
 
 test('on a slow link little is in flight, so the downtime is what was aimed for', async () => {
-  const hosts = await build({ rate: '60mbit' });
-  const src = await hosts.startGuest('a');
-  const dst = await hosts.startIncoming('b');
+  const hosts = await build({ rate: '40mbit' });
+  const guest = { textPercent: 100, workingSetMiB: 4, dirtyMBps: 2 };
+  const src = await hosts.startGuest('a', guest);
+  const dst = await hosts.startIncoming('b', guest);
   const agents = await hostedAgents(hosts, src.qemu.dir);
   const report = await agents.migrate(`qemu:${src.qemu.productQmp}`, `qemu:${dst.qemu.productQmp}`, [
     ...['--strategy', 'precopy', '--max-downtime', '300ms', '--announce-ip', ADDRESSES.guest],
   ]);
   expect(report).toMatchObject({ outcome: 'completed', error: null });
-  // Half a second is what this link needs for 4 MB: that much was in buffers when batches were of one size.
-  expect(report.downtimeMs).toBeLessThan(600);
+  // 800 ms more are what this link needs for 4 MB: that much was in buffers when batches were of one size.
+  expect(report.downtimeMs).toBeLessThan(300 + 600);
   await verifyHistory([src, dst]);
 });
 
@@ -75,11 +77,14 @@ test('a silent guest with known addresses is announced by ARP in both forms and 
   ]);
   expect(report.outcome).toBe('completed');
   expect(await hosts.switchPort(guestMac())).toBe('to-b');
-  await capture.waitFor(() => capture.frames.filter(isAdvertisement).length >= 5);
+  const announced = () => ({
+    requests: capture.frames.filter((frame) => isArp(frame, 1)),
+    replies: capture.frames.filter((frame) => isArp(frame, 2)),
+    advertisements: capture.frames.filter(isAdvertisement),
+  });
+  await capture.waitFor(() => Object.values(announced()).flat().length >= report.announce.frames);
   await capture.stop();
-  const requests = capture.frames.filter((frame) => isArp(frame, 1));
-  const replies = capture.frames.filter((frame) => isArp(frame, 2));
-  const advertisements = capture.frames.filter(isAdvertisement);
+  const { requests, replies, advertisements } = announced();
   for (const frames of [requests, replies, advertisements]) {
     expect(frames.length).toBeGreaterThanOrEqual(5);
     expect(new Set(frames.map((frame) => frame.sourceMac))).toEqual(new Set([guestMac()]));
@@ -97,23 +102,30 @@ test('a silent guest with known addresses is announced by ARP in both forms and 
 
 test('a silent guest without any known address is announced by RARP, which is not counted in the total time', async () => {
   const hosts = await build({ rate: '10gbit' });
-  const guest = { silent: true, guestAnnounce: false } as const;
-  const src = await hosts.startGuest('a', guest);
-  const dst = await hosts.startIncoming('b', guest);
-  const agents = await hostedAgents(hosts, src.qemu.dir);
+  // It has little memory to send, so that its last page is there long before the last announcement.
+  const guest = {
+    endMiB: 2,
+    nics: [{ kind: 'tap', ifname: 'tap0', mac: guestMac(), guestAnnounce: false }],
+  } as const;
+  const on = (host: 'a' | 'b', name: string) => ({ name, host, namespace: hosts.namespace(host) });
+  const src = hosts.own(await startBootSector(guest, on('a', 'src')));
+  const dst = hosts.own(await incomingBootSector(guest, on('b', 'dst')));
+  const agents = await hostedAgents(hosts, src.dir);
   const capture = await hosts.capture('switch', 'to-b', { filter: 'rarp', direction: 'in' });
-  const beganMs = Date.now();
-  const report = await agents.migrate(`qemu:${src.qemu.productQmp}`, `qemu:${dst.qemu.productQmp}`, [
+  // In post-copy the end is known from the destination's last figures, which wait for the announcements.
+  const report = await agents.migrate(`qemu:${src.productQmp}`, `qemu:${dst.productQmp}`, [
     ...['--strategy', 'postcopy'],
   ]);
-  expect(report.outcome).toBe('completed');
+  expect(report).toMatchObject({ outcome: 'completed', error: null });
   expect(report.announce.frames).toBeGreaterThanOrEqual(5);
-  await capture.waitFor(() => capture.frames.length >= report.announce.frames);
+  const spanMs = (): number => capture.frames.at(-1)!.atMs - capture.frames[0]!.atMs;
+  await capture.waitFor(() => capture.frames.length >= report.announce.frames && spanMs() > 1500);
   await capture.stop();
   expect(new Set(capture.frames.map((frame) => frame.kind))).toEqual(new Set(['rarp']));
-  // The last round comes 1.8 s after the guest ran, long after its last page.
-  const announcedMs = capture.frames.at(-1)!.atMs - beganMs;
-  expect(announcedMs - report.totalMs).toBeGreaterThan(300);
+  // One that is counted lies before this end; the last is sent 1.8 s after the guest ran.
+  const [migration] = await agents.list();
+  const endedMs = migration!.startedAt + report.totalMs;
+  expect(capture.frames.at(-1)!.atMs - endedMs).toBeGreaterThan(100);
   expect(await hosts.switchPort(guestMac())).toBe('to-b');
 });
 

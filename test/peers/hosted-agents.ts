@@ -1,7 +1,8 @@
 /** vmferry as operators have it: an agent as a daemon on each host of the rig, and the command on one. */
 import { join } from 'node:path';
+import type { MigrationSummary } from '@vmferry/agent-core/operations';
 import type { MigrationReport } from '@vmferry/engine/report/report';
-import type { ManagedProcess } from '../rig/process.ts';
+import { type ManagedProcess, within } from '../rig/process.ts';
 import { repoRoot } from '../rig/repo.ts';
 import { ADDRESSES, type TwoHosts } from '../rig/two-hosts.ts';
 import type { HostName } from '../rig/versions.ts';
@@ -16,6 +17,8 @@ export interface HostedAgents {
   readonly dest: ManagedProcess;
   /** From the source's host: `vmferry migrate … --json`. */
   migrate(guest: string, destGuest: string, args?: readonly string[]): Promise<MigrationReport>;
+  /** What the source's agent knows, the latest first: `vmferry list --json`. */
+  list(): Promise<readonly MigrationSummary[]>;
 }
 
 export interface HostedAgentsOptions {
@@ -53,8 +56,20 @@ export async function hostedAgents(
         ...[process.execPath, MAIN, 'migrate', guest, '--from', url('source', 'a'), '--to', url('dest', 'b')],
         ...['--dest-guest', destGuest, '--insecure', '--json', ...args],
       ];
-      const { stdout } = await rig.exec('a', command, { timeoutMs: SLOWEST_MS });
-      return JSON.parse(stdout) as MigrationReport;
+      // Its exit status says nothing that the report does not.
+      const child = rig.spawn('a', command);
+      let text = '';
+      child.child.stdout.setEncoding('utf8').on('data', (data: string) => {
+        text += data;
+      });
+      const { code, signal } = await within(SLOWEST_MS, () => 'end of the migration', child.exited);
+      if (text === '') throw new Error(`vmferry migrate ended with ${code ?? signal}: ${child.stderr}`);
+      return JSON.parse(text) as MigrationReport;
+    },
+    async list() {
+      const command = [process.execPath, MAIN, 'list', '--agent', url('source', 'a'), '--insecure', '--json'];
+      const { stdout } = await rig.exec('a', command);
+      return (JSON.parse(stdout) as { migrations: MigrationSummary[] }).migrations;
     },
   };
 }
