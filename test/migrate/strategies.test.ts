@@ -14,7 +14,8 @@ usePrivateTmp();
 const later = useLater();
 
 const ROUND_TRIPS = 10;
-const GUEST: LinuxGuestOptions = { zeroPercent: 10 };
+/** Small, for it moves sixty times. */
+const GUEST: LinuxGuestOptions = { memoryMiB: 96, fillMiB: 32, zeroPercent: 10 };
 
 test.each(['precopy', 'postcopy', 'hybrid'] as const)(
   `a guest moves there and back ${ROUND_TRIPS} times by %s, and nothing of it is lost`,
@@ -28,6 +29,7 @@ test.each(['precopy', 'postcopy', 'hybrid'] as const)(
     const watcher = later(await RunWatcher.watch([first.qemu]), (w) => w.close());
     const places = [first];
     const reports: MigrationReport[] = [];
+    const ends: Promise<unknown>[] = [];
     for (let move = 1; move <= 2 * ROUND_TRIPS; move += 1) {
       const here = places.at(-1) as GuestProcess;
       const there = later(
@@ -49,11 +51,13 @@ test.each(['precopy', 'postcopy', 'hybrid'] as const)(
       const { raw, zero } = report.pages;
       expect(raw + zero).toBeGreaterThanOrEqual(here.qemu.options.memoryMiB * 256);
       expect(await settingsOf(there.qemu), `move ${move}`).toEqual(settings);
-      await within(20_000, () => `end of the source QEMU of move ${move}`, here.qemu.process.exited);
+      // It ends while the next move is made ready.
+      ends.push(within(30_000, () => `end of the source QEMU of move ${move}`, here.qemu.process.exited));
       places.push(there);
       reports.push(report);
       await there.nextTick();
     }
+    await Promise.all(ends);
     const { ticks } = await verifyHistory(places);
     expect(ticks.every(({ bad }) => bad === 0)).toBe(true);
     const { spans, handovers } = await watcher.finish();
