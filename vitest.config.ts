@@ -12,6 +12,9 @@ const alias = [
 // The threads of simulated guests run what is built, which is brought up to date here.
 const globalSetup = [`${root}packages/memsim/test/support/build-threads.ts`];
 
+// What is polled for comes late on a loaded machine; by itself it is given up after a second.
+const expect = { poll: { timeout: 15_000 } };
+
 export default defineConfig({
   resolve: { alias },
   test: {
@@ -23,6 +26,7 @@ export default defineConfig({
           globalSetup,
           include: ['packages/*/test/**/*.test.ts', 'native/test/**/*.test.ts'],
           testTimeout: 20_000,
+          expect,
         },
       },
       {
@@ -35,6 +39,7 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 120_000,
+          expect,
         },
       },
     ],
