@@ -57,7 +57,7 @@ test('a cut link swallows everything until it heals, and a rate holds in both di
     ['b', 'a'],
   ] as const) {
     const mbit = await throughput(rig, from, to);
-    expect(mbit).toBeGreaterThan(70);
+    expect(mbit).toBeGreaterThan(50);
     expect(mbit).toBeLessThan(125);
   }
 });
@@ -74,13 +74,14 @@ test('a rig leaves nothing behind, and what a killed run left is removed by the 
   expect(namespaces()).not.toContain(orphan);
 });
 
-/** TCP between the hosts, in Mbit/s, over 4 MB. */
+/** TCP between the hosts, in Mbit/s, over 8 MB. From before the first byte left: whoever is late makes it less. */
 async function throughput(on: TwoHosts, from: 'a' | 'b', to: 'a' | 'b'): Promise<number> {
-  const receive = `const s = require('net').createServer((c) => { let n = 0, t = 0;
-    c.on('data', (d) => { t ||= performance.now(); n += d.length; });
-    c.on('end', () => { console.log(n * 8e-3 / (performance.now() - t)); process.exit(); }); });
+  const bytes = 8e6;
+  const receive = `const s = require('net').createServer((c) => {
+    c.resume().on('end', () => { console.log(Date.now()); process.exit(); }); });
     s.listen(5201, () => console.log('listening'));`;
-  const send = `require('net').connect(5201, '${ADDRESSES[to]}').end(Buffer.alloc(4e6));`;
+  const send = `const c = require('net').connect(5201, '${ADDRESSES[to]}', () => {
+    console.log(Date.now()); c.end(Buffer.alloc(${bytes})); });`;
   const receiver = on.spawn(to, [process.execPath, '-e', receive]);
   let output = '';
   receiver.child.stdout.setEncoding('utf8');
@@ -90,7 +91,7 @@ async function throughput(on: TwoHosts, from: 'a' | 'b', to: 'a' | 'b'): Promise
       resolve();
     }),
   );
-  await on.exec(from, [process.execPath, '-e', send]);
+  const { stdout } = await on.exec(from, [process.execPath, '-e', send]);
   await receiver.exited;
-  return Number(output.split('\n')[1]);
+  return (bytes * 8e-3) / (Number(output.split('\n')[1]) - Number(stdout));
 }
