@@ -12,7 +12,7 @@ interface Outcome {
   readonly frames: number;
   readonly interfaces: string[];
   readonly notes: string[];
-  readonly firstRoundMs: number;
+  readonly sentAtOnce: number;
   readonly totalMs: number;
 }
 
@@ -125,7 +125,7 @@ describe('a guest announced at its new place', () => {
   it('has every frame of seven rounds sent within two seconds or so, the first round at once', () => {
     expect(outcome).toMatchObject({ planNotes: [], notes: [], interfaces: ['br0', 'mvtap0'] });
     expect(outcome.frames).toBe(7 * (2 + 1 + 1 + 1));
-    expect(outcome.firstRoundMs).toBeLessThan(50);
+    expect(outcome.sentAtOnce).toBe(2 + 1 + 1 + 1);
     expect(outcome.totalMs).toBeGreaterThanOrEqual(1790);
   });
 

@@ -11,16 +11,24 @@ import { runTool } from '../../../src/announce/tools.ts';
 
 const { nics, places } = JSON.parse(process.argv[2] ?? '');
 const plan = await planAnnouncement({ nics, places, explicit: [], run: runTool });
+let sent = 0;
 const announcer = new Announcer({
-  openSocket: openPacketSocket,
+  openSocket: (name) => {
+    const socket = openPacketSocket(name);
+    const send = (frame: Uint8Array): void => {
+      socket.send(frame);
+      sent += 1;
+    };
+    return { send, close: () => socket.close() };
+  },
   delays: roundDelays(),
   refreshFdb: (mac, entry) => refreshFdb(runTool, mac, entry),
 });
 announcer.prepare(plan.targets);
 const began = performance.now();
 const announcement = announcer.announce(plan.targets);
-const firstRoundMs = performance.now() - began;
+const sentAtOnce = sent;
 const summary = await announcement.done;
 const totalMs = performance.now() - began;
 announcer.close();
-process.stdout.write(`${JSON.stringify({ planNotes: plan.notes, ...summary, firstRoundMs, totalMs })}\n`);
+process.stdout.write(`${JSON.stringify({ planNotes: plan.notes, ...summary, sentAtOnce, totalMs })}\n`);
