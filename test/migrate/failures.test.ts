@@ -321,7 +321,6 @@ describe('the destination’s QEMU', () => {
       sourceParts: { switchoverLimits: { readyMs: 1000, runningMs: 30_000 } },
     });
     const migration = migrate(stage, { strategy: 'postcopy' });
-    await gate.reached;
     await goesOnAtSource(stage, await migration.done, {
       outcome: 'failed',
       code: 'E_TIMEOUT',
