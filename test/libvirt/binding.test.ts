@@ -2,11 +2,12 @@
 import { join } from 'node:path';
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
-import { isLibvirtError, LibvirtError, MonitorCommandError } from '@vmferry/native/libvirt/errors';
+import { LibvirtError, MonitorCommandError } from '@vmferry/native/libvirt/errors';
 import type { DomainEvent, DomainEvents } from '@vmferry/native/libvirt/events';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { bootSectorDomain, runsOn } from '../guest/boot-sector-domain.ts';
 import { type LibvirtHost, startLibvirtHosts } from '../rig/libvirt.ts';
+import { removeDomain } from '../rig/libvirt-guest.ts';
 import { within } from '../rig/process.ts';
 import { type TwoHosts, twoHosts } from '../rig/two-hosts.ts';
 
@@ -28,21 +29,13 @@ afterAll(async () => {
 });
 
 afterEach(async () => {
-  for (const connection of [toA, toB]) {
-    await Promise.all((await connection.domains()).map(remove));
+  for (const [host, connection] of [
+    [a, toA],
+    [b, toB],
+  ] as const) {
+    for (const { uuid } of await connection.domains()) await removeDomain(host, connection, uuid);
   }
 });
-
-async function remove(domain: Domain): Promise<void> {
-  try {
-    // A transient one is gone once it is destroyed.
-    if (await domain.isPersistent()) await domain.undefine();
-    if (await domain.isActive()) await domain.destroy();
-  } catch (error) {
-    // One that was coming in goes by itself when its migration has failed.
-    if (!isLibvirtError(error, 'VIR_ERR_NO_DOMAIN', 'VIR_ERR_OPERATION_INVALID')) throw error;
-  }
-}
 
 let guests = 0;
 

@@ -3,16 +3,14 @@ import { randomUUID } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { bootSectorDomain, runsOn } from '../guest/boot-sector-domain.ts';
 import { follow } from '../migrate/agents.ts';
-import { removeDomain, stateOn } from '../rig/libvirt-guest.ts';
+import { stateOn } from '../rig/libvirt-guest.ts';
 import { useTwoLibvirts } from '../rig/two-libvirts.ts';
 
 const rig = useTwoLibvirts();
 
 async function domainXml(name: string): Promise<{ readonly xml: string; readonly uuid: string }> {
   const uuid = randomUUID();
-  for (const connection of Object.values(rig.libvirts.to)) {
-    rig.later(connection, (each) => removeDomain(each, uuid));
-  }
+  rig.libvirts.removeLater(uuid);
   return { uuid, xml: await bootSectorDomain({ name, uuid }) };
 }
 

@@ -7,7 +7,6 @@ import { run as vmferry } from '@vmferry/migrate-cli/run';
 import { expect, test } from 'vitest';
 import { bootSectorDomain, runsOn } from '../guest/boot-sector-domain.ts';
 import { follow } from '../migrate/agents.ts';
-import { removeDomain } from '../rig/libvirt-guest.ts';
 import { run } from '../rig/process.ts';
 import { useTwoLibvirts } from '../rig/two-libvirts.ts';
 
@@ -17,9 +16,7 @@ const OTHER_UUID = '11111111-5555-4000-8000-000000000002';
 
 async function boot(devices = ''): Promise<void> {
   const { hosts, to } = rig.libvirts;
-  for (const uuid of [UUID, OTHER_UUID]) {
-    for (const connection of [to.a, to.b]) rig.later(connection, (each) => removeDomain(each, uuid));
-  }
+  for (const uuid of [UUID, OTHER_UUID]) rig.libvirts.removeLater(uuid);
   await to.a.createTransient(await bootSectorDomain({ name: 'web', uuid: UUID, devices }));
   await runsOn(hosts.a, 'web');
 }

@@ -145,13 +145,19 @@ export async function stateOn(connection: LibvirtConnection, uuid: string): Prom
   }
 }
 
-/** Ends and undefines it, whatever there is of it. */
-export async function removeDomain(connection: LibvirtConnection, uuid: string): Promise<void> {
+/** Ends and undefines it, whatever there is of it. libvirt by itself lets QEMU take two seconds for it. */
+export async function removeDomain(
+  host: LibvirtHost,
+  connection: LibvirtConnection,
+  uuid: string,
+): Promise<void> {
   let domain: Domain;
   try {
     domain = await connection.domainByUuid(uuid);
     if (await domain.isPersistent()) await domain.undefine();
-    if (await domain.isActive()) await domain.destroy();
+    if (!(await domain.isActive())) return;
+    await host.killDomain(domain.name);
+    await domain.destroy();
   } catch (error) {
     if (!isLibvirtError(error, 'VIR_ERR_NO_DOMAIN', 'VIR_ERR_OPERATION_INVALID')) throw error;
   }

@@ -167,6 +167,15 @@ export class LibvirtHost {
     await rm(this.socket, { force: true });
   }
 
+  /** As a crash of its QEMU would end it. One that does not run is no error. */
+  async killDomain(name: string): Promise<void> {
+    try {
+      process.kill(Number(await readFile(join(this.dir, 'run/qemu', `${name}.pid`), 'utf8')), 'SIGKILL');
+    } catch (error) {
+      if (!['ENOENT', 'ESRCH'].includes(String((error as NodeJS.ErrnoException).code))) throw error;
+    }
+  }
+
   /** What libvirtd and its QEMUs wrote, for messages. */
   async log(): Promise<string> {
     const files = [join(this.dir, 'log', 'libvirtd.log')];

@@ -143,9 +143,7 @@ export class TwoLibvirts {
     const uuid = randomUUID();
     const named = { name: `guest-${uuid.slice(0, 8)}`, uuid };
     const place = await this.placeOn('a', named.name);
-    for (const connection of [this.to.a, this.to.b]) {
-      this.#later(connection, (each) => removeDomain(each, uuid));
-    }
+    this.removeLater(uuid);
     const xml = await linuxDomain({ ...options, ...named });
     if (options.persistent) await (await this.to.a.define(xml)).create();
     else await this.to.a.createTransient(xml);
@@ -153,6 +151,13 @@ export class TwoLibvirts {
     await first.ready();
     const watcher = this.#later(await DomainWatcher.watch(uuid, this.to, 'a'), (each) => each.stop());
     return new MovingDomain(this, named, watcher, first);
+  }
+
+  /** Whatever there is of this domain on either host ends with the test. */
+  removeLater(uuid: string): void {
+    for (const host of ['a', 'b'] as const) {
+      this.#later(this.to[host], (connection) => removeDomain(this.hosts[host], connection, uuid));
+    }
   }
 
   async close(): Promise<void> {
