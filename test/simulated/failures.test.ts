@@ -195,7 +195,9 @@ describe('after the commit of a post-copy', () => {
           },
         }),
     });
-    const { report } = await follow(site.migrate({ strategy: 'postcopy', ...SLOW }));
+    const { report } = await follow(
+      site.migrate({ strategy: 'postcopy', ...SLOW, maxBandwidth: 12_000_000 }),
+    );
     expect(report, JSON.stringify(report.error)).toMatchObject({ outcome: 'completed' });
     expect(report.notes).toContainEqual(expect.stringMatching(/within 200 ms.*goes on sending/));
     await writesOn(site.dest, 200);

@@ -36,6 +36,7 @@ export interface Site {
 
 export interface Spoil {
   readonly limits?: SourceLimits;
+  readonly lastFiguresMs?: number;
   readonly source?: (guest: SourceGuest, machine: () => SimulatedMachine) => SourceGuest;
   readonly dest?: (guest: DestGuest) => DestGuest;
 }
@@ -54,7 +55,11 @@ export async function startSite(guest: GuestDefinition, spoil: Spoil = {}): Prom
   const agents = await startAgents(
     {},
     {
-      sourceParts: { guests: sources, ...(spoil.limits ? { switchoverLimits: spoil.limits } : {}) },
+      sourceParts: {
+        guests: sources,
+        ...(spoil.limits ? { switchoverLimits: spoil.limits } : {}),
+        ...(spoil.lastFiguresMs === undefined ? {} : { lastFiguresMs: spoil.lastFiguresMs }),
+      },
       destParts: { guests: dests },
     },
   );

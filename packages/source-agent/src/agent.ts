@@ -26,6 +26,7 @@ export interface SourceAgentParts {
   readonly simulation?: SimulationHost;
   readonly switchoverLimits?: SourceLimits;
   readonly stalledMs?: number;
+  readonly lastFiguresMs?: number;
 }
 
 export class SourceAgent implements Operations {
@@ -61,6 +62,7 @@ export class SourceAgent implements Operations {
       agent: this.#options,
       guests: this.#guests,
       ...(this.#parts.stalledMs === undefined ? {} : { stalledMs: this.#parts.stalledMs }),
+      ...(this.#parts.lastFiguresMs === undefined ? {} : { lastFiguresMs: this.#parts.lastFiguresMs }),
       ...(this.#parts.switchoverLimits ? { switchoverLimits: this.#parts.switchoverLimits } : {}),
     };
     const migration = request.resume ? new Resumption(options) : new SourceMigration(options);

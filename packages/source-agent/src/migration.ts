@@ -74,6 +74,8 @@ export interface MigrationOptions {
   readonly switchoverLimits?: SourceLimits;
   /** After so many milliseconds without a page taken a post-copy counts as halted. */
   readonly stalledMs?: number;
+  /** How long the last figures of a destination that examines nothing are waited for. */
+  readonly lastFiguresMs?: number;
 }
 
 export class SourceMigration implements RunningMigration {
@@ -670,7 +672,8 @@ export class SourceMigration implements RunningMigration {
    * what is wrong with the guest, if anything.
    */
   async #lastFigures(): Promise<ErrorReport | undefined> {
-    const timeoutMs = this.#examines ? EXAMINED_TIMEOUT_MS : COMPLETE_TIMEOUT_MS;
+    const { lastFiguresMs = COMPLETE_TIMEOUT_MS } = this.#options;
+    const timeoutMs = this.#examines ? EXAMINED_TIMEOUT_MS : lastFiguresMs;
     const timer = setTimeout(() => this.#resolveComplete(undefined), timeoutMs);
     void this.#destination?.control.link.closed.then(() => this.#resolveComplete(undefined));
     const message = await this.#complete;
