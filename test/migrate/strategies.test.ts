@@ -15,7 +15,7 @@ const later = useLater();
 
 const ROUND_TRIPS = 10;
 /** Small, for it moves sixty times. */
-const GUEST: LinuxGuestOptions = { memoryMiB: 96, fillMiB: 32, zeroPercent: 10 };
+const GUEST: LinuxGuestOptions = { memoryMiB: 112, fillMiB: 32, zeroPercent: 10 };
 
 test.each(['precopy', 'postcopy', 'hybrid'] as const)(
   `a guest moves there and back ${ROUND_TRIPS} times by %s, and nothing of it is lost`,
