@@ -75,9 +75,11 @@ export class Qemu {
     child.once('exit', () => {
       for (const { reject } of this.#waiting.values()) reject(new Error(`QEMU is gone: ${this.#stderr}`));
     });
-    // A QEMU that is killed resets the connection; its end is told by its exit.
+    // A QEMU that is killed resets the connection; its end is told by its exit. The lines' reader tells it again.
     qmp.on('error', () => {});
-    createInterface(qmp).on('line', (line) => this.#onLine(JSON.parse(line) as Json));
+    createInterface(qmp)
+      .on('line', (line) => this.#onLine(JSON.parse(line) as Json))
+      .on('error', () => {});
   }
 
   #onLine(message: Json): void {
