@@ -7,7 +7,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { readConfigFile } from '@vmferry/agent-core/config';
-import { type AgentServer, serveAgent } from '@vmferry/agent-core/serve';
+import type { AgentServer } from '@vmferry/agent-core/serve';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { exitStatus, type MigrationReport } from '@vmferry/engine/report/report';
 import type { CommandContext } from './context.ts';
@@ -16,6 +16,7 @@ import type { EventsFile } from './events-file.ts';
 import { follow, openEvents, printReport, saveJunit } from './follow.ts';
 import { onInterrupt, write } from './io.ts';
 import { openJunit } from './junit.ts';
+import { serveOnLoopback } from './loopback.ts';
 import {
   ConnectionLost,
   connectOperator,
@@ -184,7 +185,6 @@ async function embedBoth(
   settings: Settings,
   context: CommandContext,
 ): Promise<Place> {
-  // Others on this host reach the loopback listener as well.
   const token = randomBytes(32).toString('hex');
   const log = loggerFor(context.io.stderr, options.logLevel, 'dest');
   const { stateDir, limits, libvirt, file } = settings;
@@ -195,15 +195,7 @@ async function embedBoth(
   let server: AgentServer | undefined;
   try {
     if (options.resume !== true) await dest.settle(settings.guests.destGuest ?? settings.guests.guest);
-    server = await serveAgent({
-      operations: dest,
-      listen: 'ws://127.0.0.1:0',
-      insecure: false,
-      token,
-      log,
-      maxFrameBytes: limits.maxFrameBytes,
-      acceptMigration: (socket, peer) => dest.acceptMigration(socket, peer),
-    });
+    server = await serveOnLoopback(dest, { token, log, maxFrameBytes: limits.maxFrameBytes });
     const source = await embedSource(server.url, token, options, settings, context);
     const listening = server;
     return {

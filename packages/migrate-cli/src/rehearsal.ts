@@ -16,11 +16,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLogger, type Logger } from '@vmferry/agent-core/log';
 import type { RunningMigration } from '@vmferry/agent-core/operations';
-import { type AgentServer, serveAgent } from '@vmferry/agent-core/serve';
+import type { AgentServer } from '@vmferry/agent-core/serve';
 import { type ChosenStrategy, migrateRequestSchema } from '@vmferry/engine/options';
 import { guestFileSchema } from '@vmferry/memsim/guest-file/schema';
 import type { GuestDefinition } from '@vmferry/memsim/workload/streams';
 import type { AgentFactory, EmbeddedDest, EmbeddedSource } from './embedded.ts';
+import { serveOnLoopback } from './loopback.ts';
 
 const MOVES: readonly ChosenStrategy[] = ['precopy', 'precopy', 'postcopy', 'precopy'];
 
@@ -90,14 +91,8 @@ export class Rehearsal {
     let server: AgentServer | undefined;
     let source: EmbeddedSource | undefined;
     try {
-      const accepting = await agents.dest(common, [GUEST]);
-      dest = accepting;
-      server = await serveAgent({
-        ...common,
-        operations: accepting,
-        listen: 'ws://127.0.0.1:0',
-        acceptMigration: (socket, peer) => accepting.acceptMigration(socket, peer),
-      });
+      dest = await agents.dest(common, [GUEST]);
+      server = await serveOnLoopback(dest, { token, log: common.log });
       source = await agents.source(common, [GUEST]);
       if (this.#stopped) return false;
       const request = { guest: `sim:${GUEST.file.name}`, to: server.url, strategy };

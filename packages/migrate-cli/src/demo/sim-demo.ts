@@ -9,7 +9,6 @@ import { join } from 'node:path';
 import type { SourceAgentOptions } from '@vmferry/agent-core/config';
 import { createLogger } from '@vmferry/agent-core/log';
 import type { RunningMigration } from '@vmferry/agent-core/operations';
-import { type AgentServer, serveAgent } from '@vmferry/agent-core/serve';
 import { DestAgent } from '@vmferry/dest-agent/agent';
 import { migrateRequestSchema } from '@vmferry/engine/options';
 import type { MigrationReport } from '@vmferry/engine/report/report';
@@ -17,6 +16,7 @@ import { SimulationHost } from '@vmferry/memsim/guest/host';
 import { guestFileSchema } from '@vmferry/memsim/guest-file/schema';
 import type { GuestDefinition } from '@vmferry/memsim/workload/streams';
 import { SourceAgent } from '@vmferry/source-agent/agent';
+import { serveOnLoopback } from '../loopback.ts';
 import { formatRate, formatSize } from '../units.ts';
 import type { DemoMove, DemoResult, QemuDemoOptions } from './qemu-demo.ts';
 
@@ -76,12 +76,7 @@ async function startHost(name: string, stateDir: string, token: string): Promise
   };
   const source = new SourceAgent(options, { simulation });
   const dest = new DestAgent(options, { simulation });
-  const server: AgentServer = await serveAgent({
-    ...options,
-    operations: dest,
-    listen: 'ws://127.0.0.1:0',
-    acceptMigration: (socket, peer) => dest.acceptMigration(socket, peer),
-  });
+  const server = await serveOnLoopback(dest, { token, log: options.log });
   return {
     name,
     simulation,
