@@ -1,8 +1,8 @@
 /**
  * Everything before anything is touched: can this guest leave, and will the destination take it in?
  *
- *     guest found ─┬─▶ described ─────────────┬─▶ offered ─▶ streams attached ─▶ journal open
- *                  └─▶ destination connected ─┘
+ *     guest found ─┬─▶ described ─▶ free to go? addresses? ─┬─▶ offered ─▶ streams attached ─▶ journal open
+ *                  └─▶ destination connected ───────────────┴─▶ its clock read ───┘
  *
  * A failure on the way refuses the migration and leaves no trace; `close` then lets go of what was opened.
  */
@@ -73,14 +73,19 @@ export class Preflight {
     this.#connecting = connecting;
     connecting.catch(() => {});
     const described = await guest.describe();
-    await this.#chooseStart(guest);
-    const description = await knownAddresses(described, this.#request.guestAgent, note);
+    const [description] = await Promise.all([
+      knownAddresses(described, this.#request.guestAgent, note),
+      this.#chooseStart(guest),
+    ]);
     this.#throwIfCancelled();
     const destination = await connecting;
     this.#destination = destination;
     this.#options.onConnected(destination.session);
+    const clock = destination.learnClock();
+    clock.catch(() => {});
     await this.#open(destination, description);
     await destination.attach(this.#request.streams);
+    await clock;
     this.#throwIfCancelled();
     const journal = await SessionJournal.open({
       stateDir: agent.stateDir,

@@ -81,8 +81,10 @@ export class QemuDestGuest implements DestGuest {
 
   async prepare(description: GuestDescription, plan: DestPlan): Promise<PrepareResult> {
     return await this.#asking(async () => {
-      const reasons = await destBlockers(this.#client);
-      const own = await describeGuest(this.#client, this.#name);
+      const [reasons, own] = await Promise.all([
+        destBlockers(this.#client),
+        describeGuest(this.#client, this.#name),
+      ]);
       reasons.push(...compareForMigration(description, own, { postcopy: plan.postcopy }));
       if (plan.postcopy) reasons.push(...(await memoryBeyondUserfaultfd(this.#client)));
       if (reasons.length === 0 && plan.postcopy) reasons.push(...(await this.#tryPostcopy()));

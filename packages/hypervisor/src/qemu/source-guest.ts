@@ -26,7 +26,7 @@ import type {
 import { type BytesPerSec, bytes, bytesPerSec, PAGE_BYTES, round } from '@vmferry/engine/units';
 import type { LocalSocket } from '@vmferry/native/local-socket';
 import { sourceBlockers } from './inspect/blockers.ts';
-import { MigrationSettings, sourceSettings } from './inspect/capabilities.ts';
+import { MigrationSettings, merged, sourceSettings, type WantedSettings } from './inspect/capabilities.ts';
 import { describeGuest } from './inspect/guest.ts';
 import { locateBlocks } from './inspect/memory-map.ts';
 import { setLeavingMark, takeLeavingMark } from './mark.ts';
@@ -134,30 +134,38 @@ export class QemuSourceGuest implements SourceGuest {
   }
 
   async #start(plan: SourcePlan, listener: MigrationListener): Promise<AsyncIterable<SourceItem>> {
-    await setLeavingMark(this.#client, this.#session, {
-      running: this.#wasRunning,
-      settings: await this.#settings.read(),
-    });
-    await this.#settings.apply(sourceSettings(plan.postcopy));
-    if (plan.throttle) await this.#prepareThrottle();
-    await this.#setParameters({
-      'downtime-limit': this.#oneLiveRound ? ONE_ROUND_MS : KEEP_GOING_MS,
-      'max-bandwidth': UNLIMITED,
-      ...(plan.postcopy ? { 'max-postcopy-bandwidth': 0 } : {}),
-    });
+    // Each answer takes a while from a QEMU whose guest is busy: as few as will do, none waited for twice.
+    const locating = plan.postcopy ? this.#locateMemory() : Promise.resolve(new Map<string, number>());
+    locating.catch(() => {});
+    const settings = await this.#settings.read();
+    await Promise.all([
+      // QEMU takes commands in their order: it is marked before anything is changed.
+      setLeavingMark(this.#client, this.#session, { running: this.#wasRunning, settings }),
+      this.#settings.apply(this.#wantedSettings(plan), settings),
+    ]);
+    const addresses = await locating;
     const stream = new OutgoingStream({
       plan,
       progress: () => this.progress(),
       completed: () => this.#completed(),
     });
     this.#stream = stream;
-    const addresses = plan.postcopy ? await this.#locateMemory() : new Map<string, number>();
     this.#subscribe(stream);
     this.#migrating = true;
     await this.#client.execute('migrate', { uri: listener.uri });
     const socket = await this.#accept(listener);
     stream.begin({ socket, pid: socket.peerPid, addresses });
     return stream.items();
+  }
+
+  #wantedSettings(plan: SourcePlan): WantedSettings {
+    const parameters = {
+      'downtime-limit': this.#oneLiveRound ? ONE_ROUND_MS : KEEP_GOING_MS,
+      'max-bandwidth': UNLIMITED,
+      ...(plan.postcopy ? { 'max-postcopy-bandwidth': 0 } : {}),
+    };
+    const limits = { capabilities: {}, parameters, required: Object.keys(parameters) };
+    return merged(sourceSettings(plan.postcopy, plan.throttle), limits);
   }
 
   /** What cannot be found is asked of QEMU, page by page. */
@@ -270,19 +278,6 @@ export class QemuSourceGuest implements SourceGuest {
 
   setPace(contentBytesPerSec: BytesPerSec): void {
     this.#stream?.setPace(contentBytesPerSec);
-  }
-
-  /**
-   * QEMU's only throttle is its auto-converge, and that cannot be turned on later: it is on from the start,
-   * bound to a hundredth, which no guest notices, until a step is asked for.
-   */
-  async #prepareThrottle(): Promise<void> {
-    await this.#setParameters({
-      'cpu-throttle-initial': 1,
-      'cpu-throttle-increment': 1,
-      'max-cpu-throttle': 1,
-    });
-    await this.#settings.setCapability('auto-converge', true);
   }
 
   async setThrottle(percent: number): Promise<void> {

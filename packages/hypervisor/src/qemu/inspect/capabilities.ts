@@ -70,9 +70,29 @@ const common = (postcopy: boolean): WantedSettings => ({
   required: postcopy ? ['events', 'postcopy-ram'] : ['events'],
 });
 
-/** What the source's QEMU must be set to. */
-export function sourceSettings(postcopy: boolean): WantedSettings {
-  return common(postcopy);
+/** What the source's QEMU must be set to; `throttle`: it may be told later to slow the guest down. */
+export function sourceSettings(postcopy: boolean, throttle = false): WantedSettings {
+  const wanted = common(postcopy);
+  return throttle ? merged(wanted, THROTTLE) : wanted;
+}
+
+/**
+ * QEMU's only throttle is its auto-converge, and that cannot be turned on later: it is on from the start, bound to a
+ * hundredth, which no guest notices, until a step is asked for.
+ */
+const THROTTLE: WantedSettings = {
+  capabilities: { 'auto-converge': true },
+  parameters: { 'cpu-throttle-initial': 1, 'cpu-throttle-increment': 1, 'max-cpu-throttle': 1 },
+  required: ['auto-converge', 'cpu-throttle-initial', 'cpu-throttle-increment', 'max-cpu-throttle'],
+};
+
+/** Both; of what is in both, the second's. */
+export function merged(first: WantedSettings, second: WantedSettings): WantedSettings {
+  return {
+    capabilities: { ...first.capabilities, ...second.capabilities },
+    parameters: { ...first.parameters, ...second.parameters },
+    required: [...first.required, ...second.required],
+  };
 }
 
 /** What the destination's QEMU must be set to, before `migrate-incoming`. */
@@ -127,12 +147,14 @@ export class MigrationSettings {
 
   /**
    * Sets what is wanted and is not so yet. QEMU takes capabilities only while no migration is under way. After
-   * a failure `restore` puts back what was changed until then.
+   * a failure `restore` puts back what was changed until then. `found`: what `read` gave just now.
    *
    * @throws GuestError E_UNSUPPORTED, E_NO_USERFAULTFD, E_GUEST_BUSY
    */
-  async apply(wanted: WantedSettings): Promise<void> {
-    const [capabilities, parameters] = await Promise.all([this.readCapabilities(), this.readParameters()]);
+  async apply(wanted: WantedSettings, found?: Settings): Promise<void> {
+    const before = found ?? (await this.read());
+    const capabilities = new Map(Object.entries(before.capabilities));
+    const parameters = new Map(Object.entries(before.parameters));
     const missing = wanted.required.filter((name) => !capabilities.has(name) && !parameters.has(name));
     if (missing.length > 0) throw unsupported(missing);
     const change = Object.entries(wanted.capabilities).filter(
@@ -143,15 +165,6 @@ export class MigrationSettings {
       ([name, value]) => parameters.has(name) && parameters.get(name) !== value,
     );
     await this.#changeParameters(set, parameters);
-  }
-
-  /** Sets one capability. To turn off one that this QEMU lacks is no fault. */
-  async setCapability(name: string, state: boolean): Promise<void> {
-    const capabilities = await this.readCapabilities();
-    if (!capabilities.has(name) && state) throw unsupported([name]);
-    if (capabilities.has(name) && capabilities.get(name) !== state) {
-      await this.#changeCapabilities([[name, state]], capabilities);
-    }
   }
 
   /**

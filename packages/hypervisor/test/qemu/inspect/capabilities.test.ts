@@ -61,7 +61,6 @@ describe('the migration settings of a real QEMU', () => {
       }
       await settings.setParameters({ 'downtime-limit': 5, 'max-bandwidth': 12_345.6 });
       await settings.setParameters({ 'downtime-limit': 6 });
-      await settings.setCapability('auto-converge', true);
       expect((await settings.readParameters()).get('downtime-limit')).toBe(6);
       expect((await settings.readParameters()).get('max-bandwidth')).toBe(12_346);
       await settings.restore();
@@ -71,6 +70,17 @@ describe('the migration settings of a real QEMU', () => {
       expect((await settings.readParameters()).get('downtime-limit')).toBe(888);
     },
   );
+
+  it('let the guest be slowed down later where that is wanted, and go back then', async () => {
+    const client = await start();
+    const before = await snapshot(client);
+    const settings = new MigrationSettings(client);
+    await settings.apply(sourceSettings(false, true), await settings.read());
+    expect((await settings.readCapabilities()).get('auto-converge')).toBe(true);
+    expect((await settings.readParameters()).get('max-cpu-throttle')).toBe(1);
+    await settings.restore();
+    expect(await snapshot(client)).toEqual(before);
+  });
 
   it('are set for a destination, which leaves the disks to the source', async () => {
     const client = await start(['-incoming', 'defer']);
@@ -111,8 +121,9 @@ describe('the migration settings of a real QEMU', () => {
     await expect(settings.setParameters({ 'warp-factor': 9 })).rejects.toMatchObject({
       code: 'E_UNSUPPORTED',
     });
-    await expect(settings.setCapability('warp', true)).rejects.toMatchObject({ code: 'E_UNSUPPORTED' });
-    await settings.setCapability('warp', false);
+    const warp = { capabilities: { warp: true }, parameters: {}, required: ['warp'] };
+    await expect(settings.apply(warp)).rejects.toMatchObject({ code: 'E_UNSUPPORTED' });
+    await settings.apply({ ...warp, required: [] });
   });
 });
 
