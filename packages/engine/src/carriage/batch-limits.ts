@@ -37,6 +37,11 @@ export function precopyBatch(maxFrameBytes: number): BatchLimits {
 
 /** So much of a second is a batch on its way: what is in batches when the guest stops counts as downtime. */
 const BATCH_SECONDS = 0.01;
+/**
+ * A batch costs both agents about a millisecond of CPU, however large it is. Where so much more than this gets away in
+ * a second, CPU is what a migration lacks, and each further byte counts twice.
+ */
+const BRISK_BYTES_PER_SEC = 50e6;
 /** 64 KiB: each batch has its price. */
 const LEAST_RAW_PAGES = 16;
 /** Until it is known what gets away. */
@@ -44,10 +49,10 @@ const FIRST_RAW_PAGES = 64;
 
 /** Where so much content gets away in a second (undefined before it was measured), of the `most` that there may be. */
 export function pacedBatch(most: BatchLimits, contentBytesPerSec: number | undefined): BatchLimits {
-  const wanted =
-    contentBytesPerSec === undefined
-      ? FIRST_RAW_PAGES
-      : Math.max(LEAST_RAW_PAGES, Math.floor((contentBytesPerSec * BATCH_SECONDS) / PAGE_BYTES));
+  if (contentBytesPerSec === undefined)
+    return { rawPages: Math.min(most.rawPages, FIRST_RAW_PAGES), pages: most.pages };
+  const weighed = contentBytesPerSec + Math.max(0, contentBytesPerSec - BRISK_BYTES_PER_SEC);
+  const wanted = Math.max(LEAST_RAW_PAGES, Math.floor((weighed * BATCH_SECONDS) / PAGE_BYTES));
   return { rawPages: Math.min(most.rawPages, wanted), pages: most.pages };
 }
 
