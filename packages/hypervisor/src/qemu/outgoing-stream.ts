@@ -20,6 +20,7 @@ import { SocketReader } from './socket-reader.ts';
 import { StoppedMemory } from './stopped-memory.ts';
 import { type DecodedItem, StreamDecoder } from './stream/decoder.ts';
 import { Ping } from './stream/format.ts';
+import { OpaqueBuffer } from './stream/opaque-buffer.ts';
 import { ReturnPathEncoder } from './stream/return-path.ts';
 import { UrgentPages } from './urgent-pages.ts';
 
@@ -118,6 +119,8 @@ export class OutgoingStream {
   async *items(): AsyncGenerator<SourceItem> {
     const decoder = this.#decoder;
     const reader = this.#reader!;
+    // Post-copy begins with hundreds of small commands, while the guest stands still.
+    const small = new OpaqueBuffer();
     for (;;) {
       for (let aside = this.#asides.shift(); aside; aside = this.#asides.shift()) yield aside;
       // Whoever gives the migration up reads on from here itself.
@@ -130,8 +133,12 @@ export class OutgoingStream {
             if (item.lane === 'express') this.#urgent.arrived(item.block, item.pages);
           }
           const known = this.#translate(item);
-          if (known) yield known;
+          if (!known) continue;
+          if (known.type === 'opaque' && small.takes(known.bytes)) continue;
+          if (small.length > 0) yield { type: 'opaque', bytes: small.take() };
+          yield known;
         }
+        if (small.length > 0) yield { type: 'opaque', bytes: small.take() };
       } else if (reader.ended) break;
       else if (this.#asides.length === 0) await reader.more();
     }
