@@ -7,12 +7,18 @@
  *     any other page ──▶ backlog ──▶ bulk, within a budget that shrinks while faults are frequent
  *
  * What is in flight in bulk delays the next fault, so the budget is nothing after a fault and doubles as long
- * as none comes. Until the guest runs on the destination there is none at all: its devices' state is being loaded
+ * as none comes, more slowly while the guest has just arrived. Until the guest runs on the destination there is none at all: its devices' state is being loaded
  * there, which takes faults too, and its first steps are nothing but faults.
  */
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { Backlog } from '@vmferry/engine/postcopy/backlog';
-import { bulkBudget, GRANT_EVERY_MS, STARVED_MS, starvedGrant } from '@vmferry/engine/postcopy/bulk-budget';
+import {
+  ARRIVAL_MS,
+  bulkBudget,
+  GRANT_EVERY_MS,
+  STARVED_MS,
+  starvedGrant,
+} from '@vmferry/engine/postcopy/bulk-budget';
 import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import type { Carrier } from './carrier.ts';
 
@@ -51,7 +57,8 @@ export class PostcopySender {
   /** Content bytes of the background that may go although faults come, and when there will be more. */
   #granted = 0;
   #nextGrantAt = Number.POSITIVE_INFINITY;
-  #guestRuns = false;
+  /** When the destination said that it runs the guest. */
+  #runsSince: number | undefined;
   #timer: NodeJS.Timeout | undefined;
   #roomWaiters: (() => void)[] = [];
 
@@ -86,8 +93,9 @@ export class PostcopySender {
 
   /** The destination runs the guest: its first faults are about to come. */
   guestRuns(): void {
-    this.#guestRuns = true;
-    this.#lastFaultAt = performance.now();
+    this.#runsSince = performance.now();
+    this.#lastFaultAt = this.#runsSince;
+    this.#nextGrantAt = this.#runsSince + ARRIVAL_MS;
   }
 
   /** From here on the background has had to wait. */
@@ -120,7 +128,7 @@ export class PostcopySender {
       this.#express(batch);
       return;
     }
-    if (!this.#guestRuns) this.#startWaiting(performance.now());
+    if (this.#runsSince === undefined) this.#startWaiting(performance.now());
     this.#backlog.add(batch);
     this.#pump();
     while (this.#full && !this.#closed) {
@@ -176,9 +184,14 @@ export class PostcopySender {
   }
 
   get #budget(): number {
-    if (!this.#guestRuns) return 0;
+    if (this.#runsSince === undefined) return 0;
     const { linkBytesPerSec } = this.#options.carrier;
-    return bulkBudget(performance.now() - this.#lastFaultAt, { answerMs: this.#answerMs, linkBytesPerSec });
+    const now = performance.now();
+    return bulkBudget(now - this.#lastFaultAt, {
+      answerMs: this.#answerMs,
+      linkBytesPerSec,
+      arrivedMs: now - this.#runsSince,
+    });
   }
 
   #express(batch: PageBatch, codec: 'none' | 'lz4' = 'none', onLanded: () => void = () => {}): void {

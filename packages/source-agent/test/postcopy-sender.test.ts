@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
+import { ARRIVAL_MS, STARVED_MS } from '@vmferry/engine/postcopy/bulk-budget';
 import { blockIndex, bytes, PAGE_BYTES, pages, round } from '@vmferry/engine/units';
 import { describe, expect, test, vi } from 'vitest';
 import { PostcopySender } from '../src/postcopy-sender.ts';
@@ -217,9 +218,9 @@ describe('before the guest runs on the destination', () => {
       await vi.advanceTimersByTimeAsync(100);
       expect(sent).toEqual([]);
       sender.guestRuns();
-      await vi.advanceTimersByTimeAsync(2);
+      await vi.advanceTimersByTimeAsync(40);
       expect(sent).toEqual([]);
-      await vi.advanceTimersByTimeAsync(20);
+      await vi.advanceTimersByTimeAsync(30);
       expect(sent.map(({ lane }) => lane)).toEqual(['bulk']);
       sender.close();
     } finally {
@@ -241,6 +242,30 @@ describe('before the guest runs on the destination', () => {
   });
 });
 
+test('a guest that has just arrived is given way to in all its pauses', async () => {
+  vi.useFakeTimers();
+  try {
+    const pages = Array.from({ length: 500 }, (_, page) => 10_000 + 64 * page);
+    const { sender, sent, land } = rig({ readable: pages });
+    await sender.add(batchOf(100, 8));
+    let faults = 0;
+    const faultEvery = async (pauseMs: number, ms: number): Promise<number> => {
+      for (let at = 0; at < ms; at += pauseMs) {
+        sender.fault([faultOn(pages[faults]!)]);
+        faults += 1;
+        land();
+        await vi.advanceTimersByTimeAsync(pauseMs);
+      }
+      return sent.filter(({ lane }) => lane === 'bulk').length;
+    };
+    expect(await faultEvery(30, ARRIVAL_MS - 30)).toBe(0);
+    expect(await faultEvery(30, 60)).toBe(1);
+    sender.close();
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
 test('a reader waits while the backlog is full, unless a fault waits for what it would read', async () => {
   const { sender, carrier } = rig({ backlogBytes: 4 * 2 ** 20 });
   carrier.bulkOutstanding = 2 ** 30;
@@ -255,6 +280,7 @@ test('while faults are answered slowly the bulk waits longer after each', async 
   vi.useFakeTimers();
   try {
     const { sender, sent, land } = rig({ readable: [5] });
+    await vi.advanceTimersByTimeAsync(ARRIVAL_MS);
     await sender.add(batchOf(100, 8));
     await vi.advanceTimersByTimeAsync(20);
     sent.length = 0;
@@ -280,6 +306,7 @@ test('faults that never cease give the background its share after a while', asyn
     const { sender, sent, land } = rig({
       readable: Array.from({ length: 500 }, (_, page) => 10_000 + 64 * page),
     });
+    await vi.advanceTimersByTimeAsync(ARRIVAL_MS - STARVED_MS);
     sender.fault([faultOn(10_000)]);
     for (let i = 0; i < 40; i++) void sender.add(batchOf(100 * i, 64));
     const bulkAfter = async (ms: number, from: number): Promise<number> => {

@@ -20,7 +20,15 @@ const MOST_IN_FLIGHT_MS = 40;
 export const QUIET_MS = 4;
 const MOST_QUIET_MS = 100;
 
-/** So long is a burst of faults given way to, as at the guest's arrival. */
+/**
+ * So long has a guest just arrived. Between its first faults it computes more than ever again (an emulator translates
+ * all of its code anew), and where hosts have few CPUs, packing and unpacking the background take them from it: only a
+ * guest that wants nothing for longer than it computes between two faults is let wait for them.
+ */
+export const ARRIVAL_MS = 400;
+const ARRIVAL_QUIET_MS = 50;
+
+/** So long is a burst of faults given way to later on. */
 export const STARVED_MS = 250;
 /** From then on something goes this often, */
 export const GRANT_EVERY_MS = 16;
@@ -39,12 +47,15 @@ export interface BulkConditions {
   readonly answerMs?: number;
   /** 0 if unknown. */
   readonly linkBytesPerSec?: number;
+  /** How long the guest has run on the destination. */
+  readonly arrivedMs?: number;
 }
 
 /** Content bytes, for the time since the last fault in milliseconds (infinite before the first). */
 export function bulkBudget(quietMs: number, conditions: BulkConditions = {}): number {
-  const { answerMs = 0, linkBytesPerSec = 0 } = conditions;
-  const moment = Math.min(MOST_QUIET_MS, Math.max(QUIET_MS, 2 * answerMs));
+  const { answerMs = 0, linkBytesPerSec = 0, arrivedMs = Number.POSITIVE_INFINITY } = conditions;
+  const least = arrivedMs < ARRIVAL_MS ? ARRIVAL_QUIET_MS : QUIET_MS;
+  const moment = Math.min(MOST_QUIET_MS, Math.max(least, 2 * answerMs));
   if (quietMs < moment) return 0;
   const carried = linkBytesPerSec === 0 ? MOST_IN_FLIGHT : (linkBytesPerSec * MOST_IN_FLIGHT_MS) / 1000;
   const most = Math.min(MOST_IN_FLIGHT, Math.max(LEAST_IN_FLIGHT, carried));

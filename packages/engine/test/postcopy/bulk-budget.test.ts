@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
 import {
+  ARRIVAL_MS,
   bulkBudget,
   MOST_IN_FLIGHT,
   QUIET_MS,
@@ -31,4 +32,10 @@ it('is granted a quarter of the link when faults never cease', () => {
   expect(starvedGrant(125e6)).toBe(1e6);
   expect(starvedGrant(0)).toBe(64 * 1024);
   expect(STARVED_SHARE).toBe(0.25);
+});
+
+it('is nothing in the pauses of a guest that has just arrived, and comes when it wants nothing for long', () => {
+  expect(bulkBudget(40, { arrivedMs: 100 })).toBe(0);
+  expect(bulkBudget(60, { arrivedMs: 100 })).toBeGreaterThan(0);
+  expect(bulkBudget(40, { arrivedMs: ARRIVAL_MS })).toBeGreaterThan(0);
 });
