@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { SourceGuest, SourceItem } from '@vmferry/engine/guest';
 import type { ChosenStrategy, MigrateRequest } from '@vmferry/engine/options';
+import { HEARD_MS, LANDING_MS } from '@vmferry/engine/policy/landing';
 import {
   type Delivered,
   type ProgressSample,
@@ -13,11 +14,6 @@ import {
 } from '@vmferry/engine/policy/steering';
 import { bytes, millis } from '@vmferry/engine/units';
 import { Gate } from './gate.ts';
-
-/** What was read is waited for no longer than this. */
-const LANDING_MS = 200;
-/** And the hypervisor's answer, before it is read on from, no longer than this. */
-const HEARD_MS = 30;
 
 export interface SteeringOptions {
   readonly guest: SourceGuest;
@@ -164,7 +160,7 @@ export class Steering {
    */
   async #startPostcopy(): Promise<void> {
     const { guest, landed } = this.#options;
-    if (this.#endsByItself) {
+    if (!this.#policy.landsFirst) {
       await guest.startPostcopy();
       return;
     }
@@ -178,11 +174,6 @@ export class Steering {
     } finally {
       this.#reading.open();
     }
-  }
-
-  /** At the end of the one live round, which is near: while nothing is read it could be reached, and the guest stopped. */
-  get #endsByItself(): boolean {
-    return this.#options.oneLiveRound && !this.#policy.headStart;
   }
 
   #do(work: Promise<void>): void {

@@ -109,6 +109,14 @@ export class SteeringPolicy {
     return this.#headStart;
   }
 
+  /**
+   * Whether what was read is let arrive before post-copy begins. Not at the end of the one live round, which is near:
+   * while nothing is read the hypervisor could reach it, and stop the guest by itself.
+   */
+  get landsFirst(): boolean {
+    return !this.#facts.oneLiveRound || this.#headStart !== undefined;
+  }
+
   /** Nothing is decided any more. */
   get over(): boolean {
     return this.#over;
