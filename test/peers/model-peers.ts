@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { ChosenStrategy, MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import type { Calibration } from '@vmferry/memsim/forecast/calibrate';
+import type { ContentMix } from '@vmferry/memsim/guest-file/schema';
 import type { Costs } from '@vmferry/memsim/simulator/costs';
 import type { SimulatedGuest } from '@vmferry/memsim/simulator/model';
 import { BENCH_GUEST } from '../guest/linux.ts';
@@ -34,12 +35,20 @@ export interface ModelPeer {
    * the link; a QEMU's reader and socket have as much again), and how long it goes on with a round that has begun (a
    * QEMU writes for 50 ms before it looks for what it was told, 530 pages that do not pack).
    */
-  readonly costs: Pick<Costs, 'deviceStateBytes' | 'bufferedMs' | 'leadMs' | 'leadBytes'>;
+  readonly costs: Pick<
+    Costs,
+    'deviceStateBytes' | 'bufferedMs' | 'discardUs' | 'heldBytes' | 'leadMs' | 'leadBytes'
+  >;
   /** The guest in the simulator's words, with what the calibration told of its memory. */
   guest(calibration: Calibration): SimulatedGuest;
 }
 
 const MIB_PAGES = 256;
+/**
+ * Of what QEMU's guest is told to write, what it comes to where two agents share the machine with it: what its last
+ * rounds at 1 Gbit/s held says so, in each of three moves.
+ */
+const WRITES_SHARE = 0.88;
 
 /** The real one; undefined where there is no QEMU. */
 export function qemuPeer(size: GuestSize): ModelPeer | undefined {
@@ -54,12 +63,24 @@ export function qemuPeer(size: GuestSize): ModelPeer | undefined {
     dirtyMBps: size.dirtyMBps ?? BENCH_GUEST.dirtyMBps,
   };
   const { memoryMiB, fillMiB, workingSetMiB, dirtyMBps, checkMBps } = bench;
-  // Linux has the guest's memory anywhere: what is written, and where it reads at first, is taken to lie halfway.
+  // Linux has the guest's memory anywhere: where it reads at first is taken to lie halfway.
   const middle = (fillMiB * MIB_PAGES) / 2;
+  // What it writes lies in the lowest quarter of memory: after a head start of so much some of it went twice.
+  const written = { first: middle / 2, pages: Math.min(workingSetMiB * MIB_PAGES, middle) };
+  // Memory is given out from below: of the last quarter a tenth was no zeroes.
+  const memoryPages = memoryMiB * MIB_PAGES;
+  const blank = { first: 0.775 * memoryPages, pages: 0.225 * memoryPages };
   const readsPerSec = (checkMBps * 1e6) / 4096;
   return {
     name: 'QEMU',
-    costs: { deviceStateBytes: 60_000, bufferedMs: 60, leadMs: 50, leadBytes: 2_100_000 },
+    costs: {
+      deviceStateBytes: 60_000,
+      bufferedMs: 60,
+      discardUs: 46,
+      heldBytes: 344_064,
+      leadMs: 50,
+      leadBytes: 2_100_000,
+    },
     migrate: async (strategy, rate, compress) =>
       (await runVmferryMigration({ strategy, rate, guest: bench, args: ['--compress', compress] })).report,
     calibrationRun: async (strategy, compress) =>
@@ -74,12 +95,13 @@ export function qemuPeer(size: GuestSize): ModelPeer | undefined {
       name: 'bench',
       memoryBytes: memoryMiB * 2 ** 20,
       vcpus: 1,
+      blank,
       // Whatever is no page of zeroes packs as the calibration's pages did on average.
       content: {
-        zero,
-        text: 1 - zero,
-        random: 0,
-        duplicate: 0,
+        // What it writes was filled before, so all of its zeroes are elsewhere.
+        ...textOr(
+          Math.max(0, (zero * memoryPages - blank.pages) / (memoryPages - blank.pages - written.pages)),
+        ),
         textLeft: left,
         textHastyLeft: hastyLeft,
         writtenLeft: left,
@@ -87,11 +109,7 @@ export function qemuPeer(size: GuestSize): ModelPeer | undefined {
       workload: {
         kind: 'mix',
         parts: [
-          {
-            kind: 'uniform',
-            pagesPerSec: (dirtyMBps * 1e6) / 4096,
-            region: { first: middle, pages: Math.min(workingSetMiB * MIB_PAGES, middle) },
-          },
+          { kind: 'uniform', pagesPerSec: (WRITES_SHARE * dirtyMBps * 1e6) / 4096, region: written },
           { kind: 'scan', readsPerSec, region: { first: 0, pages: 2 * middle } },
         ],
       },
@@ -101,6 +119,11 @@ export function qemuPeer(size: GuestSize): ModelPeer | undefined {
       oneLiveRound: true,
     }),
   };
+}
+
+/** Pages of zeroes, and others of which one packs as well as another. */
+function textOr(zero: number): ContentMix {
+  return { zero, text: 1 - zero, random: 0, duplicate: 0 };
 }
 
 const SIMULATED = {
@@ -160,14 +183,23 @@ export function simulatedPeer(size: GuestSize): ModelPeer {
   return {
     name: 'simulated',
     migrate: (strategy, rate, compress) => move(strategy, pagesPerSec, compress, rate),
-    costs: { deviceStateBytes: 16_500, bufferedMs: 30, leadMs: 0, leadBytes: 0 },
+    costs: {
+      deviceStateBytes: 16_500,
+      bufferedMs: 30,
+      discardUs: 0,
+      heldBytes: 0,
+      leadMs: 0,
+      leadBytes: 0,
+    },
     calibrationRun: (strategy, compress) => move(strategy, 10, compress),
     guest: ({ zero, left, hastyLeft }) => ({
       name,
       memoryBytes: memoryMiB * 2 ** 20,
       vcpus: 1,
       content: {
-        ...{ zero, text: 1 - zero, random: 0, duplicate: 0, textLeft: left, textHastyLeft: hastyLeft },
+        ...textOr(zero),
+        textLeft: left,
+        textHastyLeft: hastyLeft,
         writtenLeft: zero * WRITTEN_ZEROES_LEFT + (1 - zero) * left,
       },
       workload: workload(pagesPerSec),

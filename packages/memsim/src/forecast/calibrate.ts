@@ -5,6 +5,7 @@
  * What else a host has to do makes it slower, never faster: of several runs the least counts, for each part.
  */
 import { POSTCOPY_BATCH } from '@vmferry/engine/carriage/batch-limits';
+import { headStartOf } from '@vmferry/engine/policy/head-start';
 import { NEIGHBOURHOOD_MS, neighbourhood, PACKED_SHARE } from '@vmferry/engine/postcopy/prepaging';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import { PAGE_BYTES } from '@vmferry/engine/units';
@@ -43,15 +44,16 @@ export function calibrate({ precopy, postcopy = [] }: CalibrationRuns): Calibrat
     zero: pages.zero / Math.max(1, all),
     costs: {
       ...DEFAULT_COSTS,
-      setupMs: least(
-        precopy,
-        (run) => run.totalMs - roundsMsOf(run) - run.downtimeMs - DEFAULT_COSTS.completeMs,
-      ),
+      setupMs: least(precopy, setupMsOf),
       sendPageUs: pageUs,
       takePageUs: pageUs,
       // One job at a time is what the rounds' speed was measured with.
       packCores: Number.POSITIVE_INFINITY,
-      stopMs: least(precopy, stopMsOf),
+      // Where nothing but the state goes, there is nothing but the stop.
+      stopMs: Math.min(
+        least(precopy, stopMsOf),
+        least(postcopy, ({ downtime }) => downtime.finalPagesMs),
+      ),
       loadStateMs: least(precopy, ({ downtime }) => downtime.deviceStateMs),
       commitMs: least(precopy, ({ downtime }) => downtime.commitMs),
       resumeMs: least(precopy, ({ downtime }) => downtime.resumeMs),
@@ -75,9 +77,39 @@ function postcopyCosts(
     missingMsPerGiB: (missingMs * 2 ** 30) / Math.max(1, guestPages * PAGE_BYTES),
     postcopyResumeMs: Math.max(0, least(postcopy, resume) - least(precopy, resume)),
     pathTripMs: least(postcopy, pathTripMsOf),
-    // Waits are about exponential, so their mean is more than their median.
-    ...(faulted.length > 0 && { faultMs: least(faulted, ({ faults }) => faults.p50Ms) / Math.LN2 }),
+    ...(faulted.length > 0 && { faultMs: least(faulted, meanWaitMsOf) }),
+    ...batchCosts(precopy, postcopy, guestPages),
   };
+}
+
+/** Waits are about exponential, so their mean is more than their median. Those behind a batch are none of it. */
+function meanWaitMsOf({ faults }: MigrationReport): number {
+  return faults.p50Ms / Math.LN2;
+}
+
+/** What batches in post-copy take more than those before, where most pages came in the background. */
+function batchCosts(
+  precopy: readonly MigrationReport[],
+  postcopy: readonly MigrationReport[],
+  guestPages: number,
+): Pick<Costs, 'batchMs'> | undefined {
+  const pageUs = least(precopy, pageUsOf);
+  const headStart = headStartOf({}, guestPages * PAGE_BYTES)?.pages ?? 0;
+  const setupMs = least(precopy, setupMsOf);
+  const known = postcopy.flatMap((run): readonly number[] => {
+    const { faults, pages, totalMs, downtimeMs } = run;
+    const share = rawShare(pages);
+    // Rounds are told where they end: a head start that the guest did not tell of went as fast as they do.
+    const aheadPages = run.rounds.reduce((sum, row) => sum + row.pages, 0) || headStart;
+    const aheadMs = roundsMsOf(run) || (headStart * share * pageUs) / 1000;
+    const left = Math.max(0, (pages.raw + pages.zero - aheadPages) * share);
+    if (faults.count * neighbourhood(0) * share > left / 2) return [];
+    const leftMs = totalMs - setupMs - aheadMs - downtimeMs - DEFAULT_COSTS.completeMs;
+    // The background stands still for twice as long as an answer takes, less its own way.
+    const heldMs = faults.count * meanWaitMsOf(run);
+    return [(leftMs - heldMs - (left * pageUs) / 1000) / (left / POSTCOPY_BATCH.rawPages)];
+  });
+  return known.length > 0 ? { batchMs: Math.max(0, Math.min(...known)) } : undefined;
 }
 
 /** From the pages that a fault brought, which follow from what the source took the path for. */
@@ -102,24 +134,20 @@ function pageUsOf({ rounds, pages }: MigrationReport): number {
   return Math.max(0.1, (roundsMs * 1000 - roundPages * DEFAULT_COSTS.scanPageUs) / raw);
 }
 
+function setupMsOf(run: MigrationReport): number {
+  return run.totalMs - roundsMsOf(run) - run.downtimeMs - DEFAULT_COSTS.completeMs;
+}
+
 function roundsMsOf({ rounds }: MigrationReport): number {
   return rounds.reduce((sum, { durationMs }) => sum + durationMs, 0);
 }
 
-/**
- * The last pages, and those that were ready, at the rounds' speed; what is left of the stop is not theirs. An unshaped
- * link has next to nothing on its way.
- */
+/** The last pages at the rounds' speed; what is left of the stop is not theirs. */
 function stopMsOf(run: MigrationReport): number {
   const { rounds, pages, downtime } = run;
-  const pageUs = pageUsOf(run);
-  const { bufferedMs, bufferedBytes } = DEFAULT_COSTS;
-  const share = rawShare(pages);
-  const lately = (rounds.at(-1)?.pages ?? 0) * share;
-  const onTheirWay = Math.min(lately, bufferedBytes / PAGE_BYTES, (bufferedMs * 1000) / pageUs);
   const roundPages = rounds.reduce((sum, row) => sum + row.pages, 0);
-  const lastPages = Math.max(0, pages.raw + pages.zero - roundPages) * share;
-  return downtime.finalPagesMs - ((lastPages + onTheirWay) * pageUs) / 1000;
+  const lastPages = Math.max(0, pages.raw + pages.zero - roundPages) * rawShare(pages);
+  return downtime.finalPagesMs - (lastPages * pageUsOf(run)) / 1000;
 }
 
 function leftOf({ pages, wireBytes }: MigrationReport): number {

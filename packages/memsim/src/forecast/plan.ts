@@ -53,7 +53,10 @@ export function planned(measured: Measured, request: Simulation['request']): Sim
       windowBytes: WINDOW_BYTES,
     },
     // A simulated guest has nothing of its own on the way when a post-copy begins at once.
-    costs: description.kind === 'sim' ? { ...DEFAULT_COSTS, leadMs: 0, leadBytes: 0 } : DEFAULT_COSTS,
+    costs:
+      description.kind === 'sim'
+        ? { ...DEFAULT_COSTS, heldBytes: 0, leadMs: 0, leadBytes: 0 }
+        : DEFAULT_COSTS,
     request,
     adaptiveRate: undefined,
     postcopy: { channel: 'express', prepaging: 'around', queuedBytes: 0 },

@@ -66,6 +66,12 @@ const costsSchema = z
       loadStateMs: millis.optional(),
       postcopyStateMs: millis.optional(),
       missingMsPerGiB: millis.optional(),
+      discardUs: micros.optional(),
+      heldBytes: z
+        .number()
+        .min(0)
+        .max(2 ** 40)
+        .optional(),
       leadMs: millis.optional(),
       leadBytes: z
         .number()
@@ -76,6 +82,7 @@ const costsSchema = z
       resumeMs: millis.optional(),
       postcopyResumeMs: millis.optional(),
       faultMs: millis.optional(),
+      batchMs: millis.optional(),
       pathTripMs: millis.optional(),
       completeMs: millis.optional(),
     }),

@@ -57,8 +57,11 @@ export interface Content extends ContentMix {
   readonly writtenLeft?: number | undefined;
 }
 
-/** `written`: pages that the workload wrote since the guest began; `virgin`: the others. */
-export function loadOf(mix: Content, written: number, virgin: number): Load {
+/**
+ * `written`: pages that the workload wrote since the guest began; `virgin`: the others; `blank`: zeroes, whatever the
+ * others are.
+ */
+export function loadOf(mix: Content, written: number, virgin: number, blank = 0): Load {
   const load = emptyLoad();
   const text =
     mix.textLeft === undefined
@@ -79,7 +82,7 @@ export function loadOf(mix: Content, written: number, virgin: number): Load {
       hasty: Math.min(1, mix.writtenLeft * more),
     });
   }
-  load.zeroPages = virgin * mix.zero;
+  load.zeroPages = virgin * mix.zero + blank;
   const entries = ENTRY_BYTES * load.zeroPages;
   load.plainBytes += entries;
   load.packedBytes += entries;

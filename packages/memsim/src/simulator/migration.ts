@@ -1,9 +1,10 @@
 /** One simulated migration while it runs: its clock, the guest's, what went over, and what is noted of it. */
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import { bytes, bytesPerSec, millis, PAGE_BYTES, round } from '@vmferry/engine/units';
-import type { Load, WireForm } from './content.ts';
+import { type Load, loadOf, type WireForm } from './content.ts';
 import type { Costs } from './costs.ts';
-import { measure } from './dirty/cells.ts';
+import { type Cells, measure } from './dirty/cells.ts';
+import type { Region } from './dirty/regions.ts';
 import { WorkingSet } from './dirty/working-set.ts';
 import { SimulatedLink } from './link.ts';
 import type { Decision, SeriesPoint, Simulation } from './model.ts';
@@ -19,7 +20,7 @@ const RECENT_ROUNDS = 8;
 /** Of the time that thorough packing takes. */
 const PACKING: Readonly<Record<WireForm, number>> = { raw: 0, hasty: 0.5, lz4: 1 };
 /** How well hosts and link work side by side: infinite would be perfectly. */
-const OVERLAP = 2.5;
+const OVERLAP = 3.5;
 /** QEMU measures a dirty rate for so long. */
 const DIRTY_RATE_SECONDS = 1;
 
@@ -28,6 +29,8 @@ export interface Speed {
   readonly tookMs: number;
   /** The link is what takes longest. */
   readonly congested: boolean;
+  /** Of the time, how much of it the link is waited for, 0 to 1. */
+  readonly linkShare: number;
 }
 
 export class Migration {
@@ -52,6 +55,8 @@ export class Migration {
   #stopped = false;
   /** Share of each cell that was not written since the guest began: until the migration did, or the guest stopped. */
   #virgin: Float64Array;
+  /** Share of each cell that lies where all is zeroes. */
+  readonly #blank: Float64Array;
   #series: SeriesPoint[] = [];
   #pointEveryMs = 0;
 
@@ -68,6 +73,7 @@ export class Migration {
     this.tau += this.now / 1000;
     this.builder.firstRound(millis(this.now));
     this.#virgin = this.#untouched();
+    this.#blank = shareWithin(this.set.cells, guest.blank);
     this.changedAt = this.now;
     this.conductor = simulation.adaptiveRate
       ? adaptiveRate(simulation.adaptiveRate)
@@ -120,6 +126,16 @@ export class Migration {
     return this.set.dirtied(0, this.tau).map((share) => 1 - share);
   }
 
+  /** What a set of pages weighs. */
+  loadOf(pages: Float64Array): Load {
+    const { cells } = this.set;
+    const written = this.writtenOf(pages);
+    let blank = 0;
+    for (let cell = 0; cell < pages.length; cell += 1)
+      blank += pages[cell]! * this.#virgin[cell]! * this.#blank[cell]! * cells.count[cell]!;
+    return loadOf(this.simulation.guest.content, written, this.size(pages) - written - blank, blank);
+  }
+
   /** Of these pages, how many were written since the guest began. */
   writtenOf(pages: Float64Array): number {
     const { cells } = this.set;
@@ -137,13 +153,20 @@ export class Migration {
   /**
    * All stages work at once, so the slowest one counts; where the hosts take about as long as the link, now the one
    * waits and now the other, for there is little between them. A guest that stands still leaves them alone.
+   *
+   * @param moreHostMs what the hosts take besides
    */
-  speedOf(load: Load, form: WireForm): Speed {
+  speedOf(load: Load, form: WireForm, moreHostMs = 0): Speed {
     const wire = this.wireOf(load, form);
     const linkMs = wire === 0 ? 0 : (wire * 1000) / this.#rate;
-    const hostMs = this.#hostMs(load, form);
-    const tookMs = this.#stopped ? Math.max(linkMs, hostMs) : together(linkMs, hostMs);
-    return { tookMs, congested: linkMs > hostMs };
+    const hostMs = this.#hostMs(load, form) + moreHostMs;
+    const bothMs = together(linkMs, hostMs);
+    const linkShare = linkMs === Number.POSITIVE_INFINITY ? 1 : bothMs > 0 ? (linkMs / bothMs) ** OVERLAP : 0;
+    return {
+      tookMs: this.#stopped ? Math.max(linkMs, hostMs) : bothMs,
+      congested: linkMs > hostMs,
+      linkShare,
+    };
   }
 
   /** Bytes on the wire. */
@@ -228,6 +251,17 @@ export class Migration {
   size(pages: Float64Array): number {
     return measure(this.set.cells, pages);
   }
+}
+
+/** Of each cell, the share that lies in a region. */
+function shareWithin({ first, pages, stretch }: Cells, region: Region | undefined): Float64Array {
+  const share = new Float64Array(stretch.length);
+  if (region === undefined) return share;
+  const end = region.first + region.pages;
+  return share.map((_, cell) => {
+    const [from, count] = [first[stretch[cell]!]!, pages[stretch[cell]!]!];
+    return Math.max(0, Math.min(end, from + count) - Math.max(region.first, from)) / count;
+  });
 }
 
 /** The larger one, or more where both are about the same. */

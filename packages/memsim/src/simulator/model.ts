@@ -3,7 +3,7 @@ import type { MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import type { Content } from './content.ts';
 import type { Costs } from './costs.ts';
-import type { Workload } from './dirty/regions.ts';
+import type { Region, Workload } from './dirty/regions.ts';
 import type { LinkChange, LinkConditions } from './link.ts';
 import type { AdaptiveRate } from './policy/adaptive-rate.ts';
 
@@ -33,6 +33,8 @@ export interface SimulatedGuest {
   readonly memoryBytes: number;
   readonly vcpus: number;
   readonly content: Content;
+  /** Where nothing was ever written: it is all zeroes, but for what the workload writes there. */
+  readonly blank?: Region;
   readonly workload: Workload;
   /** How long it ran before, in seconds. */
   readonly ranSeconds: number;

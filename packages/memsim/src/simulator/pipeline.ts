@@ -2,9 +2,11 @@
  * What is between the hypervisors at any moment: batches that were read and packed ahead, and what is on its way.
  * The agents let both follow the link (`engine/carriage/batch-limits`, `wire/window`): a batch is what goes over in
  * some milliseconds, so many of them are ahead, and so much is in flight. Where rounds are short, their batches are
- * small, and little is ahead.
+ * small, and little is ahead. Nothing waits for a link that is faster than the hosts.
  */
+
 import { pacedBatch, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
+import { LANDING_MS } from '@vmferry/engine/policy/landing';
 import { PAGE_BYTES } from '@vmferry/engine/units';
 import { loadOf } from './content.ts';
 import type { Migration } from './migration.ts';
@@ -26,18 +28,27 @@ export function pipelineOf(migration: Migration, codec: 'raw' | 'lz4'): Pipeline
   const rate = link.rate(now, conductor.rateLimit);
   if (rate === 0) return { ms: 0, bytes: 0 };
   const load = loadOf(migration.simulation.guest.content, 0, 1);
-  const { tookMs } = migration.speedOf(load, codec);
+  const { tookMs, linkShare } = migration.speedOf(load, codec);
   if (load.rawPages === 0 || tookMs === 0) return { ms: 0, bytes: 0 };
   const bytesPerMs = (load.rawPages * PAGE_BYTES) / tookMs;
-  const ahead = Math.min(
-    costs.bufferedBytes,
-    aheadBytes(migration.recentRounds, bytesPerMs, costs.bufferedMs),
-  );
+  const most = aheadBytes(migration.recentRounds, bytesPerMs, costs.bufferedMs);
+  const ahead = linkShare * Math.min(costs.bufferedBytes, most);
   const sent = migration.recentRounds.reduce((sum, bytes) => sum + bytes, 0) - ahead;
   const leastMs = (LEAST_IN_FLIGHT_BYTES * 1000) / rate;
   const mostMs = (costs.inFlightBytes * 1000) / rate;
-  const inFlightMs = Math.min(mostMs, Math.max(costs.inFlightMs, leastMs), sent / bytesPerMs);
+  const inFlightMs =
+    linkShare * Math.min(mostMs, Math.max(costs.inFlightMs, leastMs), Math.max(0, sent / bytesPerMs));
   return { ms: ahead / bytesPerMs + inFlightMs, bytes: ahead + inFlightMs * bytesPerMs };
+}
+
+/** Where post-copy begins: what of it is let arrive while the guest runs, and what is left, in milliseconds. */
+export function landing(
+  migration: Migration,
+  codec: 'raw' | 'lz4',
+): { readonly landedMs: number; readonly aheadMs: number } {
+  const { ms } = pipelineOf(migration, codec);
+  const landedMs = migration.conductor.landsFirst ? Math.min(LANDING_MS, ms) : 0;
+  return { landedMs, aheadMs: ms - landedMs };
 }
 
 /** Content of the last batches that were made; a round's last one holds what is left of it. */

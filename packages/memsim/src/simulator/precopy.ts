@@ -6,9 +6,9 @@ import type { SteeringAction } from '@vmferry/engine/policy/steering';
 import { bytes, bytesPerSec, millis, PAGE_BYTES, round } from '@vmferry/engine/units';
 import type { CodecChoice } from './codec-choice.ts';
 import { type Load, loadOf, scaled } from './content.ts';
-import { measure } from './dirty/cells.ts';
+import { measure, writtenRanges } from './dirty/cells.ts';
 import type { Migration } from './migration.ts';
-import { pipelineOf } from './pipeline.ts';
+import { landing, pipelineOf } from './pipeline.ts';
 
 /** Where it matters when a page has its turn, a round is looked at in so many parts. */
 const SLICES = 32;
@@ -18,8 +18,17 @@ const PATIENCE_MS = 3_600_000;
 export type RoundsEnd =
   /** The guest stops, with these pages to send. */
   | { readonly type: 'stop'; readonly dirty: Float64Array }
-  /** `atOnce`: before anything was sent. */
-  | { readonly type: 'postcopy'; readonly dirty: Float64Array; readonly atOnce: boolean }
+  /**
+   * `atOnce`: before anything was sent. `aheadMs`: until what is on its way has arrived. `discards`: ranges that were
+   * sent and written again.
+   */
+  | {
+      readonly type: 'postcopy';
+      readonly dirty: Float64Array;
+      readonly atOnce: boolean;
+      readonly aheadMs: number;
+      readonly discards: number;
+    }
   | { readonly type: 'abort'; readonly why: string }
   | { readonly type: 'link-dead' };
 
@@ -61,7 +70,7 @@ export class Rounds {
     const { simulation, costs, conductor } = migration;
     const beganAt = migration.now;
     const beganTau = migration.tau;
-    const sent = simulation.guest.dirtyLog === 'round' ? this.#all() : this.#inSlices();
+    const sent = simulation.guest.dirtyLog !== 'round' || this.#mayEndWithin ? this.#inSlices() : this.#all();
     if (sent === 'link-dead') return { type: 'link-dead' };
     if (sent.told !== 'go-on') return this.#end(sent.told, sent.share, beganTau);
     migration.pass(costs.roundMs + (costs.roundMsPerGiB * simulation.guest.memoryBytes) / 2 ** 30);
@@ -80,12 +89,18 @@ export class Rounds {
     return told === 'go-on' ? undefined : this.#end(told, 0);
   }
 
+  /** What a round has sent by then is told from what lies behind it, and what the guest wrote lies in places. */
+  get #mayEndWithin(): boolean {
+    const { simulation, conductor } = this.#migration;
+    return this.#round === 1 && (simulation.guest.oneLiveRound || Number.isFinite(conductor.headStartPages));
+  }
+
   /** Sends all that is to be sent. `share`: how much of it went. */
   #all(): { readonly told: Told; readonly share: number } | 'link-dead' {
     return this.#send(this.#loadOf(this.#toSend), measure(this.#migration.set.cells, this.#toSend), 0, 1);
   }
 
-  /** Sends slice after slice, because it matters when a page has its turn. */
+  /** Sends slice after slice, because it matters when a page has its turn. `share`: of memory. */
   #inSlices(): { readonly told: Told; readonly share: number } | 'link-dead' {
     const { set, simulation } = this.#migration;
     const skips = simulation.guest.dirtyLog === 'skip';
@@ -99,7 +114,7 @@ export class Rounds {
       if (skips) set.dirtied(beganTau, sliceTau, this.#dirtySince);
       for (let cell = from; cell < to; cell += 1)
         part[cell] = this.#toSend[cell]! * (skips ? 1 - this.#dirtySince[cell]! : 1);
-      const sent = this.#send(this.#loadOf(part), total, slice / SLICES, (slice + 1) / SLICES);
+      const sent = this.#send(this.#loadOf(part), total, this.#edge(slice), this.#edge(slice + 1));
       if (sent === 'link-dead' || sent.told !== 'go-on') return sent;
       this.#sliceTaus[slice] = (sliceTau + this.#migration.tau) / 2;
     }
@@ -130,12 +145,18 @@ export class Rounds {
     return [edge(slice), edge(slice + 1)];
   }
 
+  /** Where a slice begins, as a share of memory. */
+  #edge(slice: number): number {
+    const { first, memoryPages } = this.#migration.set.cells;
+    const stretch = Math.floor((first.length * slice) / SLICES);
+    return stretch < first.length ? first[stretch]! / memoryPages : 1;
+  }
+
   #loadOf(pages: Float64Array): Load {
     const { set, simulation } = this.#migration;
-    const all = measure(set.cells, pages);
     // Only the first round has pages that were never written: all others it is about were.
-    const written = this.#round === 1 ? this.#migration.writtenOf(pages) : all;
-    return loadOf(simulation.guest.content, written, all - written);
+    if (this.#round === 1) return this.#migration.loadOf(pages);
+    return loadOf(simulation.guest.content, measure(set.cells, pages), 0);
   }
 
   /** Sends a load that takes the round from the one share of its pages to the other. */
@@ -262,18 +283,22 @@ export class Rounds {
   #end(told: Exclude<Told, 'go-on'>, share: number, beganTau = this.#migration.tau): RoundsEnd {
     if (typeof told === 'object') return { type: 'abort', why: told.abort };
     const { set, costs } = this.#migration;
-    this.#migration.pass(costs.stopMs);
+    const { landedMs, aheadMs } = landing(this.#migration, this.#codecs.codec);
+    this.#migration.pass((told === 'start-postcopy' ? landedMs : 0) + costs.stopMs);
     const since = set.dirtied(beganTau, this.#migration.tau);
     const dirty = this.#toSend;
+    const there = set.newSet();
     // Sent in order of addresses: what lies behind that place is there, unless it was written since.
     const reached = set.cells.memoryPages * share;
     for (let cell = 0; cell < dirty.length; cell += 1) {
       const stretch = set.cells.stretch[cell]!;
       const behind = (reached - set.cells.first[stretch]!) / set.cells.pages[stretch]!;
       const left = dirty[cell]! * (1 - Math.min(1, Math.max(0, behind)));
+      there[cell] = 1 - left;
       dirty[cell] = 1 - (1 - left) * (1 - since[cell]!);
     }
     if (told === 'switchover') return { type: 'stop', dirty };
-    return { type: 'postcopy', dirty, atOnce: this.#round === 1 && share === 0 };
+    const discards = writtenRanges(set.cells, there, since);
+    return { type: 'postcopy', dirty, atOnce: this.#round === 1 && share === 0, aheadMs, discards };
   }
 }

@@ -9,7 +9,7 @@ import { MOST_IN_FLIGHT } from '@vmferry/engine/postcopy/bulk-budget';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import { millis, PAGE_BYTES } from '@vmferry/engine/units';
 import { CodecChoice } from './codec-choice.ts';
-import { loadOf, scaled } from './content.ts';
+import { scaled } from './content.ts';
 import type { Costs } from './costs.ts';
 import { Migration } from './migration.ts';
 import type { Simulation, SimulationResult } from './model.ts';
@@ -49,21 +49,16 @@ function stopAndCopy(
   const beganAt = migration.now - costs.stopMs;
   const pages = migration.size(dirty);
   migration.guestStopped();
-  const load = loadOf(migration.simulation.guest.content, migration.writtenOf(dirty), 0);
-  const unwritten = pages - migration.writtenOf(dirty);
-  const rest = loadOf(migration.simulation.guest.content, 0, unwritten);
-  const speed = migration.speedOf(load, codec);
-  const restSpeed = migration.speedOf(rest, codec);
+  const load = migration.loadOf(dirty);
+  const { tookMs } = migration.speedOf(load, codec);
   const rate = link.rate(migration.now, migration.conductor.rateLimit);
   if (rate === 0) return resultOf(migration, 'failed', LINK_DEAD);
   migration.sent(load, codec);
-  migration.sent(rest, codec);
   // What is between the hypervisors was paid for by the round that it belongs to, and is still on its way.
-  migration.stand(
-    speed.tookMs + restSpeed.tookMs + pipelineOf(migration, codec).ms + link.roundTripMs(migration.now) / 2,
-  );
+  const aheadMs = pipelineOf(migration, codec).ms + link.roundTripMs(migration.now) / 2;
+  migration.stand(tookMs);
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
-  handOver(migration, beganAt, { rate, stateMs: 0, resumeMs: 0 });
+  handOver(migration, beganAt, { rate, aheadMs, stateMs: 0, resumeMs: 0 });
   migration.point(0);
   migration.stand(costs.completeMs);
   return { ...resultOf(migration, 'completed', null), finalBytes: pages * PAGE_BYTES };
@@ -72,7 +67,7 @@ function stopAndCopy(
 /** The guest moves, its memory follows. */
 function moveFirst(
   migration: Migration,
-  { dirty: missing, atOnce }: Extract<RoundsEnd, { type: 'postcopy' }>,
+  { dirty: missing, atOnce, aheadMs: onItsWayMs, discards }: Extract<RoundsEnd, { type: 'postcopy' }>,
   codecs: CodecChoice,
 ): SimulationResult {
   const { codec } = codecs;
@@ -83,13 +78,21 @@ function moveFirst(
   if (rate === 0) return resultOf(migration, 'failed', LINK_DEAD);
   const missingGiB = (migration.size(missing) * PAGE_BYTES) / 2 ** 30;
   migration.guestStopped();
-  const aheadMs = atOnce ? leadLeftMs(costs, rate) : pipelineOf(migration, codec).ms;
-  if (atOnce) takeLead(migration, missing, codec);
-  migration.stand(aheadMs + link.roundTripMs(migration.now) / 2);
+  let aheadMs = link.roundTripMs(migration.now) / 2;
+  if (atOnce) {
+    aheadMs += leadLeftMs(costs, rate);
+    takeAhead(migration, missing, codec, costs.leadBytes);
+  } else {
+    aheadMs += onItsWayMs;
+    const held = migration.conductor.landsFirst ? heldWireBytes(migration, missing, codec) : 0;
+    aheadMs += (held * 1000) / rate;
+    takeAhead(migration, missing, codec, held);
+  }
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
   handOver(migration, beganAt, {
     rate,
-    stateMs: costs.postcopyStateMs + costs.missingMsPerGiB * missingGiB,
+    aheadMs,
+    stateMs: costs.postcopyStateMs + costs.missingMsPerGiB * missingGiB + (costs.discardUs * discards) / 1000,
     // Where next to nothing is missing, there is next to nothing to do beside it.
     resumeMs: costs.postcopyResumeMs * Math.min(1, (missingGiB * 2 ** 30) / MOST_IN_FLIGHT),
   });
@@ -108,19 +111,31 @@ function leadLeftMs({ leadMs, leadBytes }: Costs, rate: number): number {
   return Math.max(0, (leadBytes * 1000) / rate - leadMs);
 }
 
-/** What was sent before the state is missing no more: the first pages. */
-function takeLead(migration: Migration, missing: Float64Array, codec: 'raw' | 'lz4'): void {
-  const pages = migration.size(missing);
-  const written = Math.min(pages, migration.writtenOf(missing));
-  const load = loadOf(migration.simulation.guest.content, written, pages - written);
+/** What a hypervisor's socket holds, as it will be on the wire. */
+function heldWireBytes(migration: Migration, missing: Float64Array, codec: 'raw' | 'lz4'): number {
+  const load = migration.loadOf(missing);
+  if (load.rawPages === 0) return 0;
+  return (migration.costs.heldBytes / (load.rawPages * PAGE_BYTES)) * migration.wireOf(load, codec);
+}
+
+/** What goes before the state is missing no more: the first pages, so many bytes on the wire. */
+function takeAhead(
+  migration: Migration,
+  missing: Float64Array,
+  codec: 'raw' | 'lz4',
+  wireBytes: number,
+): void {
+  const load = migration.loadOf(missing);
   const wire = migration.wireOf(load, codec);
-  const share = wire > 0 ? Math.min(1, migration.costs.leadBytes / wire) : 0;
-  new MissingPages(migration.set.cells, missing).takeNext(pages * share);
+  const share = wire > 0 ? Math.min(1, wireBytes / wire) : 0;
+  new MissingPages(migration.set.cells, missing).takeNext((load.rawPages + load.zeroPages) * share);
   migration.sent(scaled(load, share), codec);
 }
 
 interface HandOver {
   readonly rate: number;
+  /** Until all that stands before the state has arrived. */
+  readonly aheadMs: number;
   /** What post-copy takes more. */
   readonly stateMs: number;
   readonly resumeMs: number;
@@ -129,7 +144,8 @@ interface HandOver {
 function handOver(migration: Migration, stoppedAt: number, more: HandOver): void {
   const { costs, link, builder } = migration;
   const roundTrip = link.roundTripMs(migration.now);
-  const deviceStateMs = (costs.deviceStateBytes * 1000) / more.rate + costs.loadStateMs + more.stateMs;
+  const deviceStateMs =
+    more.aheadMs + (costs.deviceStateBytes * 1000) / more.rate + costs.loadStateMs + more.stateMs;
   const commitMs = costs.commitMs + 1.5 * roundTrip;
   const resumeMs = costs.resumeMs + more.resumeMs;
   migration.stand(deviceStateMs + commitMs + resumeMs);

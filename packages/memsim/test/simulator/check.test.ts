@@ -24,6 +24,29 @@ describe('a prediction', () => {
   });
 });
 
+describe('costs from moves by post-copy', () => {
+  it('have what a batch takes, where hardly anything came by faults', () => {
+    const of = (strategy: 'precopy' | 'postcopy', batchMs: number) => {
+      const base = simulationOf({
+        guest: { workload: { kind: 'idle' }, memoryBytes: 2 ** 30 },
+        link: { bandwidth: 100 * GBIT },
+        request: { strategy, compress: 'lz4' },
+      });
+      const costs = { ...base.costs, sendPageUs: 20, takePageUs: 20, packCores: 1000, batchMs };
+      return simulate({ ...base, costs }).report;
+    };
+    for (const batchMs of [0.5, 1.5]) {
+      const { costs } = calibrate({
+        precopy: [of('precopy', batchMs)],
+        postcopy: [of('postcopy', batchMs), of('postcopy', batchMs + 1)],
+      });
+      expect(costs.batchMs / batchMs).toBeGreaterThan(0.85);
+      expect(costs.batchMs / batchMs).toBeLessThan(1.15);
+    }
+    expect(calibrate({ precopy: [of('precopy', 1)] }).costs.batchMs).toBe(simulationOf().costs.batchMs);
+  });
+});
+
 describe('costs from one run', () => {
   it('predict runs on other links, where the run was one of the model’s own', () => {
     const slow = { sendPageUs: 20, takePageUs: 20, setupMs: 300, stopMs: 30, loadStateMs: 45 };

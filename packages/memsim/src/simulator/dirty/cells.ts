@@ -77,6 +77,26 @@ export function stretchAt(cells: Cells, page: number): number {
   return low;
 }
 
+/**
+ * Ranges of neighbours among these pages that were written: within a stretch those lie anywhere.
+ *
+ * @param written a share of each cell
+ */
+export function writtenRanges(cells: Cells, pages: Float64Array, written: Float64Array): number {
+  let ranges = 0;
+  for (let stretch = 0; stretch < cells.first.length; stretch += 1) {
+    let all = 0;
+    let found = 0;
+    for (let cell = cells.from[stretch]!; cell < cells.from[stretch + 1]!; cell += 1) {
+      const here = pages[cell]! * cells.count[cell]!;
+      all += here;
+      found += here * written[cell]!;
+    }
+    if (all > 0) ranges += found * (1 - found / all);
+  }
+  return ranges;
+}
+
 /** The pages of a set that is given as a share of each cell. */
 export function measure(cells: Cells, shares: Float64Array): number {
   let total = 0;

@@ -40,6 +40,7 @@ export function adaptiveRate({ minRate, maxRate }: AdaptiveRate): Conductor {
       return over;
     },
     headStartPages: Number.POSITIVE_INFINITY,
+    landsFirst: false,
     begin: () => [{ type: 'strategy', strategy: 'precopy' }],
     headStartOver: () => [],
     sample: () => [],

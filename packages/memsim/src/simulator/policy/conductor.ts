@@ -12,6 +12,8 @@ export interface Conductor {
   readonly deadlineMs: number;
   /** Pages after which the guest goes first, in post-copy; infinite where nothing goes before it, or all of it does. */
   readonly headStartPages: number;
+  /** See `SteeringPolicy`. */
+  readonly landsFirst: boolean;
   begin(now: Millis): readonly SteeringAction[];
   /** So many have gone. */
   headStartOver(): readonly SteeringAction[];

@@ -27,6 +27,7 @@ export function enginePolicy(options: EnginePolicyOptions, now: Millis): Conduct
       return policy.over;
     },
     headStartPages: policy.headStart?.pages ?? Number.POSITIVE_INFINITY,
+    landsFirst: policy.landsFirst,
     begin: (at) => policy.begin(at),
     headStartOver: () => policy.headStartOver(),
     sample: (seen, delivered, at) => policy.sample(seen, delivered, at),

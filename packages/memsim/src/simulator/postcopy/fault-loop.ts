@@ -1,5 +1,5 @@
 /** Faults as a closed loop: a vCPU that waits asks for nothing, so the more they wait the less they ask. Pure. */
-import { bulkBudget, STARVED_MS, STARVED_SHARE } from '@vmferry/engine/postcopy/bulk-budget';
+import { bulkBudget, GRANT_EVERY_MS, STARVED_MS, starvedGrant } from '@vmferry/engine/postcopy/bulk-budget';
 
 /** Of the time: what is rarer than this changes nothing. */
 const RARELY = 1e-4;
@@ -56,15 +56,16 @@ export interface Background {
 
 /** The share of full speed that the background has beside such faults, by the engine's budget. */
 export function backgroundShare(background: Background): number {
-  const { vcpus, atRandomPerMs, walksPerMs, loop, neededBytes, batchBytes, batchMs, linkBytesPerSec } =
-    background;
+  const { vcpus, atRandomPerMs, walksPerMs, loop } = background;
+  const { neededBytes, batchBytes, batchMs, linkBytesPerSec } = background;
   const conditions = { answerMs: loop.waitMs, linkBytesPerSec };
   const shareAt = (quietMs: number): number => {
     const budget = bulkBudget(quietMs, conditions);
     return budget === 0 ? 0 : Math.min(1, Math.max(budget, batchBytes) / neededBytes);
   };
   if (atRandomPerMs + walksPerMs <= 0) return shareAt(Number.POSITIVE_INFINITY);
-  const gap = gapOf(loop.waitMs, atRandomPerMs > 0 ? vcpus / atRandomPerMs : Number.POSITIVE_INFINITY);
+  const thinkMs = atRandomPerMs > 0 ? vcpus / atRandomPerMs : Number.POSITIVE_INFINITY;
+  const gap = gapOf(loop.waitMs, thinkMs);
   const walkMs = walksPerMs > 0 ? 1 / walksPerMs + loop.waitMs : Number.POSITIVE_INFINITY;
   // How much of the time it is at least so long since the last fault.
   const quieter = (ms: number): number => gap.ageOver(ms) ** vcpus * Math.max(0, 1 - ms / walkMs);
@@ -79,17 +80,31 @@ export function backgroundShare(background: Background): number {
     if (shareAt(quietMs) > 0) moment = Math.min(moment, quietMs);
   }
   share += quieter(quietMs) * shareAt(quietMs);
-  // Each time that it has a turn a whole batch goes; and where it had none of late, what it is granted.
   const turnsPerMs = loop.faultsPerMs * gap.over(moment);
-  const atLeast = Math.max(share, Math.min(1, turnsPerMs * batchMs));
-  return Math.min(1, atLeast + STARVED_SHARE * Math.exp(-turnsPerMs * STARVED_MS));
+  const inTurns = turnsPerMs > 0 ? turnsPerMs * atLeastOne(share / turnsPerMs, batchMs) : share;
+  // Where it had none of late, what it is granted.
+  return Math.min(1, inTurns + grantedShare(background) * Math.exp(-turnsPerMs * STARVED_MS));
+}
+
+/** Each time that it has a turn a whole batch goes; turns are exponential, with this mean. */
+function atLeastOne(turnMs: number, batchMs: number): number {
+  return turnMs > 0 ? batchMs + turnMs * Math.exp(-batchMs / turnMs) : batchMs;
+}
+
+/** Of the time, what goes although faults come: each time whole batches, of which the last may be more than is granted. */
+function grantedShare({ batchBytes, batchMs, linkBytesPerSec }: Background): number {
+  const batches = Math.ceil(starvedGrant(linkBytesPerSec) / batchBytes);
+  return Math.min(1, (batches * batchMs) / GRANT_EVERY_MS);
+}
+
+interface Gap {
+  /** How many are longer, and how much of the time it is longer ago, 0 to 1. */
+  readonly over: (ms: number) => number;
+  readonly ageOver: (ms: number) => number;
 }
 
 /** From a fault of a vCPU to its next: it waits, then thinks, for times that are exponential with these means. */
-function gapOf(
-  waitMs: number,
-  thinkMs: number,
-): { readonly over: (ms: number) => number; readonly ageOver: (ms: number) => number } {
+function gapOf(waitMs: number, thinkMs: number): Gap {
   if (thinkMs === Number.POSITIVE_INFINITY) return { over: () => 1, ageOver: () => 1 };
   // The same mean twice would divide by nothing.
   const wait = Math.abs(waitMs - thinkMs) < thinkMs * 1e-3 ? thinkMs * 1.001 : waitMs;

@@ -10,7 +10,7 @@ import { packsInHaste } from '@vmferry/engine/carriage/haste';
 import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import { blockIndex, bytesPerSec, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
 import { type CodecChoice, LOOK_MS } from '../codec-choice.ts';
-import { type Load, loadOf, scaled, type WireForm } from '../content.ts';
+import { type Load, scaled, type WireForm } from '../content.ts';
 import type { Walk } from '../dirty/writers.ts';
 import type { Migration } from '../migration.ts';
 import type { PostcopyFigures } from '../model.ts';
@@ -59,6 +59,13 @@ interface Pace {
   readonly backgroundPerMs: number;
 }
 
+/** The background where it has its turn: milliseconds a page, and whole batches. */
+interface BulkPace {
+  readonly pageMs: number;
+  readonly batchPages: number;
+  readonly batchMs: number;
+}
+
 /** @param pathKnown whether anything was sent before */
 export function servePages(
   migration: Migration,
@@ -96,14 +103,9 @@ class PageService {
     this.#nextLook = migration.now + LOOK_MS;
     this.#perSec = migration.set.newSet();
     this.#random = seededRandom(migration.simulation.seed);
-    const written = migration.writtenOf(missing);
+    const load = migration.loadOf(missing);
     this.#missing = new MissingPages(migration.set.cells, missing);
     this.#missingAtFirst = this.#missing.total;
-    const load = loadOf(
-      migration.simulation.guest.content,
-      written,
-      Math.max(0, this.#missingAtFirst - written),
-    );
     this.#page = scaled(load, 1 / Math.max(1e-9, this.#missingAtFirst));
   }
 
@@ -132,7 +134,6 @@ class PageService {
   #step(): boolean {
     const migration = this.#migration;
     const { tookMs: pageMs } = migration.speedOf(this.#page, this.#alongCodec);
-    const { tookMs: bulkMs } = migration.speedOf(this.#page, this.#bulkForm);
     const change = migration.link.nextChange(migration.now);
     if (pageMs === Number.POSITIVE_INFINITY) {
       if (change === Number.POSITIVE_INFINITY) return false;
@@ -141,12 +142,15 @@ class PageService {
     }
     this.#reaches = this.#reachesAt();
     const demand = this.#demand(pageMs);
-    const pace = this.#pace(demand, pageMs, bulkMs);
+    const pace = this.#pace(demand, pageMs);
     const tookMs = this.#stepMs(demand, pace, change - migration.now);
     const faults = pace.loop.faultsPerMs * tookMs;
     const before = this.#missing.total;
     if (faults > 0) this.#serve(demand, faults, pace.loop);
-    this.#send(before - this.#missing.total, this.#alongCodec);
+    const brought = before - this.#missing.total;
+    const answers = Math.min(brought, faults * this.#answerPages(pace.broughtPages));
+    this.#send(answers, this.#answerCodec);
+    this.#send(brought - answers, this.#alongCodec);
     this.#send(this.#missing.takeNext(pace.backgroundPerMs * tookMs), this.#bulkForm);
     migration.now += tookMs;
     migration.tau += (tookMs / 1000) * pace.loop.running;
@@ -165,7 +169,21 @@ class PageService {
 
   /** What comes along with a fault is always packed. */
   get #alongCodec(): 'raw' | 'lz4' {
-    return this.#migration.simulation.postcopy.prepaging === 'around' ? 'lz4' : this.#codecs.codec;
+    return this.#around ? 'lz4' : this.#codecs.codec;
+  }
+
+  /** The page that is waited for, and what comes right with it, is not: that would take time. */
+  get #answerCodec(): 'raw' | 'lz4' {
+    return this.#around ? 'raw' : this.#codecs.codec;
+  }
+
+  get #around(): boolean {
+    return this.#migration.simulation.postcopy.prepaging === 'around';
+  }
+
+  /** Of the pages that a fault brings, those that are its answer. */
+  #answerPages(broughtPages: number): number {
+    return Math.min(broughtPages, this.#around ? ANSWER_PAGES : 1);
   }
 
   /** So little of the background is on its way at a time that frames never wait for the link's window. */
@@ -239,50 +257,65 @@ class PageService {
   }
 
   /** A fault's wait where nothing else is on the link. */
-  #aloneMs(pageMs: number): number {
+  #aloneMs(answerPageMs: number): number {
     const { link, now, costs, conductor, simulation } = this.#migration;
     const { channel, queuedBytes } = simulation.postcopy;
     const queuedMs = channel === 'shared' ? (queuedBytes * 1000) / link.rate(now, conductor.rateLimit) : 0;
     // The page itself, and a few that come right with it.
-    const answerMs = simulation.postcopy.prepaging === 'around' ? ANSWER_PAGES * pageMs : pageMs;
+    const answerMs = this.#around ? ANSWER_PAGES * answerPageMs : answerPageMs;
     return link.roundTripMs(now) + costs.faultMs + answerMs + queuedMs;
   }
 
-  #pace(demand: Demand, pageMs: number, bulkMs: number): Pace {
-    const { simulation, link, now, costs } = this.#migration;
-    const around = simulation.postcopy.prepaging === 'around';
+  #pace(demand: Demand, pageMs: number): Pace {
+    const { vcpus } = this.#migration.simulation.guest;
     const broughtPages = this.#broughtPages(demand);
-    const loop = faultLoop({
-      vcpus: simulation.guest.vcpus,
-      faultsPerMs: demand.faultsPerSec / 1000,
-      aloneMs: this.#aloneMs(pageMs),
-      serviceMs: pageMs * (around ? broughtPages : 1),
-    });
+    const answerPages = this.#answerPages(broughtPages);
+    const { tookMs: answerPageMs } = this.#migration.speedOf(this.#page, this.#answerCodec);
+    const broughtMs = answerPages * answerPageMs + (broughtPages - answerPages) * pageMs;
+    const aloneMs = this.#aloneMs(answerPageMs);
+    const faultsPerMs = demand.faultsPerSec / 1000;
+    const serviceMs = this.#around ? broughtMs : pageMs;
+    const bulk = this.#bulkPace();
+    const loop = faultLoop({ vcpus, faultsPerMs, aloneMs, serviceMs });
     // What is left of the time goes to the background.
-    const free = Math.max(0, 1 - loop.faultsPerMs * broughtPages * pageMs) / bulkMs;
+    const free = Math.max(0, 1 - loop.faultsPerMs * broughtMs);
+    const share = this.#around ? Math.min(free, this.#backgroundShare(demand, loop, bulk)) : free;
+    return { pageMs, broughtPages, loop, backgroundPerMs: share / bulk.pageMs };
+  }
+
+  /** Whole batches, each with its price: hosts are slower than with those before post-copy, which are large. */
+  #bulkPace(): BulkPace {
+    const { costs } = this.#migration;
+    const { rawPages } = this.#page;
+    const aloneMs = this.#migration.speedOf(this.#page, this.#bulkForm).tookMs;
+    const limits = pacedBatch(POSTCOPY_BATCH, bytesPerSec((rawPages * PAGE_BYTES * 1000) / aloneMs));
+    const batchPages = Math.min(limits.pages, limits.rawPages / Math.max(1e-9, rawPages));
+    const batchPageMs = costs.batchMs / batchPages;
+    const { tookMs: pageMs } = this.#migration.speedOf(this.#page, this.#bulkForm, batchPageMs);
+    return { pageMs, batchPages, batchMs: batchPages * pageMs };
+  }
+
+  #backgroundShare(demand: Demand, loop: FaultLoop, { pageMs, batchPages, batchMs }: BulkPace): number {
+    const { simulation, link, now, costs } = this.#migration;
+    const contentBytes = this.#page.rawPages * PAGE_BYTES;
     // A batch's way there and its acknowledgement's way back are those of a fault.
-    const batch = pacedBatch(POSTCOPY_BATCH, bytesPerSec((PAGE_BYTES * 1000) / bulkMs)).rawPages;
-    const batchMs = batch * bulkMs;
-    const needed = (this.#page.plainBytes / bulkMs) * (link.roundTripMs(now) + costs.faultMs + batchMs);
-    const background = {
+    const needed = (contentBytes / pageMs) * (link.roundTripMs(now) + costs.faultMs + batchMs);
+    return backgroundShare({
       vcpus: simulation.guest.vcpus,
       atRandomPerMs: demand.atRandom / 1000,
       walksPerMs: (demand.faultsPerSec - demand.atRandom) / 1000,
       loop,
       neededBytes: Math.max(1, needed),
-      batchBytes: batch * PAGE_BYTES,
+      batchBytes: Math.max(1, batchPages * contentBytes),
       batchMs,
       linkBytesPerSec: this.#pathRate(),
-    };
-    const paced = around ? backgroundShare(background) / bulkMs : free;
-    return { pageMs, broughtPages, loop, backgroundPerMs: Math.min(free, paced) };
+    });
   }
 
   /** Missing pages that come with an average fault, itself among them. */
   #broughtPages({ atRandom, walks, faultsPerSec }: Demand): number {
     if (faultsPerSec <= 0) return 0;
-    const around =
-      this.#migration.simulation.postcopy.prepaging === 'around' ? this.#reaches.pages.around : 1;
+    const around = this.#around ? this.#reaches.pages.around : 1;
     let sum = atRandom * Math.max(1, around * this.#missing.density);
     for (const { faultsPerSec: often, reach, ahead } of walks)
       sum += often * Math.max(1, reach * ahead.density);
@@ -339,8 +372,7 @@ class PageService {
   /** The pages themselves, and what their neighbourhoods lack; several faults may fall into one of these. */
   #serveRandom(perSec: Float64Array, seconds: number): void {
     const { cells, share } = this.#missing;
-    const around =
-      this.#migration.simulation.postcopy.prepaging === 'around' ? this.#reaches.pages.around : 1;
+    const around = this.#around ? this.#reaches.pages.around : 1;
     for (let stretch = 0; stretch < cells.first.length; stretch += 1) {
       if (this.#missing.ofStretch(stretch) <= 0) continue;
       const [from, to] = [cells.from[stretch]!, cells.from[stretch + 1]!];
