@@ -2,7 +2,8 @@
  * What hosts take, from the reports of migrations on a link that holds nothing up: of a guest of the kind that is to
  * be predicted, at rest or nearly so. Whatever differs from link to link is left to the model.
  *
- * What else a host has to do makes it slower, never faster: of several runs the least counts, for each part.
+ * What else a host has to do makes it slower, never faster: of several runs the least counts, for each part that is
+ * told as such.
  */
 import { POSTCOPY_BATCH } from '@vmferry/engine/carriage/batch-limits';
 import { headStartOf } from '@vmferry/engine/policy/head-start';
@@ -109,7 +110,9 @@ function batchCosts(
     const heldMs = faults.count * meanWaitMsOf(run);
     return [(leftMs - heldMs - (left * pageUs) / 1000) / (left / POSTCOPY_BATCH.rawPages)];
   });
-  return known.length > 0 ? { batchMs: Math.max(0, Math.min(...known)) } : undefined;
+  // A difference of much larger figures, which errs to both sides: the middle one, or the lower of two.
+  const middle = known.toSorted((a, b) => a - b)[Math.floor((known.length - 1) / 2)];
+  return middle === undefined ? undefined : { batchMs: Math.max(0, middle) };
 }
 
 /** From the pages that a fault brought, which follow from what the source took the path for. */
