@@ -77,7 +77,7 @@ export function qemuPeer(size: GuestSize): ModelPeer | undefined {
     costs: {
       deviceStateBytes: 60_000,
       bufferedMs: 60,
-      discardUs: 46,
+      discardUs: 3,
       heldBytes: 344_064,
       leadMs: 50,
       leadBytes: 2_100_000,

@@ -7,6 +7,7 @@
  */
 import { POSTCOPY_BATCH } from '@vmferry/engine/carriage/batch-limits';
 import { headStartOf } from '@vmferry/engine/policy/head-start';
+import { ARRIVAL_MS } from '@vmferry/engine/postcopy/bulk-budget';
 import { NEIGHBOURHOOD_MS, neighbourhood, PACKED_SHARE } from '@vmferry/engine/postcopy/prepaging';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import { PAGE_BYTES } from '@vmferry/engine/units';
@@ -106,8 +107,8 @@ function batchCosts(
     const left = Math.max(0, (pages.raw + pages.zero - aheadPages) * share);
     if (faults.count * neighbourhood(0) * share > left / 2) return [];
     const leftMs = totalMs - setupMs - aheadMs - downtimeMs - DEFAULT_COSTS.completeMs;
-    // The background stands still for twice as long as an answer takes, less its own way.
-    const heldMs = faults.count * meanWaitMsOf(run);
+    // The background stands still for twice as long as an answer takes, less its own way; at first it does anyway.
+    const heldMs = faults.count === 0 ? 0 : Math.max(ARRIVAL_MS, faults.count * meanWaitMsOf(run));
     return [(leftMs - heldMs - (left * pageUs) / 1000) / (left / POSTCOPY_BATCH.rawPages)];
   });
   // A difference of much larger figures, which errs to both sides: the middle one, or the lower of two.

@@ -201,7 +201,7 @@ describe('a post-copy that begins at once', () => {
 });
 
 describe('the background of a post-copy', () => {
-  const share = (atRandomPerMs: number, walksPerMs: number, waitMs = 1) =>
+  const share = (atRandomPerMs: number, walksPerMs: number, waitMs = 1, arrivedMs = 1e6) =>
     backgroundShare({
       vcpus: 1,
       atRandomPerMs,
@@ -211,6 +211,7 @@ describe('the background of a post-copy', () => {
       batchBytes: 2 ** 18,
       batchMs: 2,
       linkBytesPerSec: GBIT,
+      arrivedMs,
     });
 
   it('has the whole link where no fault comes', () => {
@@ -222,6 +223,12 @@ describe('the background of a post-copy', () => {
     expect(shares).toEqual(shares.toSorted((a, b) => b - a));
     // A megabyte may go, which four batches of 2 ms are, every 16 ms.
     expect(share(1000, 0, 0.2)).toBeCloseTo(0.5, 2);
+  });
+
+  it('leaves a guest that has just arrived alone, and grants nothing', () => {
+    // Every tenth pause is longer than twenty milliseconds, of fifty hardly any.
+    expect(share(0.1, 0, 1, 100)).toBeLessThan(share(0.1, 0) / 5);
+    expect(share(1000, 0, 0.2, 100)).toBeLessThan(0.01);
   });
 
   it('has no grant as long as it has its turn now and then', () => {

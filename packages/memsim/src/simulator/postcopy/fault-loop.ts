@@ -1,5 +1,11 @@
 /** Faults as a closed loop: a vCPU that waits asks for nothing, so the more they wait the less they ask. Pure. */
-import { bulkBudget, GRANT_EVERY_MS, STARVED_MS, starvedGrant } from '@vmferry/engine/postcopy/bulk-budget';
+import {
+  ARRIVAL_MS,
+  bulkBudget,
+  GRANT_EVERY_MS,
+  STARVED_MS,
+  starvedGrant,
+} from '@vmferry/engine/postcopy/bulk-budget';
 
 /** Of the time: what is rarer than this changes nothing. */
 const RARELY = 1e-4;
@@ -52,13 +58,15 @@ export interface Background {
   /** A batch's time at full speed. */
   readonly batchMs: number;
   readonly linkBytesPerSec: number;
+  /** How long the guest has run at its new place. */
+  readonly arrivedMs: number;
 }
 
 /** The share of full speed that the background has beside such faults, by the engine's budget. */
 export function backgroundShare(background: Background): number {
   const { vcpus, atRandomPerMs, walksPerMs, loop } = background;
-  const { neededBytes, batchBytes, batchMs, linkBytesPerSec } = background;
-  const conditions = { answerMs: loop.waitMs, linkBytesPerSec };
+  const { neededBytes, batchBytes, batchMs, linkBytesPerSec, arrivedMs } = background;
+  const conditions = { answerMs: loop.waitMs, linkBytesPerSec, arrivedMs };
   const shareAt = (quietMs: number): number => {
     const budget = bulkBudget(quietMs, conditions);
     return budget === 0 ? 0 : Math.min(1, Math.max(budget, batchBytes) / neededBytes);
@@ -83,7 +91,8 @@ export function backgroundShare(background: Background): number {
   const turnsPerMs = loop.faultsPerMs * gap.over(moment);
   const inTurns = turnsPerMs > 0 ? turnsPerMs * atLeastOne(share / turnsPerMs, batchMs) : share;
   // Where it had none of late, what it is granted.
-  return Math.min(1, inTurns + grantedShare(background) * Math.exp(-turnsPerMs * STARVED_MS));
+  const granted = arrivedMs < ARRIVAL_MS ? 0 : grantedShare(background);
+  return Math.min(1, inTurns + granted * Math.exp(-turnsPerMs * STARVED_MS));
 }
 
 /** Each time that it has a turn a whole batch goes; turns are exponential, with this mean. */

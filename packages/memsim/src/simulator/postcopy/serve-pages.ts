@@ -7,6 +7,7 @@
  */
 import { POSTCOPY_BATCH, pacedBatch } from '@vmferry/engine/carriage/batch-limits';
 import { packsInHaste } from '@vmferry/engine/carriage/haste';
+import { ARRIVAL_MS } from '@vmferry/engine/postcopy/bulk-budget';
 import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import { blockIndex, bytesPerSec, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
 import { type CodecChoice, LOOK_MS } from '../codec-choice.ts';
@@ -22,6 +23,7 @@ import { type Ahead, MissingPages } from './missing-pages.ts';
 const STEP_SHARE = 0.02;
 /** The same of the pages that are wanted most, whose number changes how often faults come. */
 const WANTED_SHARE = 0.25;
+const LEAST_STEP_MS = 0.001;
 const MOST_STEPS = 20_000;
 /** Faults of one step whose waits are told apart. */
 const WAITS_A_STEP = 4;
@@ -92,6 +94,7 @@ class PageService {
   #faults = 0;
   #waitedMs = 0;
   readonly #beganTau: number;
+  readonly #arrivedAt: number;
   readonly #pathKnown: boolean;
   #sent = 0;
 
@@ -99,6 +102,7 @@ class PageService {
     this.#migration = migration;
     this.#pathKnown = pathKnown;
     this.#beganTau = migration.tau;
+    this.#arrivedAt = migration.now;
     this.#codecs = codecs;
     this.#nextLook = migration.now + LOOK_MS;
     this.#perSec = migration.set.newSet();
@@ -143,7 +147,7 @@ class PageService {
     this.#reaches = this.#reachesAt();
     const demand = this.#demand(pageMs);
     const pace = this.#pace(demand, pageMs);
-    const tookMs = this.#stepMs(demand, pace, change - migration.now);
+    const tookMs = this.#stepMs(demand, pace, Math.min(change - migration.now, this.#arrivalLeftMs));
     const faults = pace.loop.faultsPerMs * tookMs;
     const before = this.#missing.total;
     if (faults > 0) this.#serve(demand, faults, pace.loop);
@@ -157,6 +161,13 @@ class PageService {
     migration.point(this.#missing.total * PAGE_BYTES);
     this.#lookAtCodec();
     return true;
+  }
+
+  /** Until the guest counts no more as having just arrived; infinite from then on. */
+  get #arrivalLeftMs(): number {
+    const leftMs = this.#arrivedAt + ARRIVAL_MS - this.#migration.now;
+    // No step is shorter than this.
+    return leftMs > LEAST_STEP_MS ? leftMs : Number.POSITIVE_INFINITY;
   }
 
   /** The window is never full, as the engine's budget is less. */
@@ -309,6 +320,7 @@ class PageService {
       batchBytes: Math.max(1, batchPages * contentBytes),
       batchMs,
       linkBytesPerSec: this.#pathRate(),
+      arrivedMs: now - this.#arrivedAt,
     });
   }
 
@@ -337,7 +349,7 @@ class PageService {
       const goes = ahead.clearPages > 0 ? ahead.clearPages : ahead.pages;
       least = Math.min(least, (goes * 1000) / walk.pagesPerSec / running);
     }
-    return Math.max(least, 0.001);
+    return Math.max(least, LEAST_STEP_MS);
   }
 
   /** How many pages are wanted about as often as those that fault now. */
