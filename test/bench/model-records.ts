@@ -32,7 +32,7 @@ export interface MeasurePlan {
   readonly compress: Compress;
 }
 
-/** Runs of each strategy: of these the fastest tells what hosts take. */
+/** Runs of each strategy: several, because hosts are not as fast each time. */
 const CALIBRATIONS = { precopy: 3, postcopy: 3 };
 
 /** @throws Error when a migration does not complete */

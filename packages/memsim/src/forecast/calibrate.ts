@@ -3,7 +3,7 @@
  * be predicted, at rest or nearly so. Whatever differs from link to link is left to the model.
  *
  * What else a host has to do makes it slower, never faster: of several runs the least counts, for each part that is
- * told as such.
+ * told as such. How fast pages go differs to both sides, and the run of a middle speed counts.
  */
 import { POSTCOPY_BATCH } from '@vmferry/engine/carriage/batch-limits';
 import { headStartOf } from '@vmferry/engine/policy/head-start';
@@ -35,14 +35,14 @@ const LEAST_FAULTS = 10;
 const SELDOM = 4;
 
 export function calibrate({ precopy, postcopy = [] }: CalibrationRuns): Calibration {
-  const fastest = precopy.reduce((best, each) => (pageUsOf(each) < pageUsOf(best) ? each : best));
-  const { pages } = fastest;
+  const usual = usualOf(precopy);
+  const { pages } = usual;
   const all = pages.raw + pages.zero;
-  const pageUs = pageUsOf(fastest);
+  const pageUs = pageUsOf(usual);
   return {
-    left: leftOf(fastest),
+    left: leftOf(usual),
     // Of the background in post-copy most is packed in haste.
-    hastyLeft: Math.max(leftOf(fastest), ...postcopy.map(leftOf)),
+    hastyLeft: Math.max(leftOf(usual), ...postcopy.map(leftOf)),
     zero: pages.zero / Math.max(1, all),
     costs: {
       ...DEFAULT_COSTS,
@@ -95,7 +95,7 @@ function batchCosts(
   postcopy: readonly MigrationReport[],
   guestPages: number,
 ): Pick<Costs, 'batchMs'> | undefined {
-  const pageUs = least(precopy, pageUsOf);
+  const pageUs = pageUsOf(usualOf(precopy));
   const headStart = headStartOf({}, guestPages * PAGE_BYTES)?.pages ?? 0;
   const setupMs = least(precopy, setupMsOf);
   const known = postcopy.flatMap((run): readonly number[] => {
@@ -136,6 +136,12 @@ function pageUsOf({ rounds, pages }: MigrationReport): number {
   const roundPages = rounds.reduce((sum, row) => sum + row.pages, 0);
   const raw = Math.max(1, roundPages * rawShare(pages));
   return Math.max(0.1, (roundsMs * 1000 - roundPages * DEFAULT_COSTS.scanPageUs) / raw);
+}
+
+/** The one of a middle speed: how fast pages go differs from run to run, to both sides. */
+function usualOf(runs: readonly MigrationReport[]): MigrationReport {
+  const sorted = runs.toSorted((a, b) => pageUsOf(a) - pageUsOf(b));
+  return sorted[Math.floor((sorted.length - 1) / 2)]!;
 }
 
 function setupMsOf(run: MigrationReport): number {
