@@ -161,7 +161,7 @@ export class Destination {
     return { ok: false, reasons, notes: answer.notes ?? [] };
   }
 
-  /** Opens the data streams and the express stream. */
+  /** Opens the data streams and the express stream, and reads the destination's clock. */
   async attach(streams: number): Promise<void> {
     const roles = [
       ...Array.from({ length: streams }, (_, index) => ({ role: 'data' as const, index })),
@@ -170,6 +170,8 @@ export class Destination {
     const links = await Promise.all(roles.map((stream) => this.#attachOne(stream)));
     this.#express = links.pop();
     this.#data = links;
+    // Now, for nothing else is asked of either agent: what waits in a queue is no measure of a clock.
+    for (let sample = 0; sample < CLOCK_SAMPLES; sample += 1) await this.readClock();
   }
 
   async #attachOne(stream: { role: 'data' | 'express'; index: number }): Promise<Link> {
@@ -231,11 +233,6 @@ export class Destination {
       stream.destroy();
       void link.close();
     }
-  }
-
-  /** Often enough to know it well; the destination answers whatever else it does. */
-  async learnClock(): Promise<void> {
-    for (let sample = 0; sample < CLOCK_SAMPLES; sample += 1) await this.readClock();
   }
 
   async readClock(): Promise<void> {

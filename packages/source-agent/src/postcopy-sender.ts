@@ -7,8 +7,8 @@
  *     any other page ──▶ backlog ──▶ bulk, within a budget that shrinks while faults are frequent
  *
  * What is in flight in bulk delays the next fault, so the budget is nothing after a fault and doubles as long
- * as none comes, more slowly while the guest has just arrived. Until the guest runs on the destination there is none at all: its devices' state is being loaded
- * there, which takes faults too, and its first steps are nothing but faults.
+ * as none comes, more slowly while the guest has just arrived. Until the guest runs on the destination there is none
+ * at all: its devices' state is being loaded there, which takes faults too, and its first steps are nothing but faults.
  */
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { Backlog } from '@vmferry/engine/postcopy/backlog';

@@ -2,7 +2,7 @@
  * Everything before anything is touched: can this guest leave, and will the destination take it in?
  *
  *     guest found ─┬─▶ described ─▶ free to go? addresses? ─┬─▶ offered ─▶ streams attached ─▶ journal open
- *                  └─▶ destination connected ───────────────┴─▶ its clock read ───┘
+ *                  └─▶ destination connected ───────────────┘
  *
  * A failure on the way refuses the migration and leaves no trace; `close` then lets go of what was opened.
  */
@@ -81,11 +81,8 @@ export class Preflight {
     const destination = await connecting;
     this.#destination = destination;
     this.#options.onConnected(destination.session);
-    const clock = destination.learnClock();
-    clock.catch(() => {});
     await this.#open(destination, description);
     await destination.attach(this.#request.streams);
-    await clock;
     this.#throwIfCancelled();
     const journal = await SessionJournal.open({
       stateDir: agent.stateDir,
