@@ -402,7 +402,7 @@ export class SourceMigration implements RunningMigration {
         return;
       case 'stopped':
         this.#times.stop(item.atMs);
-        this.#setPhase('switchover');
+        if (!this.#times.ran) this.#setPhase('switchover');
         return;
       case 'opaque':
         this.#times.opaque();

@@ -16,6 +16,9 @@ export class Times {
   #lastPage: Millis | undefined;
   #ready: Millis | undefined;
   #commit: Millis | undefined;
+  #ran: Millis | undefined;
+  /** The destination's wall clock. */
+  #ranAtMs: Millis | undefined;
   #completed: Millis | undefined;
 
   constructor(began: Millis, builder: ReportBuilder, clock: () => ClockOffset | undefined) {
@@ -33,16 +36,27 @@ export class Times {
     return this.#stopped;
   }
 
+  /** The destination runs the guest. */
+  get ran(): boolean {
+    return this.#ran !== undefined;
+  }
+
   /** When all was over, or now. */
   get ended(): Millis {
     return this.#completed ?? machineNow();
   }
 
+  /**
+   * The guest stood still at `atMs`. In post-copy this may be heard of when the guest runs already: while the background
+   * has no turn, nothing more of the stream is read, and the news stands in it.
+   */
   stop(atMs: Millis): void {
     this.#stoppedAtMs = atMs;
-    this.#stopped = machineNow();
+    const agoMs = this.ran ? Math.max(0, wallClockMs() - atMs) : 0;
+    this.#stopped = millis(machineNow() - agoMs);
     this.#lastPage = undefined;
     this.#builder.stopped();
+    this.#tellDowntime();
   }
 
   /** Behind the last page comes the devices' state, which is opaque. */
@@ -60,19 +74,25 @@ export class Times {
 
   /** `atMs` is the destination's. */
   running(atMs: Millis): void {
+    this.#ranAtMs = atMs;
+    this.#ran = machineNow();
+    this.#completed = this.#ran;
+    this.#tellDowntime();
+  }
+
+  /** As soon as both ends of it are known. */
+  #tellDowntime(): void {
+    const [stopped, ready, commit, ran] = [this.#stopped, this.#ready, this.#commit, this.#ran];
     const clock = this.#clock()?.estimate(millis(wallClockMs()));
-    if (this.#stoppedAtMs !== undefined && clock) {
-      this.#builder.downtime(downtimeAcross(this.#stoppedAtMs, atMs, clock));
+    if (this.#stoppedAtMs !== undefined && this.#ranAtMs !== undefined && clock) {
+      this.#builder.downtime(downtimeAcross(this.#stoppedAtMs, this.#ranAtMs, clock));
     }
-    const now = machineNow();
-    this.#completed = now;
-    const [stopped, ready, commit] = [this.#stopped, this.#ready, this.#commit];
-    if (stopped === undefined || ready === undefined || commit === undefined) return;
+    if (stopped === undefined || ready === undefined || commit === undefined || ran === undefined) return;
     const lastPage = this.#lastPage ?? ready;
     this.#builder.downtimePart('finalPagesMs', millis(lastPage - stopped));
     this.#builder.downtimePart('deviceStateMs', millis(ready - lastPage));
     this.#builder.downtimePart('commitMs', millis(commit - ready));
-    this.#builder.downtimePart('resumeMs', millis(now - commit));
+    this.#builder.downtimePart('resumeMs', millis(ran - commit));
   }
 
   /** No page is missing since `atMs`, the destination's. The announcements that it went on with do not count. */
