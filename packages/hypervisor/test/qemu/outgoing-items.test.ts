@@ -1,23 +1,12 @@
 /** What a source's QEMU writes, as items: on recorded streams. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { gunzipSync } from 'node:zlib';
-import type { SourceItem, SourcePlan } from '@vmferry/engine/guest';
-import { bytes } from '@vmferry/engine/units';
-import { LocalListener } from '@vmferry/native/local-socket';
+import type { SourceItem } from '@vmferry/engine/guest';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { OutgoingStream } from '../../src/qemu/outgoing-stream.ts';
 import { StreamDecoder } from '../../src/qemu/stream/decoder.ts';
+import { connectedToQemu, recordedPostcopy } from './support/stream/outgoing.ts';
 
-const BATCHES = { rawPages: 32, pages: 64 };
-const PLAN: SourcePlan = {
-  throttle: false,
-  postcopy: true,
-  batches: { precopy: BATCHES, postcopy: BATCHES },
-  bufferBytes: bytes(2 ** 22),
-};
 /** Of the least that a command takes. */
 const COMMAND_HEADER_BYTES = 5;
 
@@ -28,20 +17,8 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-function recording(version: string): Buffer {
-  return gunzipSync(readFileSync(new URL(`recordings/qemu-${version}-postcopy.stream.gz`, import.meta.url)));
-}
-
 async function itemsOf(stream: Buffer): Promise<SourceItem[]> {
-  const path = join(folder, `socket-${sockets++}`);
-  const accepted = new LocalListener(path).accept();
-  const qemu = connect(path);
-  const outgoing = new OutgoingStream({
-    plan: PLAN,
-    progress: () => Promise.reject(new Error('nobody asks')),
-    completed: () => Promise.resolve(),
-  });
-  outgoing.begin({ socket: (await accepted)!, pid: undefined, addresses: new Map() });
+  const { outgoing, qemu } = await connectedToQemu(join(folder, `socket-${sockets++}`));
   qemu.end(stream);
   const items: SourceItem[] = [];
   for await (const item of outgoing.items()) {
@@ -79,16 +56,16 @@ describe.each(['7.2', '10.0'])('the stream of a QEMU %s that begins a post-copy'
   };
 
   it('has its hundreds of small commands in a few items, for each is a barrier while the guest stands still', async () => {
-    const stream = withDiscards(recording(version), 400);
+    const stream = withDiscards(recordedPostcopy(version), 400);
     const items = opaqueBefore(await itemsOf(stream), 'state-complete');
-    const plain = opaqueBefore(await itemsOf(recording(version)), 'state-complete');
+    const plain = opaqueBefore(await itemsOf(recordedPostcopy(version)), 'state-complete');
     expect(items.length).toBeLessThan(plain.length + 20);
     const sum = (of: readonly Uint8Array[]): number => of.reduce((all, each) => all + each.length, 0);
     expect(sum(items) - sum(plain)).toBeGreaterThan(400 * COMMAND_HEADER_BYTES);
   });
 
   it('has every byte that is not of pages, in its order', async () => {
-    const stream = recording(version);
+    const stream = recordedPostcopy(version);
     const wanted: Uint8Array[] = [];
     for (const item of new StreamDecoder({ batchPages: 32 }).decode(stream))
       if (item.type === 'opaque') wanted.push(item.bytes);

@@ -1,25 +1,15 @@
 /** What the agents tell a source's QEMU in post-copy beside what its destination says, on recorded streams. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { connect, createServer, type Socket } from 'node:net';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { gunzipSync } from 'node:zlib';
-import type { SourcePlan } from '@vmferry/engine/guest';
-import { bytes } from '@vmferry/engine/units';
-import { LocalListener, LocalSocket } from '@vmferry/native/local-socket';
+import { LocalSocket } from '@vmferry/native/local-socket';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { IncomingStream } from '../../src/qemu/incoming-stream.ts';
-import { OutgoingStream } from '../../src/qemu/outgoing-stream.ts';
 import { Ping } from '../../src/qemu/stream/format.ts';
 import { type Reply, ReturnPathDecoder, ReturnPathEncoder } from '../../src/qemu/stream/return-path.ts';
+import { connectedToQemu, recordedPostcopy } from './support/stream/outgoing.ts';
 
-const BATCHES = { rawPages: 32, pages: 64 };
-const PLAN: SourcePlan = {
-  throttle: false,
-  postcopy: true,
-  batches: { precopy: BATCHES, postcopy: BATCHES },
-  bufferBytes: bytes(2 ** 22),
-};
 const LOADED = { type: 'pong', value: Ping.packageLoaded };
 
 let folder: string;
@@ -31,14 +21,11 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 describe.each(['7.2', '10.0'])('a QEMU %s that gives up in post-copy', (version) => {
-  const stream = gunzipSync(
-    readFileSync(new URL(`recordings/qemu-${version}-postcopy.stream.gz`, import.meta.url)),
-  );
+  const stream = recordedPostcopy(version);
 
   /** Takes items up to the first that fits, and what QEMU is told from there on, until it closes its end. */
   async function giveUpAt(type: string): Promise<Reply[]> {
-    const accepted = new LocalListener(path).accept();
-    const qemu = connect(path);
+    const { outgoing, qemu } = await connectedToQemu(path);
     const told: Reply[] = [];
     const decoder = new ReturnPathDecoder();
     // It has nothing more to say when it was told that all pages are there.
@@ -46,12 +33,6 @@ describe.each(['7.2', '10.0'])('a QEMU %s that gives up in post-copy', (version)
       told.push(...decoder.push(chunk));
       if (told.some((reply) => reply.type === 'shut')) qemu.end();
     });
-    const outgoing = new OutgoingStream({
-      plan: PLAN,
-      progress: () => Promise.reject(new Error('nobody asks')),
-      completed: () => Promise.resolve(),
-    });
-    outgoing.begin({ socket: (await accepted)!, pid: undefined, addresses: new Map() });
     qemu.write(stream);
     for await (const item of outgoing.items()) {
       if (item.type === 'pages') item.release();
