@@ -1,4 +1,4 @@
-/** What a guest's memory is when it stops is what the destination holds before it runs: page by page, in every block. */
+/** What a guest's memory is when it stops is what the destination holds before it runs, page by page. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
@@ -18,6 +18,7 @@ const MEMORY_MIB = 128;
 /** Live ones, while the guest writes, serves its client and takes in what comes for its NIC. */
 const LEAST_ROUNDS = 5;
 const BUFFER_BYTES = bytes(32 * 2 ** 20);
+const DEST_PLAN = { postcopy: false, bufferBytes: BUFFER_BYTES };
 const PLAN: SourcePlan = {
   postcopy: false,
   throttle: false,
@@ -41,12 +42,9 @@ function differing(a: Buffer, b: Buffer): number[] {
 
 /** By the drivers alone, up to the moment in which the destination could run the guest. Gives the live rounds. */
 async function moveAll(source: QemuSourceGuest, dest: QemuDestGuest): Promise<number> {
-  const prepared = await dest.prepare(await source.describe(), {
-    postcopy: false,
-    bufferBytes: BUFFER_BYTES,
-  });
+  const prepared = await dest.prepare(await source.describe(), DEST_PLAN);
   if (!prepared.ok) throw prepared.reasons[0];
-  await dest.open({ postcopy: false, bufferBytes: BUFFER_BYTES }, 'compared');
+  await dest.open(DEST_PLAN, 'compared');
   let rounds = 0;
   for await (const item of await source.open(PLAN, 'compared')) {
     if (item.type === 'round-end') {

@@ -7,7 +7,7 @@ import type { ChosenStrategy, MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import type { Calibration } from '@vmferry/memsim/forecast/calibrate';
 import type { ContentMix } from '@vmferry/memsim/guest-file/schema';
-import type { Costs } from '@vmferry/memsim/simulator/costs';
+import { type Costs, DEFAULT_COSTS } from '@vmferry/memsim/simulator/costs';
 import type { SimulatedGuest } from '@vmferry/memsim/simulator/model';
 import { BENCH_GUEST } from '../guest/linux.ts';
 import { twoHosts } from '../rig/two-hosts.ts';
@@ -78,7 +78,7 @@ export function qemuPeer(size: GuestSize): ModelPeer | undefined {
       deviceStateBytes: 60_000,
       bufferedMs: 60,
       discardUs: 3,
-      heldBytes: 344_064,
+      heldBytes: DEFAULT_COSTS.heldBytes,
       leadMs: 50,
       leadBytes: 2_100_000,
     },

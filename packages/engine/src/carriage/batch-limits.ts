@@ -49,11 +49,15 @@ const FIRST_RAW_PAGES = 64;
 
 /** Where so much content gets away in a second (undefined before it was measured), of the `most` that there may be. */
 export function pacedBatch(most: BatchLimits, contentBytesPerSec: number | undefined): BatchLimits {
-  if (contentBytesPerSec === undefined)
-    return { rawPages: Math.min(most.rawPages, FIRST_RAW_PAGES), pages: most.pages };
-  const weighed = contentBytesPerSec + Math.max(0, contentBytesPerSec - BRISK_BYTES_PER_SEC);
-  const wanted = Math.max(LEAST_RAW_PAGES, Math.floor((weighed * BATCH_SECONDS) / PAGE_BYTES));
+  const wanted =
+    contentBytesPerSec === undefined
+      ? FIRST_RAW_PAGES
+      : Math.max(LEAST_RAW_PAGES, Math.floor((weighed(contentBytesPerSec) * BATCH_SECONDS) / PAGE_BYTES));
   return { rawPages: Math.min(most.rawPages, wanted), pages: most.pages };
+}
+
+function weighed(contentBytesPerSec: number): number {
+  return contentBytesPerSec + Math.max(0, contentBytesPerSec - BRISK_BYTES_PER_SEC);
 }
 
 /** Room before the content of a batch of so many pages for its list and the carrier's header, in bytes. */

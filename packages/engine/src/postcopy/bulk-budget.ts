@@ -34,8 +34,6 @@ export const STARVED_MS = 250;
 export const GRANT_EVERY_MS = 16;
 /** and so much of the link's time, which is what a fault may have to wait more. */
 const GRANT_MS = 4;
-/** Of the link's time. */
-export const STARVED_SHARE = GRANT_MS / GRANT_EVERY_MS;
 
 /** Content bytes that go although faults come, each time. 0 stands for an unknown rate. */
 export function starvedGrant(linkBytesPerSec: number): number {

@@ -2,11 +2,12 @@ import { expect, it } from 'vitest';
 import {
   ARRIVAL_MS,
   bulkBudget,
+  GRANT_EVERY_MS,
   MOST_IN_FLIGHT,
   QUIET_MS,
-  STARVED_SHARE,
   starvedGrant,
 } from '../../src/postcopy/bulk-budget.ts';
+import { PACKED_SHARE } from '../../src/postcopy/prepaging.ts';
 
 it('nothing of the background is on its way right after a fault', () => {
   expect(bulkBudget(0)).toBe(0);
@@ -31,7 +32,7 @@ it('is granted a quarter of the link when faults never cease', () => {
   // Packed to half, and so often that it comes to 4 of 16 ms.
   expect(starvedGrant(125e6)).toBe(1e6);
   expect(starvedGrant(0)).toBe(64 * 1024);
-  expect(STARVED_SHARE).toBe(0.25);
+  expect((starvedGrant(125e6) * PACKED_SHARE) / ((125e6 * GRANT_EVERY_MS) / 1000)).toBe(0.25);
 });
 
 it('is nothing in the pauses of a guest that has just arrived, and comes when it wants nothing for long', () => {

@@ -117,35 +117,20 @@ export class OutgoingStream {
   }
 
   async *items(): AsyncGenerator<SourceItem> {
-    const decoder = this.#decoder;
     const reader = this.#reader!;
-    // Post-copy begins with hundreds of small commands, while the guest stands still.
-    const small = new OpaqueBuffer();
     for (;;) {
       for (let aside = this.#asides.shift(); aside; aside = this.#asides.shift()) yield aside;
       // Whoever gives the migration up reads on from here itself.
       if (this.#givenUp) return;
       const chunk = reader.read();
-      if (chunk) {
-        decoder.push(chunk);
-        for (let item = decoder.next(); item; item = this.#givenUp ? undefined : decoder.next()) {
-          if (item.type === 'pages') {
-            if (item.lane === 'express') this.#urgent.arrived(item.block, item.pages);
-          }
-          const known = this.#translate(item);
-          if (!known) continue;
-          if (known.type === 'opaque' && small.takes(known.bytes)) continue;
-          if (small.length > 0) yield { type: 'opaque', bytes: small.take() };
-          yield known;
-        }
-        if (small.length > 0) yield { type: 'opaque', bytes: small.take() };
-      } else if (reader.ended) break;
+      if (chunk) yield* gathered(this.#decode(chunk));
+      else if (reader.ended) break;
       else if (this.#asides.length === 0) await reader.more();
     }
     await this.#options.completed();
     for (let aside = this.#asides.shift(); aside; aside = this.#asides.shift()) yield aside;
     this.#decoded = true;
-    const end = decoder.finish();
+    const end = this.#decoder.finish();
     if (end.state === 'truncated') {
       throw new GuestError(
         'E_STREAM',
@@ -155,6 +140,16 @@ export class OutgoingStream {
     }
     if (!this.#postcopy) yield { type: 'state-complete', pagesFollow: false };
     yield { type: 'end' };
+  }
+
+  *#decode(chunk: Buffer): Generator<SourceItem> {
+    const decoder = this.#decoder;
+    decoder.push(chunk);
+    for (let item = decoder.next(); item; item = this.#givenUp ? undefined : decoder.next()) {
+      if (item.type === 'pages' && item.lane === 'express') this.#urgent.arrived(item.block, item.pages);
+      const known = this.#translate(item);
+      if (known) yield known;
+    }
   }
 
   #translate(item: DecodedItem): SourceItem | undefined {
@@ -295,4 +290,15 @@ export class OutgoingStream {
     this.#buffers.close();
     this.#stopped?.close();
   }
+}
+
+/** Post-copy begins with hundreds of small commands, while the guest stands still: they leave as few items. */
+function* gathered(items: Iterable<SourceItem>): Generator<SourceItem> {
+  const small = new OpaqueBuffer();
+  for (const item of items) {
+    if (item.type === 'opaque' && small.takes(item.bytes)) continue;
+    if (small.length > 0) yield { type: 'opaque', bytes: small.take() };
+    yield item;
+  }
+  if (small.length > 0) yield { type: 'opaque', bytes: small.take() };
 }

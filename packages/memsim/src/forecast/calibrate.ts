@@ -111,8 +111,8 @@ function batchCosts(
     const heldMs = faults.count === 0 ? 0 : Math.max(ARRIVAL_MS, faults.count * meanWaitMsOf(run));
     return [(leftMs - heldMs - (left * pageUs) / 1000) / (left / POSTCOPY_BATCH.rawPages)];
   });
-  // A difference of much larger figures, which errs to both sides: the middle one, or the lower of two.
-  const middle = known.toSorted((a, b) => a - b)[Math.floor((known.length - 1) / 2)];
+  // A difference of much larger figures, which errs to both sides.
+  const middle = middleOf(known, (batchMs) => batchMs);
   return middle === undefined ? undefined : { batchMs: Math.max(0, middle) };
 }
 
@@ -140,8 +140,7 @@ function pageUsOf({ rounds, pages }: MigrationReport): number {
 
 /** The one of a middle speed: how fast pages go differs from run to run, to both sides. */
 function usualOf(runs: readonly MigrationReport[]): MigrationReport {
-  const sorted = runs.toSorted((a, b) => pageUsOf(a) - pageUsOf(b));
-  return sorted[Math.floor((sorted.length - 1) / 2)]!;
+  return middleOf(runs, pageUsOf)!;
 }
 
 function setupMsOf(run: MigrationReport): number {
@@ -170,4 +169,9 @@ function rawShare({ raw, zero }: MigrationReport['pages']): number {
 
 function least(runs: readonly MigrationReport[], figure: (run: MigrationReport) => number): number {
   return Math.max(0, Math.min(...runs.map(figure)));
+}
+
+/** The one in the middle by a figure, or the lower of two. */
+function middleOf<T>(things: readonly T[], figure: (thing: T) => number): T | undefined {
+  return things.toSorted((a, b) => figure(a) - figure(b))[Math.floor((things.length - 1) / 2)];
 }

@@ -32,6 +32,10 @@ export type LinkInScenario = z.output<typeof linkSchema>;
 
 const micros = z.number().min(0).max(1e6);
 const millis = z.number().min(0).max(1e7);
+const byteCount = z
+  .number()
+  .min(0)
+  .max(2 ** 40);
 
 const costsSchema = z
   .union([
@@ -47,37 +51,17 @@ const costsSchema = z
       roundMsPerGiB: millis.optional(),
       stopMs: millis.optional(),
       bufferedMs: millis.optional(),
-      bufferedBytes: z
-        .number()
-        .min(0)
-        .max(2 ** 40)
-        .optional(),
+      bufferedBytes: byteCount.optional(),
       inFlightMs: millis.optional(),
-      inFlightBytes: z
-        .number()
-        .min(0)
-        .max(2 ** 40)
-        .optional(),
-      deviceStateBytes: z
-        .number()
-        .min(0)
-        .max(2 ** 40)
-        .optional(),
+      inFlightBytes: byteCount.optional(),
+      deviceStateBytes: byteCount.optional(),
       loadStateMs: millis.optional(),
       postcopyStateMs: millis.optional(),
       missingMsPerGiB: millis.optional(),
       discardUs: micros.optional(),
-      heldBytes: z
-        .number()
-        .min(0)
-        .max(2 ** 40)
-        .optional(),
+      heldBytes: byteCount.optional(),
       leadMs: millis.optional(),
-      leadBytes: z
-        .number()
-        .min(0)
-        .max(2 ** 40)
-        .optional(),
+      leadBytes: byteCount.optional(),
       commitMs: millis.optional(),
       resumeMs: millis.optional(),
       postcopyResumeMs: millis.optional(),

@@ -4,7 +4,6 @@
  * some milliseconds, so many of them are ahead, and so much is in flight. Where rounds are short, their batches are
  * small, and little is ahead. Nothing waits for a link that is faster than the hosts.
  */
-
 import { pacedBatch, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
 import { LANDING_MS } from '@vmferry/engine/policy/landing';
 import { PAGE_BYTES } from '@vmferry/engine/units';

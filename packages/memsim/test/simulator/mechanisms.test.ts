@@ -76,6 +76,7 @@ describe('hosts and link that take about the same time', () => {
     const link = totalMs(0.001);
     // A page takes 34 us on this link.
     expect(totalMs(34) / link).toBeGreaterThan(1.2);
+    expect(totalMs(34) / link).toBeLessThan(1.25);
     expect(totalMs(3.4) / link).toBeLessThan(1.01);
     expect(totalMs(340) / totalMs(170)).toBeCloseTo(2, 1);
   });
