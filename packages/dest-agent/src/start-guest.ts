@@ -1,6 +1,5 @@
 /** Starts the QEMU of a guest from the agent's own configuration. Nothing of it comes from a peer. */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
 import { QemuDestGuest } from '@vmferry/hypervisor/qemu/dest-guest';
@@ -15,16 +14,7 @@ export async function startGuest(name: string, qmp: string, command: readonly st
   // One that is there already keeps its monitor: a second would take the socket's path from it.
   const found = await runningGuest(qmp);
   if (found) return found;
-  const [program, ...args] = command as [string, ...string[]];
-  const child = spawn(program, args, { detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
-  let said = '';
-  child.stderr.on('data', (chunk: Buffer) => {
-    said = (said + chunk.toString()).slice(-STDERR_BYTES);
-  });
-  const ended = Promise.race([
-    once(child, 'exit').then(([code]) => `it ended with status ${String(code)}: ${said.trim()}`),
-    once(child, 'error').then(([error]) => String(error)),
-  ]);
+  const { child, ended } = launch(name, command);
   let why: string | undefined;
   void ended.then((reason) => {
     why = reason;
@@ -34,21 +24,58 @@ export async function startGuest(name: string, qmp: string, command: readonly st
     try {
       const guest = await QemuDestGuest.connect(qmp, { endUnused: true });
       child.unref();
-      (child.stderr as unknown as { unref(): void }).unref();
+      (child.stderr as unknown as { unref(): void } | null)?.unref();
       return guest;
     } catch (error) {
       if (why !== undefined || performance.now() > deadline) {
         child.kill();
-        throw new GuestError(
-          'E_GUEST_UNREACHABLE',
-          `the QEMU of ${name} could not be started: ${why ?? (error instanceof Error ? error.message : String(error))}`,
-          "correct the guest's command in the destination agent's configuration",
-          { cause: error },
-        );
+        throw notStarted(name, why ?? messageOf(error), error);
       }
       await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, RETRY_MS))]);
     }
   }
+}
+
+interface Launched {
+  readonly child: ChildProcess;
+  /** Why it runs no more, or never did. Never rejects. */
+  readonly ended: Promise<string>;
+}
+
+function launch(name: string, command: readonly string[]): Launched {
+  const [program, ...args] = command as [string, ...string[]];
+  let child: ChildProcess;
+  try {
+    child = spawn(program, args, { detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
+  } catch (error) {
+    // What Node does not leave to the event: a NUL byte in an argument, or too many of them.
+    throw notStarted(name, messageOf(error), error);
+  }
+  let said = '';
+  // A process for which there were no descriptors left has none.
+  child.stderr?.on('data', (chunk: Buffer) => {
+    said = (said + chunk.toString()).slice(-STDERR_BYTES);
+  });
+  const ended = new Promise<string>((resolve) => {
+    child.on('error', (error) => resolve(error.message));
+    child.once('exit', (code, signal) =>
+      resolve(`it ended with ${code === null ? `signal ${signal}` : `status ${code}`}: ${said.trim()}`),
+    );
+  });
+  return { child, ended };
+}
+
+function notStarted(name: string, why: string, cause: unknown): GuestError {
+  return new GuestError(
+    'E_GUEST_UNREACHABLE',
+    `the QEMU of ${name} could not be started: ${why}`,
+    "correct the guest's command in the destination agent's configuration",
+    { cause },
+  );
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 async function runningGuest(qmp: string): Promise<DestGuest | undefined> {
