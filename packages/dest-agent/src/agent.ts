@@ -19,6 +19,7 @@ import { Link } from '@vmferry/wire/link';
 import type { Peer } from '@vmferry/wire/listener';
 import type { ControlMessage } from '@vmferry/wire/messages';
 import { DATA_PATH, MIGRATION_PATH } from '@vmferry/wire/socket';
+import { windowUpTo } from '@vmferry/wire/window';
 import { type DestGuestFactory, destGuests, endPreparedGuest } from './guests.ts';
 import { settleLeftovers } from './leftovers.ts';
 import { DestSession } from './session.ts';
@@ -90,7 +91,7 @@ export class DestAgent implements Operations {
       name: `stream from ${peer.address}`,
       // A window smaller than a frame lets one through.
       receiveLimitBytes: 2 * Math.max(this.#limits.windowBytes, this.#limits.maxFrameBytes),
-      window: { maxBytes: this.#limits.windowBytes },
+      window: windowUpTo(this.#limits.windowBytes),
       onFrame: (frame: Frame, from: Link) => {
         if (frame.kind === FrameKind.opaque) session?.onOpaque(frame, from);
         else session?.onFrame(frame, from);
@@ -99,18 +100,19 @@ export class DestAgent implements Operations {
     this.#links.add(link);
     void link.closed.then(() => this.#links.delete(link));
     const control = new ControlChannel(link);
-    control.expect(['hello', 'attach'], HANDSHAKE_TIMEOUT_MS).then(
-      (message) => {
+    control
+      .expect(['hello', 'attach'], HANDSHAKE_TIMEOUT_MS)
+      .then((message) => {
         session =
           message.type === 'hello'
             ? this.#hello(message, control, peer)
             : this.#attach(message, control, link, peer);
-      },
-      (error: unknown) => {
+      })
+      // What came behind the message may have had the link dropped before its answer.
+      .catch((error: unknown) => {
         this.#options.log.warn({ err: error, peer: peer.address }, 'handshake');
         void link.close();
-      },
-    );
+      });
   }
 
   async close(): Promise<void> {

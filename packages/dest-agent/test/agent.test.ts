@@ -1,3 +1,5 @@
+import type { Socket } from 'node:net';
+import { type DestAgentOptions, defaultLimits } from '@vmferry/agent-core/config';
 import { createLogger } from '@vmferry/agent-core/log';
 import { DestAgent } from '@vmferry/dest-agent/agent';
 import { ControlChannel } from '@vmferry/wire/control';
@@ -11,9 +13,9 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-async function startAgent(): Promise<string> {
+async function startAgent(options: Partial<DestAgentOptions> = {}): Promise<string> {
   const log = createLogger({ level: 'fatal', role: 'dest' });
-  const agent = new DestAgent({ stateDir: '/nonexistent', insecure: false, log });
+  const agent = new DestAgent({ stateDir: '/nonexistent', insecure: false, log, ...options });
   const listener = await Listener.listen('ws://127.0.0.1:0', {
     handlers: {
       [MIGRATION_PATH]: (socket, peer) => agent.acceptMigration(socket, peer),
@@ -62,4 +64,43 @@ test('only data streams are let in on the path for data', async () => {
   await expect(express.request(attach, 'attached', 5000)).rejects.toThrow(
     'only data streams come on /v1/data',
   );
+});
+
+test('the smallest window that can be configured is one that works', async () => {
+  const url = await startAgent({ limits: { ...defaultLimits(), windowBytes: 64 * 1024 } });
+  const control = await open(connect(url, { path: MIGRATION_PATH }));
+  const { limits } = await control.request({ ...hello, features: [] }, 'welcome', 5000);
+  expect(limits.windowBytes).toBe(64 * 1024);
+});
+
+test('a guest whose configured command is wrong is refused, and the agent lives on', async () => {
+  const url = await startAgent({
+    guests: { web1: { qmp: '/nonexistent/qmp', command: ['/nonexistent/qemu'] } },
+  });
+  for (let times = 0; times < 2; times += 1) {
+    const control = await open(connect(url, { path: MIGRATION_PATH }));
+    await control.request({ ...hello, features: [] }, 'welcome', 5000);
+    const { reasons } = await control.request(
+      { type: 'open', guest: {}, destGuest: 'qemu:web1', request: {}, plan: { postcopy: false }, streams: 1 },
+      'rejected',
+      5000,
+    );
+    expect(reasons).toMatchObject([{ code: 'E_GUEST_UNREACHABLE' }]);
+    await control.link.close();
+  }
+});
+
+test('a peer whose hello comes with nonsense right behind it is dropped, and the agent lives on', async () => {
+  const url = await startAgent();
+  const socket = await connect(url, { path: MIGRATION_PATH });
+  const link = new Link(socket, { name: 'test', onFrame: () => {} });
+  const stream = Reflect.get(socket, '_socket') as Socket;
+  // So that both are in one piece.
+  stream.cork();
+  new ControlChannel(link).send({ ...hello, features: [] });
+  socket.send(Buffer.from('nonsense'));
+  stream.uncork();
+  expect((await link.closed).error?.message).toContain('E_FRAME');
+  const control = await open(connect(url, { path: MIGRATION_PATH }));
+  await control.request({ ...hello, features: [] }, 'welcome', 5000);
 });

@@ -18,7 +18,7 @@ import { MAX_PACKED_BYTES } from '@vmferry/wire/packed';
 import { RateLimiter } from '@vmferry/wire/rate-limiter';
 import { connect, connectData, MIGRATION_PATH, type TlsMaterial } from '@vmferry/wire/socket';
 import { Tunnel } from '@vmferry/wire/tunnel';
-import { DEFAULT_WINDOW } from '@vmferry/wire/window';
+import { windowUpTo } from '@vmferry/wire/window';
 
 const ANSWER_TIMEOUT_MS = 10_000;
 /** A destination may have to start a hypervisor first. */
@@ -286,10 +286,7 @@ async function openLink(
     : await connect(options.url, { ...how, path: MIGRATION_PATH });
   return new Link(socket, {
     name,
-    window: {
-      maxBytes: options.limits.windowBytes,
-      minBytes: Math.min(DEFAULT_WINDOW.minBytes, options.limits.windowBytes),
-    },
+    window: windowUpTo(options.limits.windowBytes),
     ...(rateLimiter ? { rateLimiter } : {}),
     onFrame,
   });

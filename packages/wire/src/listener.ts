@@ -6,7 +6,7 @@ import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { type AgentAddress, formatAddress, parseAddress, refuseInsecure } from './address.ts';
-import { WireError } from './errors.ts';
+import { asWireError, WireError } from './errors.ts';
 import { DEFAULT_FRAME_LIMITS } from './frame.ts';
 import type { FrameSocket } from './frame-socket.ts';
 import { LaneSocket } from './lane-socket.ts';
@@ -252,17 +252,21 @@ function upgrade(
   sockets.handleUpgrade(request, socket, head, (accepted) => {
     // Before the connection leaves the socket that knows the peer.
     const peer = peerOf(request.socket, path);
-    if (path === DATA_PATH) {
-      const stream = takeOver(
-        accepted,
-        'server',
-        options.maxMessageBytes ?? DEFAULT_FRAME_LIMITS.maxFrameBytes,
-      );
-      connections.add(stream);
-      options.handlers[path]?.(stream, peer);
-    } else {
-      connections.add(accepted);
-      options.handlers[path]?.(accepted, peer);
+    let stream: FrameSocket = accepted;
+    try {
+      if (path === DATA_PATH) {
+        stream = takeOver(accepted, 'server', options.maxMessageBytes ?? DEFAULT_FRAME_LIMITS.maxFrameBytes);
+        connections.add(stream);
+        options.handlers[path]?.(stream, peer);
+      } else {
+        connections.add(accepted);
+        options.handlers[path]?.(accepted, peer);
+      }
+    } catch (error) {
+      // One connection's failure is no reason to end an agent that guests lean on.
+      stream.on('error', () => {});
+      stream.terminate();
+      options.onRefused?.(asWireError(error, 'E_CONNECT', `a connection to ${path} failed`), peer.address);
     }
   });
 }

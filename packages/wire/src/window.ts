@@ -39,6 +39,11 @@ export const DEFAULT_WINDOW: WindowOptions = {
   rttHorizonMs: 10_000,
 };
 
+/** For a configured maximum, which may be below the usual minimum. */
+export function windowUpTo(maxBytes: number): Pick<WindowOptions, 'minBytes' | 'maxBytes'> {
+  return { maxBytes, minBytes: Math.min(DEFAULT_WINDOW.minBytes, maxBytes) };
+}
+
 /** What is kept of a frame from when it is sent until it is acknowledged. */
 export interface SendStamp {
   readonly bytes: number;

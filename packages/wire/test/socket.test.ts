@@ -211,6 +211,27 @@ describe('a listener', () => {
     expect(error.message).toContain('something listens there already');
   });
 
+  test.each([MIGRATION_PATH, DATA_PATH] as const)(
+    'outlives a handler of %s that throws, and cuts the connection',
+    async (path) => {
+      let broken = true;
+      const accept = (socket: FrameSocket) => {
+        if (broken) throw new RangeError('a defect');
+        new Link(socket, { name: 'far', onFrame: () => {} });
+      };
+      const { url, refused } = await listen('ws://127.0.0.1:0', { handlers: { [path]: accept } });
+      const link = new Link(await connect(url, { path }), { name: 'near', onFrame: () => {} });
+      expect((await link.closed).error).toMatchObject({ code: 'E_CLOSED' });
+      expect(refused).toMatchObject([
+        { code: 'E_CONNECT', message: `a connection to ${path} failed: a defect` },
+      ]);
+      broken = false;
+      const socket = await connect(url, { path });
+      expect(socket.readyState).toBe(WebSocket.OPEN);
+      socket.terminate();
+    },
+  );
+
   test('tells a browser that it is no web server, and web pages that they are not welcome', async () => {
     const { url, refused, guests } = await listen('ws://127.0.0.1:0');
     const response = await fetch(url.replace('ws:', 'http:'));
