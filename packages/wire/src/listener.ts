@@ -1,7 +1,8 @@
 /** An agent's server: WebSockets by path, over TCP with or without TLS, or on a Unix socket. */
+import { lstat, unlink } from 'node:fs/promises';
 import http, { type IncomingMessage, type RequestListener } from 'node:http';
 import https from 'node:https';
-import type { Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { type WebSocket, WebSocketServer } from 'ws';
@@ -194,30 +195,52 @@ const refuseRequest: RequestListener = (_request, response) => {
   response.end('This is a vmferry agent. It speaks WebSocket.\n');
 };
 
-function start(server: http.Server, address: AgentAddress): Promise<void> {
+async function start(server: http.Server, address: AgentAddress): Promise<void> {
+  try {
+    await listenOn(server, address);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'EADDRINUSE' && address.kind === 'unix' && (await isLeftBehind(address.path))) {
+      await unlink(address.path);
+      return await start(server, address);
+    }
+    const what =
+      code === 'EADDRINUSE'
+        ? 'something listens there already'
+        : code === 'EADDRNOTAVAIL'
+          ? 'this host does not have the address'
+          : message;
+    throw new WireError('E_CONNECT', `cannot listen on ${formatAddress(address)}: ${what}`, {
+      remedy: 'Choose another address or port, or end what listens there.',
+      cause: error,
+    });
+  }
+}
+
+function listenOn(server: http.Server, address: AgentAddress): Promise<void> {
   return new Promise((resolve, reject) => {
-    const onError = (error: NodeJS.ErrnoException) => {
-      const what =
-        error.code === 'EADDRINUSE'
-          ? 'something listens there already'
-          : error.code === 'EADDRNOTAVAIL'
-            ? 'this host does not have the address'
-            : error.message;
-      reject(
-        new WireError('E_CONNECT', `cannot listen on ${formatAddress(address)}: ${what}`, {
-          remedy: 'Choose another address or port, or end what listens there.',
-          cause: error,
-        }),
-      );
-    };
-    server.once('error', onError);
+    server.once('error', reject);
     server.listen(
       address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port },
       () => {
-        server.off('error', onError);
+        server.off('error', reject);
         resolve();
       },
     );
+  });
+}
+
+/** Whether this is the socket of a process that ended and could not remove it. A file of another kind is not ours. */
+async function isLeftBehind(path: string): Promise<boolean> {
+  const found = await lstat(path).catch(() => undefined);
+  if (found?.isSocket() !== true) return false;
+  return await new Promise((resolve) => {
+    const probe = connect(path);
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(false);
+    });
+    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'ECONNREFUSED'));
   });
 }
 

@@ -1,11 +1,11 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { lstatSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import type { WireError } from '../src/errors.ts';
 import { DEFAULT_FRAME_LIMITS, HEADER_BYTES } from '../src/frame.ts';
@@ -231,6 +231,35 @@ describe('a listener', () => {
       socket.terminate();
     },
   );
+
+  describe('on a Unix socket', () => {
+    let dir: string;
+    beforeEach(() => {
+      dir = mkdtempSync(join(tmpdir(), 'vmferry-listener-'));
+    });
+    afterEach(() => rmSync(dir, { recursive: true }));
+
+    test('takes the place of one that was killed', async () => {
+      const path = join(dir, 'agent.sock');
+      const listens = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
+      const [, signal] = await once(spawn(process.execPath, ['-e', listens]), 'exit');
+      expect([signal, lstatSync(path).isSocket()]).toEqual(['SIGKILL', true]);
+      const { url } = await listen(`ws+unix:${path}`);
+      const socket = await connect(url, { path: MIGRATION_PATH });
+      expect(socket.readyState).toBe(WebSocket.OPEN);
+    });
+
+    test('leaves one that listens, and a file, where they are', async () => {
+      const taken = `ws+unix:${join(dir, 'agent.sock')}`;
+      const { url } = await listen(taken);
+      expect((await wireErrorFrom(listen(taken))).message).toContain('something listens there already');
+      expect((await connect(url, { path: MIGRATION_PATH })).readyState).toBe(WebSocket.OPEN);
+      const file = join(dir, 'file');
+      writeFileSync(file, 'mine');
+      expect((await wireErrorFrom(listen(`ws+unix:${file}`))).code).toBe('E_CONNECT');
+      expect(readFileSync(file, 'utf8')).toBe('mine');
+    });
+  });
 
   test('tells a browser that it is no web server, and web pages that they are not welcome', async () => {
     const { url, refused, guests } = await listen('ws://127.0.0.1:0');
