@@ -1,6 +1,5 @@
 /** Tells the network where the guest is now: prepared while pages still travel, sent in the instant it runs. */
 import type { Nic } from '@vmferry/engine/guest';
-import { parseAnnounceIp } from '@vmferry/hypervisor/announce/addresses';
 import { Announcer } from '@vmferry/hypervisor/announce/announcer';
 import { refreshFdb } from '@vmferry/hypervisor/announce/interfaces';
 import { type AnnouncePlan, planAnnouncement } from '@vmferry/hypervisor/announce/plan';
@@ -30,7 +29,7 @@ export class Announcing {
     this.#plan = planAnnouncement({
       nics: options.nics,
       places: options.places,
-      explicit: options.ips.map(parseAnnounceIp),
+      explicit: options.ips,
       run: runTool,
     }).then((plan) => {
       this.#announcer.prepare(plan.targets);

@@ -1,5 +1,6 @@
 /** What an operator asks for. One schema serves the command line, the operator's API and the agents. */
 import { z } from 'zod';
+import { AnnounceInputError, parseAnnounceIp } from './guest-address.ts';
 
 export const strategies = ['auto', 'precopy', 'postcopy', 'hybrid'] as const;
 export type Strategy = (typeof strategies)[number];
@@ -20,9 +21,22 @@ const guestUri = z
 const announceIp = z
   .string()
   .max(64)
-  .regex(/^([0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}=)?[0-9a-fA-F:.]+$/, 'an address is IP or MAC=IP')
+  .regex(/^([0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}=)?[0-9a-fA-F:.]+$/, {
+    error: 'an address is IP or MAC=IP',
+    abort: true,
+  })
+  // As the wire will have it.
   .refine((text) => z.union([z.ipv4(), z.ipv6()]).safeParse(text.slice(text.indexOf('=') + 1)).success, {
     error: 'not an IPv4 or IPv6 address',
+    abort: true,
+  })
+  .superRefine((text, context) => {
+    try {
+      parseAnnounceIp(text);
+    } catch (error) {
+      if (!(error instanceof AnnounceInputError)) throw error;
+      context.addIssue({ code: 'custom', message: error.message });
+    }
   });
 
 export const migrateRequestSchema = z.strictObject({

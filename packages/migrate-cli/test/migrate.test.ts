@@ -249,6 +249,18 @@ describe('vmferry migrate', () => {
     [['migrate', 'sim:nobody'], /the library has no guest "nobody"; it has idle, web, .*, or a guest file/s],
     [['migrate', 'sim:./nobody.yaml'], /cannot read the guest file .*nobody\.yaml: there is no such file/],
     [['migrate', 'sim:./a.yaml', '--from', TO, '--to', TO], /give it to the agent with --simulate/],
+    [
+      ['migrate', 'sim:idle', '--to', TO, '--announce-ip', '127.0.0.1'],
+      /--announce-ip: .* a loopback address/,
+    ],
+    [
+      ['migrate', 'sim:idle', '--to', TO, '--announce-ip', '224.0.0.1'],
+      /--announce-ip: .* a multicast address/,
+    ],
+    [
+      ['migrate', 'sim:idle', '--to', TO, '--announce-ip', '01:00:5e:00:00:01=10.0.0.2'],
+      /--announce-ip: The MAC/,
+    ],
     [['migrat'], /unknown command/],
     [['--nope'], /unknown option/],
   ] as const)('refuses %j with status 2, and with --json with a report', async (line, message) => {

@@ -1,14 +1,15 @@
 /** Which addresses are announced for each NIC, and where they are known from. */
 import type { Nic } from '@vmferry/engine/guest';
+import {
+  AnnounceInputError,
+  type GuestIp,
+  type GuestMac,
+  parseAnnounceIp,
+  parseIp,
+  parseMac,
+} from '@vmferry/engine/guest-address';
 import { z } from 'zod';
-import { AnnounceInputError, type GuestIp, type GuestMac, parseIp, parseMac } from './address.ts';
 import type { RunTool } from './tools.ts';
-
-/** What an operator gave with `--announce-ip`. Without a MAC it belongs to the first NIC. */
-export interface ExplicitAddress {
-  readonly mac?: GuestMac;
-  readonly ip: GuestIp;
-}
 
 /** A line of the host's neighbour table that says who owns an address. */
 export interface Neighbour {
@@ -36,13 +37,6 @@ export interface CollectedAddresses {
 /** More is no guest's own set but a mistake, or a router that answers for a whole net. */
 const mostAddresses = 64;
 
-/** Reads "10.0.0.2", "fd00::2" or "52:54:00:12:34:56=10.0.0.2". Throws `AnnounceInputError`. */
-export function parseAnnounceIp(text: string): ExplicitAddress {
-  const equals = text.indexOf('=');
-  if (equals < 0) return { ip: parseIp(text) };
-  return { mac: parseMac(text.slice(0, equals)), ip: parseIp(text.slice(equals + 1)) };
-}
-
 /**
  * Everything that is known of each NIC's addresses, each once. What cannot be announced is left out and
  * noted.
@@ -53,7 +47,8 @@ export function parseAnnounceIp(text: string): ExplicitAddress {
  */
 export function collectAddresses(sources: {
   readonly nics: readonly Pick<Nic, 'mac' | 'addresses'>[];
-  readonly explicit: readonly ExplicitAddress[];
+  /** What the operator gave with `--announce-ip`, and the source passed on. */
+  readonly explicit: readonly string[];
   readonly neighbours: readonly Neighbour[];
 }): CollectedAddresses {
   const { explicit, neighbours } = sources;
@@ -84,12 +79,15 @@ export function collectAddresses(sources: {
   }
 
   const first = nics[0]?.mac;
-  for (const { mac = first, ip } of explicit) {
-    if (mac === undefined || !found.has(mac.text)) {
-      notes.push(`The guest has no NIC ${mac?.text ?? 'at all'} to announce ${ip.text} for`);
-    } else {
-      add(mac, ip);
-    }
+  for (const text of explicit) {
+    noteErrors(() => {
+      const { mac = first, ip } = parseAnnounceIp(text);
+      if (mac === undefined || !found.has(mac.text)) {
+        notes.push(`The guest has no NIC ${mac?.text ?? 'at all'} to announce ${ip.text} for`);
+      } else {
+        add(mac, ip);
+      }
+    });
   }
 
   const owners = confirmedOwners(neighbours);

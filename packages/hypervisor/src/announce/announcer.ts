@@ -6,8 +6,8 @@
  *                                    └── stop() at any time ─────────────────────────────────────────────▶ done
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { GuestIp, GuestMac } from '@vmferry/engine/guest-address';
 import type { Millis } from '@vmferry/engine/units';
-import type { GuestIp, GuestMac } from './address.ts';
 import {
   gratuitousArpReply,
   gratuitousArpRequest,

@@ -4,7 +4,7 @@
  * Every frame's source is the guest's MAC, so that each switch on its way learns the guest's new port, and
  * every frame is padded to 60 bytes (the least that Ethernet carries, without the checksum).
  */
-import type { GuestIpv4, GuestIpv6, GuestMac } from './address.ts';
+import type { GuestIpv4, GuestIpv6, GuestMac } from '@vmferry/engine/guest-address';
 
 const minimumFrameBytes = 60;
 const broadcast = Uint8Array.of(0xff, 0xff, 0xff, 0xff, 0xff, 0xff);

@@ -13,8 +13,8 @@
  */
 import { readFileSync, readlinkSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import type { GuestMac } from '@vmferry/engine/guest-address';
 import { z } from 'zod';
-import type { GuestMac } from './address.ts';
 import type { RunTool } from './tools.ts';
 
 /** An entry of a Linux bridge's forwarding table that is to point to `port`. */

@@ -1,6 +1,6 @@
 /** From what is known of a guest's NICs to the targets of its announcement. */
 import type { Nic } from '@vmferry/engine/guest';
-import { collectAddresses, type ExplicitAddress, type Neighbour, readNeighbours } from './addresses.ts';
+import { collectAddresses, type Neighbour, readNeighbours } from './addresses.ts';
 import type { AnnounceTarget } from './announcer.ts';
 import { resolveInterface } from './interfaces.ts';
 import type { RunTool } from './tools.ts';
@@ -27,7 +27,8 @@ export async function planAnnouncement(input: {
   readonly nics: readonly Nic[];
   /** As this host's hypervisor has them. */
   readonly places: readonly NicPlace[];
-  readonly explicit: readonly ExplicitAddress[];
+  /** As `--announce-ip` has them. */
+  readonly explicit: readonly string[];
   readonly run: RunTool;
   readonly sysfsRoot?: string;
 }): Promise<AnnouncePlan> {

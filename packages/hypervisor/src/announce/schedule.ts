@@ -1,6 +1,7 @@
 /** When the rounds of an announcement are sent. */
+
+import { AnnounceInputError } from '@vmferry/engine/guest-address';
 import type { Millis } from '@vmferry/engine/units';
-import { AnnounceInputError } from './address.ts';
 
 export interface AnnounceSchedule {
   /** Wait before the second round, in milliseconds. */

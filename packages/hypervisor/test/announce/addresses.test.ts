@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { AnnounceInputError } from '../../src/announce/address.ts';
-import { collectAddresses, parseAnnounceIp, readNeighbours } from '../../src/announce/addresses.ts';
+import { collectAddresses, readNeighbours } from '../../src/announce/addresses.ts';
 import type { RunTool } from '../../src/announce/tools.ts';
 
 const macA = '52:54:00:00:00:0a';
@@ -21,7 +20,7 @@ const collect = async (input: {
 }) => {
   const { nics, notes } = collectAddresses({
     nics: input.nics,
-    explicit: (input.explicit ?? []).map(parseAnnounceIp),
+    explicit: input.explicit ?? [],
     neighbours: await readNeighbours(table(input.neighbours ?? [])),
   });
   return {
@@ -30,27 +29,6 @@ const collect = async (input: {
     notes,
   };
 };
-
-describe('parseAnnounceIp', () => {
-  it('reads an address alone, and one that says which NIC it belongs to', () => {
-    expect(parseAnnounceIp('10.0.0.2')).toEqual({ ip: expect.objectContaining({ text: '10.0.0.2' }) });
-    expect(parseAnnounceIp('52:54:00:00:00:0A=FD00::2')).toMatchObject({
-      mac: { text: macA },
-      ip: { family: 6, text: 'fd00::2' },
-    });
-  });
-
-  it.each([
-    '',
-    '=10.0.0.2',
-    `${macA}=`,
-    `${macA}=10.0.0.2=1`,
-    '10.0.0.2=52:54:00:00:00:0a',
-    `${macA} 10.0.0.2`,
-  ])('refuses %j', (text) => {
-    expect(() => parseAnnounceIp(text)).toThrow(AnnounceInputError);
-  });
-});
 
 describe('readNeighbours', () => {
   it('reads both families and skips what nobody answered for or no guest can own', async () => {
@@ -104,6 +82,19 @@ describe('collectAddresses', () => {
       explicit: ['10.0.0.2', `${macB}=10.0.1.2`],
     });
     expect(byMac).toEqual({ [macA]: ['10.0.0.2'], [macB]: ['10.0.1.2'] });
+  });
+
+  it('notes what a source passed on and nobody can announce, and announces the rest', async () => {
+    const { byMac, notes } = await collect({
+      nics: [{ mac: macA, addresses: [] }],
+      explicit: ['127.0.0.1', '01:00:5e:00:00:01=10.0.0.2', 'nonsense', '10.0.0.3'],
+    });
+    expect(byMac).toEqual({ [macA]: ['10.0.0.3'] });
+    expect(notes).toEqual([
+      'The address 127.0.0.1 is a loopback address; it is not announced',
+      'The MAC address 01:00:5e:00:00:01 is a multicast address; it is not announced',
+      '"nonsense" is not an IP address; it is not announced',
+    ]);
   });
 
   it('notes an explicit address whose NIC the guest does not have', async () => {

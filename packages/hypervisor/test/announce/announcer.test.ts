@@ -1,6 +1,6 @@
+import { parseIp, parseMac } from '@vmferry/engine/guest-address';
 import type { Millis } from '@vmferry/engine/units';
 import { describe, expect, it } from 'vitest';
-import { parseIp, parseMac } from '../../src/announce/address.ts';
 import {
   Announcer,
   type AnnouncerOptions,

@@ -1,6 +1,6 @@
+import { type GuestIpv4, type GuestIpv6, parseIp, parseMac } from '@vmferry/engine/guest-address';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type GuestIpv4, type GuestIpv6, parseIp, parseMac } from '../../src/announce/address.ts';
 import {
   gratuitousArpReply,
   gratuitousArpRequest,

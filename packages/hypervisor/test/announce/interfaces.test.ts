@@ -1,8 +1,8 @@
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { parseMac } from '@vmferry/engine/guest-address';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { parseMac } from '../../src/announce/address.ts';
 import { refreshFdb, resolveInterface } from '../../src/announce/interfaces.ts';
 import { planAnnouncement } from '../../src/announce/plan.ts';
 import type { RunTool } from '../../src/announce/tools.ts';

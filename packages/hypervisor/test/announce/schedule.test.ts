@@ -1,6 +1,6 @@
+import { AnnounceInputError } from '@vmferry/engine/guest-address';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { AnnounceInputError } from '../../src/announce/address.ts';
 import { roundDelays } from '../../src/announce/schedule.ts';
 
 describe('roundDelays', () => {

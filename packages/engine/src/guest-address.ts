@@ -50,6 +50,12 @@ export interface GuestIpv6 {
 
 export type GuestIp = GuestIpv4 | GuestIpv6;
 
+/** What an operator gave with `--announce-ip`. Without a MAC it belongs to the first NIC. */
+export interface ExplicitAddress {
+  readonly mac?: GuestMac;
+  readonly ip: GuestIp;
+}
+
 /** Reads "52:54:00:12:34:56" (dashes are taken too). Throws `AnnounceInputError`. */
 export function parseMac(text: string): GuestMac {
   if (!/^[0-9a-f]{2}(?:(?::[0-9a-f]{2}){5}|(?:-[0-9a-f]{2}){5})$/i.test(text)) {
@@ -75,6 +81,13 @@ export function parseMac(text: string): GuestMac {
 /** 6 bytes as "52:54:00:12:34:56". */
 export function formatMac(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
+}
+
+/** Reads "10.0.0.2", "fd00::2" or "52:54:00:12:34:56=10.0.0.2". Throws `AnnounceInputError`. */
+export function parseAnnounceIp(text: string): ExplicitAddress {
+  const equals = text.indexOf('=');
+  if (equals < 0) return { ip: parseIp(text) };
+  return { mac: parseMac(text.slice(0, equals)), ip: parseIp(text.slice(equals + 1)) };
 }
 
 /** Reads an IPv4 or IPv6 address without prefix length or zone. Throws `AnnounceInputError`. */

@@ -1,7 +1,14 @@
 import { isIPv6 } from 'node:net';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { AnnounceInputError, formatIp, formatMac, parseIp, parseMac } from '../../src/announce/address.ts';
+import {
+  AnnounceInputError,
+  formatIp,
+  formatMac,
+  parseAnnounceIp,
+  parseIp,
+  parseMac,
+} from '../src/guest-address.ts';
 
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length });
 
@@ -119,5 +126,28 @@ describe('parseIp', () => {
 
   it('cuts a hostile text short in its message', () => {
     expect(() => parseIp('x'.repeat(100_000))).toThrow(/^.{0,120}$/);
+  });
+});
+
+const macA = '52:54:00:00:00:0a';
+
+describe('parseAnnounceIp', () => {
+  it('reads an address alone, and one that says which NIC it belongs to', () => {
+    expect(parseAnnounceIp('10.0.0.2')).toEqual({ ip: expect.objectContaining({ text: '10.0.0.2' }) });
+    expect(parseAnnounceIp('52:54:00:00:00:0A=FD00::2')).toMatchObject({
+      mac: { text: macA },
+      ip: { family: 6, text: 'fd00::2' },
+    });
+  });
+
+  it.each([
+    '',
+    '=10.0.0.2',
+    `${macA}=`,
+    `${macA}=10.0.0.2=1`,
+    '10.0.0.2=52:54:00:00:00:0a',
+    `${macA} 10.0.0.2`,
+  ])('refuses %j', (text) => {
+    expect(() => parseAnnounceIp(text)).toThrow(AnnounceInputError);
   });
 });
