@@ -1,6 +1,7 @@
 /** `vmferry` itself, as people and pipelines call it: what is built, as processes. */
 import { execFile, spawn } from 'node:child_process';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -90,6 +91,55 @@ test('a guest of a file moves inside the command, with a JUnit report for the pi
   const junit = await readFile(join(dir, 'junit.xml'), 'utf8');
   expect(junit).toContain('<testsuite name="vmferry" tests="1" failures="0" errors="0"');
   expect(junit).toContain('name="sim:tiny by postcopy"');
+});
+
+test('a terminal that is closed cancels the migration, which is settled before the command ends', async () => {
+  const events = join(dir, 'closed.jsonl');
+  const line = [
+    ...[COMMAND, 'migrate', 'sim:./tiny.yaml', '--strategy', 'precopy', '--max-bandwidth', '1MB/s'],
+    ...['--state-dir', join(dir, 'closed'), '--events', events],
+  ];
+  const terminal = spawn('script', ['-qec', line.join(' '), '/dev/null'], { cwd: dir, stdio: 'ignore' });
+  const gone = once(terminal, 'exit');
+  children.push(async () => {
+    terminal.kill('SIGKILL');
+    await gone;
+  });
+  const told = async () => {
+    const text = await readFile(events, 'utf8').catch(() => '');
+    return text
+      .split('\n')
+      .slice(0, -1)
+      .map((one): unknown => JSON.parse(one));
+  };
+  await expect.poll(told).toContainEqual(expect.objectContaining({ type: 'phase', phase: 'precopy' }));
+  terminal.kill('SIGKILL');
+  const report = { outcome: 'cancelled', error: { code: 'E_CANCELLED', guestRunsOn: 'source' } };
+  await expect.poll(async () => (await told()).at(-1)).toMatchObject({ type: 'finished', report });
+});
+
+test('an agent that cannot write its log any more lives on', async () => {
+  const full = await open('/dev/full', 'w');
+  const socket = join(dir, 'agent.sock');
+  const line = ['agent', 'dest', '--listen', `ws+unix:${socket}`, '--state-dir', join(dir, 'full')];
+  const child = spawn(COMMAND, [...line, '--no-rehearsal'], { stdio: ['ignore', 'ignore', full.fd] });
+  const ended = once(child, 'exit');
+  children.push(async () => {
+    child.kill('SIGTERM');
+    await ended;
+    await full.close();
+  });
+  await expect
+    .poll(() =>
+      stat(socket).then(
+        (found) => found.isSocket(),
+        () => false,
+      ),
+    )
+    .toBe(true);
+  expect(await vmferry('list', '--agent', `ws+unix:${socket}`)).toMatchObject({ status: 0 });
+  child.kill('SIGTERM');
+  expect(await ended).toEqual([0, null]);
 });
 
 describe('between two agents', () => {

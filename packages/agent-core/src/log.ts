@@ -15,6 +15,9 @@ export interface LogOptions {
   readonly destination?: DestinationStream;
 }
 
+/** Kept for when it can be written after all; what comes then is lost. */
+const MAX_UNWRITTEN_BYTES = 1024 * 1024;
+
 /** Writes synchronously: what an agent said before it died is on disk. */
 export function createLogger(options: LogOptions): Logger {
   const settings: LoggerOptions = {
@@ -24,7 +27,14 @@ export function createLogger(options: LogOptions): Logger {
     formatters: { level: (label) => ({ level: label }) },
     redact: { paths: ['token', 'secret', 'key', '*.token', '*.secret', '*.key'], censor: '[hidden]' },
   };
-  return pino(settings, options.destination ?? pino.destination({ dest: 2, sync: true }));
+  return pino(settings, options.destination ?? standardError());
+}
+
+/** A closed terminal or a full disk costs lines of the log, and not the agent, which else would end with the guests. */
+function standardError(): DestinationStream {
+  const stream = pino.destination({ dest: 2, sync: true, maxLength: MAX_UNWRITTEN_BYTES });
+  stream.on('error', () => {});
+  return stream;
 }
 
 /** The logger of one migration: every line names its session and its guest. */

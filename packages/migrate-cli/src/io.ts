@@ -4,10 +4,14 @@ import type { Writable } from 'node:stream';
 /** Standard output or error. The terminal's fields are there only when it is one. */
 export type Output = Writable & { readonly isTTY?: boolean; readonly columns?: number };
 
-/** Where SIGINT and SIGTERM come from: `process`, or a test's emitter. */
+/** What asks a command to end: SIGHUP comes from a terminal that was closed, or a connection to it that broke. */
+const INTERRUPTS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+type Interrupt = (typeof INTERRUPTS)[number];
+
+/** Where they come from: `process`, or a test's emitter. */
 export interface SignalSource {
-  on(signal: 'SIGINT' | 'SIGTERM', listener: () => void): unknown;
-  off(signal: 'SIGINT' | 'SIGTERM', listener: () => void): unknown;
+  on(signal: Interrupt, listener: () => void): unknown;
+  off(signal: Interrupt, listener: () => void): unknown;
 }
 
 export interface CommandIo {
@@ -17,24 +21,25 @@ export interface CommandIo {
   readonly signals: SignalSource;
 }
 
-/** Resolves when the text was taken; a reader that went away (EPIPE) is not an error of ours. */
+/** A pipe without a reader, or a terminal that was closed. */
+const READER_GONE: readonly unknown[] = ['EPIPE', 'EIO'];
+
+/** Resolves when the text was taken; a reader that went away is not an error of ours. */
 export function write(output: Output, text: string): Promise<void> {
   return new Promise((resolve, reject) => {
     output.write(text, (error) => {
-      if (error && !('code' in error && error.code === 'EPIPE')) reject(error);
+      if (error && !('code' in error && READER_GONE.includes(error.code))) reject(error);
       else resolve();
     });
   });
 }
 
-/** Calls `listener` with how often it was called so far, from 1, for each SIGINT or SIGTERM. */
+/** Calls `listener` with how often it was called so far, from 1, for each signal that asks for the end. */
 export function onInterrupt(signals: SignalSource, listener: (times: number) => void): () => void {
   let times = 0;
   const heard = () => listener(++times);
-  signals.on('SIGINT', heard);
-  signals.on('SIGTERM', heard);
+  for (const signal of INTERRUPTS) signals.on(signal, heard);
   return () => {
-    signals.off('SIGINT', heard);
-    signals.off('SIGTERM', heard);
+    for (const signal of INTERRUPTS) signals.off(signal, heard);
   };
 }

@@ -14,7 +14,7 @@ import type { CommandContext } from './context.ts';
 import type { Display } from './display/display.ts';
 import type { EventsFile } from './events-file.ts';
 import { follow, openEvents, printReport, saveJunit } from './follow.ts';
-import { onInterrupt, write } from './io.ts';
+import { onInterrupt } from './io.ts';
 import { openJunit } from './junit.ts';
 import { serveOnLoopback } from './loopback.ts';
 import {
@@ -213,7 +213,7 @@ async function embedBoth(
   }
 }
 
-/** The first SIGINT or SIGTERM cancels; later ones are told that it is being done. */
+/** The first SIGINT, SIGTERM or SIGHUP cancels; later ones are told that it is being done. */
 class Interrupts {
   /** Resolves at the first one. */
   readonly first: Promise<'interrupted'>;
@@ -266,7 +266,7 @@ class Interrupts {
   }
 
   #say(text: string): void {
-    if (this.#display === undefined) void write(this.#context.io.stderr, `${text}\n`);
+    if (this.#display === undefined) this.#context.io.stderr.write(`${text}\n`);
     else this.#display.say(text);
   }
 }

@@ -172,6 +172,16 @@ describe('vmferry migrate', () => {
     const migration = agent.fake.migrations[0]!;
     running.signals.emit('SIGINT');
     await expect.poll(() => migration.cancelled).toBe(1);
+  it('cancels when its terminal is closed', async () => {
+    const running = start(args());
+    await expect.poll(() => agent.fake.migrations[0]?.hub.observers).toBe(1);
+    const migration = agent.fake.migrations[0]!;
+    running.signals.emit('SIGHUP');
+    await expect.poll(() => migration.cancelled).toBe(1);
+    migration.finish({ outcome: 'cancelled', error: { ...fault, code: 'E_CANCELLED' } });
+    expect(await running.status).toBe(130);
+  });
+
     running.signals.emit('SIGTERM');
     await expect.poll(() => running.stderr.text).toContain('still cancelling');
     migration.finish({ outcome: 'cancelled', error: { ...fault, code: 'E_CANCELLED' } });

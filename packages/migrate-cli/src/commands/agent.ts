@@ -59,7 +59,7 @@ An agent of both roles ('host') takes guests in, and moves those that are there 
 back, or from host to host. Migrations name it by --to and by --from. It has one listener, one file and one
 directory of journals.
 
-Logs go to standard error, one JSON object a line. SIGTERM or SIGINT ends the agent.
+Logs go to standard error, one JSON object a line. SIGTERM, SIGINT or SIGHUP ends the agent.
 
 Examples:
   vmferry agent dest --listen wss://0.0.0.0:4447 --cert h2.crt --key h2.key --ca ca.crt
