@@ -1,4 +1,4 @@
-/** `--events`: every event as one line of JSON. */
+/** `--events`: every event as one line of JSON, with the time at which this command heard of it. */
 import { open } from 'node:fs/promises';
 import { MigrationError } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
@@ -15,7 +15,7 @@ export interface EventsFile {
 export async function openEventsFile(name: string, stdout: Output): Promise<EventsFile> {
   if (name === '-') {
     return {
-      write: (event) => void stdout.write(`${JSON.stringify(event)}\n`),
+      write: (event) => void stdout.write(lineOf(event)),
       close: async () => undefined,
     };
   }
@@ -36,7 +36,7 @@ export async function openEventsFile(name: string, stdout: Output): Promise<Even
   });
   return {
     write: (event) => {
-      if (failure === undefined) stream.write(`${JSON.stringify(event)}\n`);
+      if (failure === undefined) stream.write(lineOf(event));
     },
     close: async () => {
       if (!stream.destroyed) stream.end();
@@ -44,4 +44,9 @@ export async function openEventsFile(name: string, stdout: Output): Promise<Even
       return failure;
     },
   };
+}
+
+/** `at`: milliseconds since 1970. */
+function lineOf(event: MigrationEvent): string {
+  return `${JSON.stringify({ ...event, at: Date.now() })}\n`;
 }

@@ -147,7 +147,8 @@ describe('vmferry migrate', () => {
     for (const line of text.split('\n')) expect(stripVTControlCharacters(line).length).toBeLessThan(80);
   });
 
-  it('writes every event to a file', async () => {
+  it('writes every event to a file, with its time', async () => {
+    const before = Date.now();
     agent.fake.script = (migration) => {
       migration.publish({ type: 'note', text: 'a' }, { type: 'phase', phase: 'precopy' });
       migration.finish();
@@ -156,7 +157,12 @@ describe('vmferry migrate', () => {
     const { stdout } = await vmferry(...args('--events', file, '--json'));
     onlyObject(stdout);
     const lines = (await readFile(file, 'utf8')).trimEnd().split('\n');
-    expect(lines.map((line) => JSON.parse(line).type)).toEqual(['note', 'phase', 'finished']);
+    const events = lines.map((line) => JSON.parse(line) as { type: string; at: number });
+    expect(events.map(({ type }) => type)).toEqual(['note', 'phase', 'finished']);
+    for (const { at } of events) {
+      expect(at).toBeGreaterThanOrEqual(before);
+      expect(at).toBeLessThanOrEqual(Date.now());
+    }
   });
 
   it('writes events to standard output when asked, and what people read elsewhere', async () => {
@@ -166,12 +172,6 @@ describe('vmferry migrate', () => {
     expect(stderr).toContain('outcome');
   });
 
-  it('cancels at the first interrupt, and says at the second that it is at it', async () => {
-    const running = start(args('--json'));
-    await expect.poll(() => agent.fake.migrations[0]?.hub.observers).toBe(1);
-    const migration = agent.fake.migrations[0]!;
-    running.signals.emit('SIGINT');
-    await expect.poll(() => migration.cancelled).toBe(1);
   it('cancels when its terminal is closed', async () => {
     const running = start(args());
     await expect.poll(() => agent.fake.migrations[0]?.hub.observers).toBe(1);
@@ -182,6 +182,12 @@ describe('vmferry migrate', () => {
     expect(await running.status).toBe(130);
   });
 
+  it('cancels at the first interrupt, and says at the second that it is at it', async () => {
+    const running = start(args('--json'));
+    await expect.poll(() => agent.fake.migrations[0]?.hub.observers).toBe(1);
+    const migration = agent.fake.migrations[0]!;
+    running.signals.emit('SIGINT');
+    await expect.poll(() => migration.cancelled).toBe(1);
     running.signals.emit('SIGTERM');
     await expect.poll(() => running.stderr.text).toContain('still cancelling');
     migration.finish({ outcome: 'cancelled', error: { ...fault, code: 'E_CANCELLED' } });
@@ -244,6 +250,18 @@ describe('vmferry migrate', () => {
     [['migrate', 'sim:idle', '--to', TO, '--streams', 'x'], /--streams.*whole number/s],
     [['migrate', 'sim:idle', '--to', TO, '--announce-ip', 'x'], /--announce-ip: /],
     [
+      ['migrate', 'sim:idle', '--to', TO, '--announce-ip', '127.0.0.1'],
+      /--announce-ip: .* a loopback address/,
+    ],
+    [
+      ['migrate', 'sim:idle', '--to', TO, '--announce-ip', '224.0.0.1'],
+      /--announce-ip: .* a multicast address/,
+    ],
+    [
+      ['migrate', 'sim:idle', '--to', TO, '--announce-ip', '01:00:5e:00:00:01=10.0.0.2'],
+      /--announce-ip: The MAC/,
+    ],
+    [
       ['migrate', 'sim:idle', '--to', TO, '--strategy', 'fast'],
       /--strategy.*auto, precopy, postcopy, hybrid/s,
     ],
@@ -259,18 +277,6 @@ describe('vmferry migrate', () => {
     [['migrate', 'sim:nobody'], /the library has no guest "nobody"; it has idle, web, .*, or a guest file/s],
     [['migrate', 'sim:./nobody.yaml'], /cannot read the guest file .*nobody\.yaml: there is no such file/],
     [['migrate', 'sim:./a.yaml', '--from', TO, '--to', TO], /give it to the agent with --simulate/],
-    [
-      ['migrate', 'sim:idle', '--to', TO, '--announce-ip', '127.0.0.1'],
-      /--announce-ip: .* a loopback address/,
-    ],
-    [
-      ['migrate', 'sim:idle', '--to', TO, '--announce-ip', '224.0.0.1'],
-      /--announce-ip: .* a multicast address/,
-    ],
-    [
-      ['migrate', 'sim:idle', '--to', TO, '--announce-ip', '01:00:5e:00:00:01=10.0.0.2'],
-      /--announce-ip: The MAC/,
-    ],
     [['migrat'], /unknown command/],
     [['--nope'], /unknown option/],
   ] as const)('refuses %j with status 2, and with --json with a report', async (line, message) => {
