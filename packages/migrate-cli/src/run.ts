@@ -20,8 +20,8 @@ import { type CommandIo, write } from './io.ts';
 import { errorReportOf, refusedReport, usageError } from './reports.ts';
 
 const HELP = `
-Exit status: 0 completed; 1 failed, the guest runs on the source; 2 refused before anything was touched;
-3 the guest needs an operator; 130 cancelled.
+Exit status: 0 completed; 1 failed, the guest runs on the source, or nowhere where its own hypervisor ended;
+2 refused before anything was touched; 3 the guest needs an operator; 130 cancelled.
 
 Guests: qemu:/PATH/TO/QMP.SOCK, libvirt:NAME, sim:NAME.
 Agents: wss://HOST:PORT, ws://HOST:PORT or ws+unix:/PATH. Source agents and those of both roles listen on
