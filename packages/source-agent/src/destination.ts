@@ -65,6 +65,9 @@ export class Destination {
   readonly maxFrameBytes: number;
   #data: readonly Link[] = [];
   #express: Link | undefined;
+  /** Data and express, those among them that are still being attached. */
+  readonly #streams = new Set<Link>();
+  #closed = false;
   readonly #secret: Uint8Array;
   readonly #options: DestinationOptions;
   readonly #limiter: RateLimiter;
@@ -177,6 +180,8 @@ export class Destination {
   async #attachOne(stream: { role: 'data' | 'express'; index: number }): Promise<Link> {
     const name = `${stream.role} ${stream.index}`;
     const link = await openLink(this.#options, name, stream.role === 'data', this.#limiter);
+    this.#streams.add(link);
+    if (this.#closed) await link.close();
     link.keepTo(this.#peerLimits);
     const channel = new ControlChannel(link);
     await channel.request(
@@ -254,12 +259,8 @@ export class Destination {
   }
 
   async close(): Promise<void> {
-    const links = [
-      this.control.link,
-      ...this.#data,
-      ...(this.#express ? [this.#express] : []),
-      ...this.#side,
-    ];
+    this.#closed = true;
+    const links = [this.control.link, ...this.#streams, ...this.#side];
     await Promise.all(links.map((link) => link.close()));
   }
 }

@@ -4,7 +4,8 @@
  *     guest found ─┬─▶ described ─▶ free to go? addresses? ─┬─▶ offered ─▶ streams attached ─▶ journal open
  *                  └─▶ destination connected ───────────────┘
  *
- * A failure on the way refuses the migration and leaves no trace; `close` then lets go of what was opened.
+ * A failure on the way refuses the migration and leaves no trace; `close` then lets go of what was opened. A
+ * cancellation waits for nobody who is asked: what comes of that afterwards is let go of when it comes.
  */
 import { type AgentLimits, defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
 import { SessionJournal } from '@vmferry/agent-core/session-journal';
@@ -48,7 +49,9 @@ export class Preflight {
   #connecting: Promise<Destination> | undefined;
   #destination: Destination | undefined;
   #postcopyObstacle: string | undefined;
+  #preparing: Promise<Departure> | undefined;
   #cancelled = false;
+  #interrupt: () => void = () => {};
 
   constructor(options: PreflightOptions) {
     this.#options = options;
@@ -56,16 +59,27 @@ export class Preflight {
     this.#limits = options.agent.limits ?? defaultLimits();
   }
 
-  /** It ends at the next step. */
+  /** `run` ends at once. */
   cancel(): void {
     this.#cancelled = true;
+    this.#interrupt();
   }
 
   /** Rejects with what `refusalOf` explains. */
   async run(): Promise<Departure> {
-    const { agent, guests, note } = this.#options;
+    const cancelled = new Promise<never>((_, reject) => {
+      this.#interrupt = () => reject(this.#cancellation());
+    });
+    if (this.#cancelled) this.#interrupt();
+    this.#preparing = this.#prepare();
+    return await Promise.race([cancelled, this.#preparing]);
+  }
+
+  async #prepare(): Promise<Departure> {
+    const { agent, guests } = this.#options;
     const guest = await guests(this.#request.guest);
     this.#guest = guest;
+    this.#throwIfCancelled();
     this.#phase = 'preflight';
     this.#options.onPhase('preflight');
     // Meanwhile the guest is looked at, and what is wrong with it is told first.
@@ -74,14 +88,16 @@ export class Preflight {
     connecting.catch(() => {});
     const described = await guest.describe();
     const [description] = await Promise.all([
-      knownAddresses(described, this.#request.guestAgent, note),
+      knownAddresses(described, this.#request.guestAgent, this.#note),
       this.#chooseStart(guest),
     ]);
     this.#throwIfCancelled();
     const destination = await connecting;
     this.#destination = destination;
     this.#options.onConnected(destination.session);
+    this.#throwIfCancelled();
     await this.#open(destination, description);
+    this.#throwIfCancelled();
     await destination.attach(this.#request.streams);
     this.#throwIfCancelled();
     const journal = await SessionJournal.open({
@@ -97,14 +113,29 @@ export class Preflight {
 
   /** What to say of whatever `run` was left by. */
   refusalOf(thrown: unknown): ErrorReport {
+    if (this.#cancelled) return this.#cancellation().report;
     if (thrown instanceof Refused) return thrown.report;
     return { ...factsOf(thrown), phase: this.#phase, guestRunsOn: 'source' };
   }
 
-  /** Lets go of what was opened. */
+  /** Lets go of what was opened, and of what still is going to be. */
   async close(): Promise<void> {
-    await this.#guest?.close();
-    if (this.#destination) await this.#destination.close();
+    void this.#preparing
+      ?.then(
+        ({ journal }) => journal.close(),
+        () => {},
+      )
+      .then(() => this.#letGo())
+      .catch((error: unknown) => this.#options.agent.log.warn({ err: error }, 'preflight'));
+    await this.#letGo();
+  }
+
+  async #letGo(): Promise<void> {
+    const guest = this.#guest;
+    const destination = this.#destination;
+    this.#guest = undefined;
+    await guest?.close();
+    if (destination) await destination.close();
     // One that does not answer is not waited for.
     else
       void this.#connecting?.then(
@@ -117,6 +148,11 @@ export class Preflight {
   get link(): { readonly streams: number; readonly tls: boolean } {
     return { streams: this.#destination?.data.length ?? 0, tls: this.#destination?.tls ?? false };
   }
+
+  /** A migration that was cancelled is over, and has nothing more to say. */
+  readonly #note = (text: string): void => {
+    if (!this.#cancelled) this.#options.note(text);
+  };
 
   /** Can this guest leave, and by post-copy? */
   async #chooseStart(guest: SourceGuest): Promise<void> {
@@ -132,9 +168,8 @@ export class Preflight {
   }
 
   async #open(destination: Destination, description: GuestDescription): Promise<void> {
-    const { note } = this.#options;
     const own = await this.#guest?.preflight?.(this.#plan());
-    for (const text of own?.notes ?? []) note(text);
+    for (const text of own?.notes ?? []) this.#note(text);
     const described = own === undefined ? description : { ...description, preflight: own.facts };
     let answer = await destination.open(described, this.#request, this.#plan().postcopy);
     if (!answer.ok && this.#plan().postcopy && this.#request.strategy === 'auto') {
@@ -142,11 +177,11 @@ export class Preflight {
       const onlyPostcopy = answer.reasons.every((reason) => reason.code === 'E_NO_USERFAULTFD');
       if (onlyPostcopy && first) {
         this.#postcopyObstacle = first.message;
-        note(`Post-copy is not possible here: ${first.message}`);
+        this.#note(`Post-copy is not possible here: ${first.message}`);
         answer = await destination.open(described, this.#request, false);
       }
     }
-    for (const text of answer.notes) note(text);
+    for (const text of answer.notes) this.#note(text);
     if (!answer.ok) throw new Refused(refusal(answer.reasons, 'dest', 'preflight'));
   }
 
@@ -165,8 +200,11 @@ export class Preflight {
   }
 
   #throwIfCancelled(): void {
-    if (!this.#cancelled) return;
-    throw new Refused({
+    if (this.#cancelled) throw this.#cancellation();
+  }
+
+  #cancellation(): Refused {
+    return new Refused({
       code: 'E_CANCELLED',
       message: 'the migration was cancelled before it began',
       side: 'source',
