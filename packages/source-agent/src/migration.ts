@@ -13,6 +13,7 @@ import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
 import type { SessionJournal } from '@vmferry/agent-core/session-journal';
+import { expressPages } from '@vmferry/engine/carriage/batch-limits';
 import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type {
@@ -269,6 +270,7 @@ export class SourceMigration implements RunningMigration {
       guest,
       carrier,
       backlogBytes: this.#limits.bufferBytes,
+      answerPages: expressPages(destination.maxFrameBytes),
       onTaken: (batch) => this.#count(batch),
       onFailure: (error) => this.#fail(error),
     });

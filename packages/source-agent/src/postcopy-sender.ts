@@ -20,6 +20,7 @@ import {
   starvedGrant,
 } from '@vmferry/engine/postcopy/bulk-budget';
 import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
+import { pages } from '@vmferry/engine/units';
 import type { Carrier } from './carrier.ts';
 
 /** What is read from the hypervisor ahead of the link while no fault waits. */
@@ -34,6 +35,8 @@ export interface PostcopySenderOptions {
   readonly carrier: Pick<Carrier, 'express' | 'bulk' | 'bulkOutstanding' | 'linkBytesPerSec'>;
   /** The most content bytes that may wait. */
   readonly backlogBytes: number;
+  /** The most pages that one answer may have: see `expressPages`. */
+  readonly answerPages: number;
   /** A batch that was read from the stopped guest, and so does not come with its stream. */
   readonly onTaken: (batch: PageBatch) => void;
   readonly onFailure: (error: unknown) => void;
@@ -105,11 +108,13 @@ export class PostcopySender {
 
   /** Reads the pages from the stopped guest and sends them. False where that cannot be done. */
   #take(range: PageRange, codec: 'none' | 'lz4', onLanded?: () => void): boolean {
-    const taken = this.#options.guest.takePages(range);
-    if (taken === undefined) return false;
-    if (taken === 'sent') return true;
-    this.#options.onTaken(taken);
-    this.#express(taken, codec, onLanded);
+    for (const piece of inPieces(range, this.#options.answerPages)) {
+      const taken = this.#options.guest.takePages(piece);
+      if (taken === undefined) return false;
+      if (taken === 'sent') continue;
+      this.#options.onTaken(taken);
+      this.#express(taken, codec, onLanded);
+    }
     return true;
   }
 
@@ -288,5 +293,11 @@ export class PostcopySender {
 
   #wakeReaders(): void {
     for (const resolve of this.#roomWaiters.splice(0)) resolve();
+  }
+}
+
+function* inPieces({ block, first, count }: PageRange, most: number): Generator<PageRange> {
+  for (let at = 0; at < count; at += most) {
+    yield { block, first: pages(first + at), count: pages(Math.min(most, count - at)) };
   }
 }

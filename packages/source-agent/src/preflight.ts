@@ -9,8 +9,8 @@
  */
 import { type AgentLimits, defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
 import { SessionJournal } from '@vmferry/agent-core/session-journal';
-import { POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
-import type { ErrorReport, Phase } from '@vmferry/engine/errors';
+import { hostPageFits, POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
+import { type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { GuestDescription, SourceGuest, SourcePlan } from '@vmferry/engine/guest';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { bytes } from '@vmferry/engine/units';
@@ -154,9 +154,13 @@ export class Preflight {
     if (!this.#cancelled) this.#options.note(text);
   };
 
+  get #mustPostcopy(): boolean {
+    return this.#request.strategy === 'postcopy' || this.#request.strategy === 'hybrid';
+  }
+
   /** Can this guest leave, and by post-copy? */
   async #chooseStart(guest: SourceGuest): Promise<void> {
-    const must = this.#request.strategy === 'postcopy' || this.#request.strategy === 'hybrid';
+    const must = this.#mustPostcopy;
     const may = must || this.#request.strategy === 'auto' || this.#request.onStall === 'postcopy';
     if (!may) this.#postcopyObstacle = 'pre-copy was asked for';
     let reasons = await guest.blockers(this.#plan());
@@ -168,6 +172,7 @@ export class Preflight {
   }
 
   async #open(destination: Destination, description: GuestDescription): Promise<void> {
+    this.#heedFrameSize(destination, description);
     const own = await this.#guest?.preflight?.(this.#plan());
     for (const text of own?.notes ?? []) this.#note(text);
     const described = own === undefined ? description : { ...description, preflight: own.facts };
@@ -183,6 +188,20 @@ export class Preflight {
     }
     for (const text of answer.notes) this.#note(text);
     if (!answer.ok) throw new Refused(refusal(answer.reasons, 'dest', 'preflight'));
+  }
+
+  /** In post-copy a host page travels whole, and so in one frame. */
+  #heedFrameSize({ maxFrameBytes }: Destination, { blocks }: GuestDescription): void {
+    const huge = blocks.find(({ hostPageBytes }) => !hostPageFits(hostPageBytes, maxFrameBytes));
+    if (!huge || !this.#plan().postcopy) return;
+    const obstacle = new GuestError(
+      'E_LIMIT',
+      `RAM block ${huge.name} is made of pages of ${huge.hostPageBytes} bytes, and the agents take frames of at most ${maxFrameBytes}`,
+      'leave maxFrameBytes out of the configuration of both agents, or use --strategy precopy',
+    );
+    if (this.#mustPostcopy) throw new Refused(refusal([obstacle], 'source', 'preflight'));
+    this.#postcopyObstacle = obstacle.message;
+    this.#note(`Post-copy is not possible here: ${obstacle.message}`);
   }
 
   #plan(): SourcePlan {

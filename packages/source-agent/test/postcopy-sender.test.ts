@@ -31,7 +31,12 @@ interface Sent {
 }
 
 /** `readable`: pages that the driver can read from the stopped guest, until they are taken. */
-function rig({ readable = [] as readonly number[], backlogBytes = 64 * 2 ** 20, guestRuns = true } = {}) {
+function rig({
+  readable = [] as readonly number[],
+  backlogBytes = 64 * 2 ** 20,
+  answerPages = 256,
+  guestRuns = true,
+} = {}) {
   const left = new Set(readable);
   const asked: number[] = [];
   const sent: Sent[] = [];
@@ -78,6 +83,7 @@ function rig({ readable = [] as readonly number[], backlogBytes = 64 * 2 ** 20, 
     guest: guest as SourceGuest,
     carrier,
     backlogBytes,
+    answerPages,
     onTaken: (batch) => taken.push(...batch.pages),
     onFailure: (error) => failures.push(error),
   });
@@ -120,6 +126,18 @@ describe('a fault', () => {
     expect(sent.map((each) => each.pages)).toEqual([[5, 6], [20]]);
     expect(taken).toEqual([5, 6, 20]);
     expect(asked).toEqual([]);
+    sender.close();
+  });
+
+  test('never makes an answer of more pages than a frame takes', async () => {
+    const readable = Array.from({ length: 1024 }, (_, page) => page);
+    const { sender, sent, taken } = rig({ readable, answerPages: 16 });
+    // A walk, whose windows grow.
+    for (const page of [0, 64, 192, 448]) sender.fault([faultOn(page)]);
+    await nextTurn();
+    expect(taken.length).toBeGreaterThan(512);
+    expect(sent.flatMap((each) => each.pages)).toEqual(taken);
+    expect(Math.max(...sent.map((each) => each.pages.length))).toBe(16);
     sender.close();
   });
 

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { defaultLimits } from '@vmferry/agent-core/config';
 import { createLogger } from '@vmferry/agent-core/log';
 import { GuestError } from '@vmferry/engine/errors';
 import type { SourceGuest } from '@vmferry/engine/guest';
@@ -173,5 +174,35 @@ describe('a cancellation', () => {
     made.cancel();
     expect(made.refusalOf(new GuestError('E_GUEST_BLOCKED', 'no', 'none'))).toMatchObject(cancelled);
     expect(await refusal(made)).toMatchObject(cancelled);
+  });
+});
+
+describe('huge pages that no frame takes whole', () => {
+  const small = { maxFrameBytes: MiB };
+  const why =
+    'RAM block ram is made of pages of 2097152 bytes, and the agents take frames of at most 1048576';
+
+  test('are refused where post-copy is asked for', async () => {
+    const peer = await startPeer(small);
+    const { guest } = fakeGuest({}, 2 * MiB);
+    const made = preflight(peer.url, async () => guest, { strategy: 'postcopy' }).preflight;
+    expect(await refusal(made)).toMatchObject({ code: 'E_LIMIT', message: why, phase: 'preflight' });
+  });
+
+  test('move without post-copy where that is left open', async () => {
+    const peer = await startPeer(small);
+    const { guest } = fakeGuest({}, 2 * MiB);
+    const { preflight: made, notes } = preflight(peer.url, async () => guest, { strategy: 'auto' });
+    const departure = await made.run();
+    expect(departure).toMatchObject({ postcopyObstacle: why, plan: { postcopy: false } });
+    expect((await peer.opened).plan).toEqual({ postcopy: false });
+    expect(notes).toEqual([`Post-copy is not possible here: ${why}`]);
+  });
+
+  test('move by post-copy where frames are as large as by default', async () => {
+    const peer = await startPeer({ maxFrameBytes: defaultLimits().maxFrameBytes });
+    const { guest } = fakeGuest({}, 2 * MiB);
+    const made = preflight(peer.url, async () => guest, { strategy: 'postcopy' }).preflight;
+    expect(await made.run()).toMatchObject({ postcopyObstacle: undefined, plan: { postcopy: true } });
   });
 });

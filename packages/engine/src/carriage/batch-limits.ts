@@ -35,6 +35,25 @@ export function precopyBatch(maxFrameBytes: number): BatchLimits {
   return limits;
 }
 
+/** As much as goes along with a fault at most (`postcopy/prepaging`). */
+const EXPRESS_PAGES = 256;
+
+/** Pages that answer a fault in one frame of at most so many bytes, whatever they are. */
+export function expressPages(maxFrameBytes: number): number {
+  let count = EXPRESS_PAGES;
+  while (count > 1 && !fitsFrame(count, maxFrameBytes)) count >>= 1;
+  return count;
+}
+
+/** Whether a frame of at most so many bytes takes a whole host page, which post-copy never divides. */
+export function hostPageFits(hostPageBytes: number, maxFrameBytes: number): boolean {
+  return fitsFrame(hostPageBytes / PAGE_BYTES, maxFrameBytes);
+}
+
+function fitsFrame(count: number, maxFrameBytes: number): boolean {
+  return CARRIER_HEADER_BYTES + payloadBytes({ rawPages: count, pages: count }) <= maxFrameBytes;
+}
+
 /** So much of a second is a batch on its way: what is in batches when the guest stops counts as downtime. */
 const BATCH_SECONDS = 0.01;
 /**

@@ -2,6 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   BATCH_PAYLOAD_BYTES,
+  expressPages,
+  hostPageFits,
   pacedBatch,
   payloadBytes,
   precopyBatch,
@@ -20,6 +22,23 @@ describe('the limits of batches', () => {
         if (!largest) expect(frame * 2.1).toBeGreaterThan(maxFrameBytes);
       }),
     );
+  });
+
+  it('let answers to faults fit the largest frame that a peer takes', () => {
+    expect(expressPages(4 * 2 ** 20)).toBe(256);
+    expect(expressPages(2 ** 20)).toBe(128);
+    fc.assert(
+      fc.property(fc.integer({ min: 8192, max: 8 * 2 ** 20 }), (maxFrameBytes) => {
+        const count = expressPages(maxFrameBytes);
+        expect(64 + payloadBytes({ rawPages: count, pages: count })).toBeLessThanOrEqual(maxFrameBytes);
+      }),
+    );
+  });
+
+  it('know which host pages no frame takes whole', () => {
+    expect(hostPageFits(4096, 2 ** 20)).toBe(true);
+    expect(hostPageFits(2 * 2 ** 20, 2 * 2 ** 20)).toBe(false);
+    expect(hostPageFits(2 * 2 ** 20, 2 * 2 ** 20 + 8 * 1024)).toBe(true);
   });
 
   it('are 10 ms of what gets away, between 64 KiB and the most there may be', () => {
