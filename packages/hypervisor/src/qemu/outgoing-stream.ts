@@ -47,6 +47,8 @@ export class OutgoingStream {
   readonly #decoder: StreamDecoder;
   readonly #replies = new ReturnPathEncoder();
   readonly #urgent = new UrgentPages();
+  /** Empty between two chunks. */
+  readonly #small = new OpaqueBuffer();
   /** Items that do not come from the stream: round ends and the stop. */
   readonly #asides: SourceItem[] = [];
   readonly #firstChunkBytes: number;
@@ -123,7 +125,7 @@ export class OutgoingStream {
       // Whoever gives the migration up reads on from here itself.
       if (this.#givenUp) return;
       const chunk = reader.read();
-      if (chunk) yield* gathered(this.#decode(chunk));
+      if (chunk) yield* gathered(this.#decode(chunk), this.#small);
       else if (reader.ended) break;
       else if (this.#asides.length === 0) await reader.more();
     }
@@ -293,8 +295,7 @@ export class OutgoingStream {
 }
 
 /** Post-copy begins with hundreds of small commands, while the guest stands still: they leave as few items. */
-function* gathered(items: Iterable<SourceItem>): Generator<SourceItem> {
-  const small = new OpaqueBuffer();
+function* gathered(items: Iterable<SourceItem>, small: OpaqueBuffer): Generator<SourceItem> {
   for (const item of items) {
     if (item.type === 'opaque' && small.takes(item.bytes)) continue;
     if (small.length > 0) yield { type: 'opaque', bytes: small.take() };
