@@ -164,7 +164,7 @@ export class Destination {
     return { ok: false, reasons, notes: answer.notes ?? [] };
   }
 
-  /** Opens the data streams and the express stream, and reads the destination's clock. */
+  /** Opens the data streams and the express stream. */
   async attach(streams: number): Promise<void> {
     const roles = [
       ...Array.from({ length: streams }, (_, index) => ({ role: 'data' as const, index })),
@@ -173,7 +173,10 @@ export class Destination {
     const links = await Promise.all(roles.map((stream) => this.#attachOne(stream)));
     this.#express = links.pop();
     this.#data = links;
-    // Now, for nothing else is asked of either agent: what waits in a queue is no measure of a clock.
+  }
+
+  /** To be called when nothing else is asked of either agent: what waits in a queue is no measure of a clock. */
+  async compareClocks(): Promise<void> {
     for (let sample = 0; sample < CLOCK_SAMPLES; sample += 1) await this.readClock();
   }
 

@@ -321,7 +321,11 @@ export class SourceMigration implements RunningMigration {
     if (this.#machine?.state.phase !== 'copying') return undefined;
     if ((this.#request.copyStorage ?? 'none') !== 'none') this.#watchDisks(guest);
     void destination.carryAll(guest.sideConnections, this.#log);
-    return await guest.open(this.#plan!, destination.session);
+    const comparing = destination.compareClocks();
+    comparing.catch(() => {});
+    const items = await guest.open(this.#plan!, destination.session);
+    await comparing;
+    return items;
   }
 
   /** In post-copy the destination needs this side until the last page is there, not only sent. */

@@ -86,10 +86,12 @@ export class Preflight {
     const connecting = Destination.connect(destinationOf(this.#request, agent));
     this.#connecting = connecting;
     connecting.catch(() => {});
+    const choosing = this.#chooseStart(guest);
+    choosing.catch(() => {});
     const described = await guest.describe();
     const [description] = await Promise.all([
       knownAddresses(described, this.#request.guestAgent, this.#note),
-      this.#chooseStart(guest),
+      choosing,
     ]);
     this.#throwIfCancelled();
     const destination = await connecting;
@@ -99,6 +101,8 @@ export class Preflight {
     await this.#open(destination, description);
     this.#throwIfCancelled();
     await destination.attach(this.#request.streams);
+    // Hypervisors that speak to each other first leave time for it.
+    if (!guest.sideConnections) await destination.compareClocks();
     this.#throwIfCancelled();
     const journal = await SessionJournal.open({
       stateDir: agent.stateDir,

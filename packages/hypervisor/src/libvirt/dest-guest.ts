@@ -125,8 +125,11 @@ export class LibvirtDestGuest implements DestGuest {
         return { ok: false, reasons: [otherKind(description.kind)] };
       }
       this.#description = libvirt;
-      this.#definedBefore = (await lookUp(() => this.#connection.domainByUuid(libvirt.uuid))) !== undefined;
-      const preflight = await this.#look(description.preflight, plan);
+      const [before, preflight] = await Promise.all([
+        lookUp(() => this.#connection.domainByUuid(libvirt.uuid)),
+        this.#look(description.preflight, plan),
+      ]);
+      this.#definedBefore = before !== undefined;
       this.#preflight = preflight;
       const warnings = notes(preflight.findings);
       const reasons = [...this.#sameDirectory(libvirt), ...refusals(preflight.findings)];

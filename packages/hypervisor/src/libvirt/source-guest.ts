@@ -50,7 +50,7 @@ import { type LibvirtOptions, parseDomainAddress } from './options.ts';
 import { finishesPaused } from './ownership.ts';
 import type { DomainFacts } from './preflight/domain-facts.ts';
 import { type Finding, notes, refusals } from './preflight/finding.ts';
-import { gatherDomain } from './preflight/gather-domain.ts';
+import { gatherDomain, type SourceHost, sourceHost } from './preflight/gather-domain.ts';
 import { sourceFindings } from './preflight/preflight.ts';
 import { qemuPid } from './qemu-process.ts';
 import { Rendezvous } from './rendezvous.ts';
@@ -88,6 +88,7 @@ export class LibvirtSourceGuest implements SourceGuest {
   #stream: OutgoingStream | undefined;
   #blocks: readonly RamBlock[] = [];
   /** For preflight. */
+  readonly #host: Promise<SourceHost>;
   #facts: Promise<DomainFacts> | undefined;
   #oneLiveRound = false;
   #wasRunning = true;
@@ -133,6 +134,8 @@ export class LibvirtSourceGuest implements SourceGuest {
     this.#domain = domain;
     this.#events = events;
     this.#options = options;
+    this.#host = sourceHost(connection);
+    this.#host.catch(() => {});
     this.#begun = new Promise((resolve) => {
       this.#resolveBegun = resolve;
     });
@@ -236,7 +239,12 @@ export class LibvirtSourceGuest implements SourceGuest {
   async #findings(plan: SourcePlan): Promise<{ facts: DomainFacts; findings: readonly Finding[] }> {
     const { copyStorage, destName, destXml } = plan.managed ?? PLAIN;
     // What a migration asks for is asked for once, and its domain is looked at once: that takes libvirt a while.
-    this.#facts ??= gatherDomain(this.#connection, this.#domain, { copyStorage, destName, destXml });
+    this.#facts ??= gatherDomain(
+      this.#connection,
+      this.#domain,
+      { copyStorage, destName, destXml },
+      this.#host,
+    );
     const facts = await this.#facts;
     return { facts, findings: sourceFindings(facts, { postcopy: plan.postcopy, copyStorage }) };
   }

@@ -22,6 +22,30 @@ export interface DomainWish {
   readonly destXml?: string | undefined;
 }
 
+/** What libvirt says of the host that the domain is on. */
+export interface SourceHost {
+  readonly uuid: string;
+  readonly name: string;
+  readonly cpuXml: string;
+  readonly versions: DomainFacts['versions'];
+}
+
+/**
+ * It depends on no domain, and takes libvirt a while: to be asked for as early as can be.
+ *
+ * @throws LibvirtError when libvirt does not answer
+ */
+export async function sourceHost({ host }: LibvirtConnection): Promise<SourceHost> {
+  const [capabilities, name, libvirt, hypervisor] = await Promise.all([
+    host.capabilities(),
+    host.hostname(),
+    host.daemonVersion(),
+    host.hypervisorVersion(),
+  ]);
+  const { uuid, cpuXml } = readHostCapabilities(capabilities);
+  return { uuid, name, cpuXml, versions: { libvirt, hypervisor } };
+}
+
 /**
  * @throws GuestError E_DEST_XML when the operator's XML is none, E_UNSUPPORTED when libvirt's own is not understood,
  *   E_LIMIT when there is more of it than crosses the wire
@@ -31,6 +55,7 @@ export async function gatherDomain(
   connection: LibvirtConnection,
   domain: Domain,
   { copyStorage, destName, destXml }: DomainWish,
+  ofHost: Promise<SourceHost> = sourceHost(connection),
 ): Promise<DomainFacts> {
   const active = await domain.isActive();
   const current = active ? [] : (['inactive'] as const);
@@ -42,17 +67,10 @@ export async function gatherDomain(
   ]);
   const own = understood(migratable);
   const wanted = destXml === undefined ? own : wantedShape(destXml);
-  const { host } = connection;
-  const [capabilities, name, libvirt, hypervisor] = await Promise.all([
-    host.capabilities(),
-    host.hostname(),
-    host.daemonVersion(),
-    host.hypervisorVersion(),
-  ]);
-  const { uuid, cpuXml } = readHostCapabilities(capabilities);
+  const { uuid, name, cpuXml, versions } = await ofHost;
   const hostCpuXml = own.cpu.mode === 'host-passthrough' ? cpuXml : '';
   const [cpu, images, snapshots, checkpoints] = await Promise.all([
-    cpuVerdict(host, own, { hostCpuXml, machine: own.machine }),
+    cpuVerdict(connection.host, own, { hostCpuXml, machine: own.machine }),
     lookAtImages(domain, own.disks),
     isListed(connection, domain, 'snapshots'),
     isListed(connection, domain, 'checkpoints'),
@@ -67,7 +85,7 @@ export async function gatherDomain(
     host: { uuid, name },
     hostCpuXml,
     cpu,
-    versions: { libvirt, hypervisor },
+    versions,
     snapshots,
     checkpoints,
     copyStorage,

@@ -31,22 +31,33 @@ export async function gatherHost(
   const wallClockMs = Date.now();
   const { host } = connection;
   const { shape } = domain;
-  const capabilities = readHostCapabilities(await host.capabilities());
-  const guest = capabilities.guest(shape.architecture);
   // libvirt takes some of these a while, and all at once no longer than the slowest.
+  const itself = host.capabilities().then(readHostCapabilities);
   const machineAndCpu = async () => {
-    const support = await machineSupport(host, shape, guest.machines);
+    const support = await machineSupport(
+      host,
+      shape,
+      async () => (await itself).guest(shape.architecture).machines,
+    );
     const machine = support.machine.supported ? shape.machine : undefined;
     const cpu = await cpuVerdict(host, shape, { hostCpuXml: domain.hostCpuXml, machine });
     return { ...support, cpu };
   };
   const versionsAndFaults = async () => {
-    const hypervisor = await host.hypervisorVersion();
-    const userfaultfd = await view.userfaultfd({ qemuUser: capabilities.qemuUser, hypervisor });
-    return { versions: { libvirt: await host.daemonVersion(), hypervisor }, userfaultfd };
+    const [hypervisor, libvirt, { qemuUser }] = await Promise.all([
+      host.hypervisorVersion(),
+      host.daemonVersion(),
+      itself,
+    ]);
+    return {
+      versions: { libvirt, hypervisor },
+      userfaultfd: await view.userfaultfd({ qemuUser, hypervisor }),
+    };
   };
-  const noPages: readonly HostPages[] = [];
+  const pagesOf = async (): Promise<readonly HostPages[]> =>
+    shape.hugePages.length === 0 ? [] : await freeHugePages(host, await itself);
   const [
+    capabilities,
     ofMachine,
     ofVersions,
     name,
@@ -58,11 +69,12 @@ export async function gatherHost(
     domains,
     places,
   ] = await Promise.all([
+    itself,
     machineAndCpu(),
     versionsAndFaults(),
     host.hostname(),
     memoryOf(host),
-    shape.hugePages.length === 0 ? noPages : freeHugePages(host, capabilities),
+    pagesOf(),
     view.defaultHugePageBytes(),
     networksOf(host),
     view.interfaces(),
@@ -73,7 +85,7 @@ export async function gatherHost(
     host: { uuid: capabilities.uuid, name },
     ...ofMachine,
     ...ofVersions,
-    emulators: [...guest.emulators, ...policy.emulators],
+    emulators: [...capabilities.guest(shape.architecture).emulators, ...policy.emulators],
     memory,
     pages,
     defaultHugePageBytes,
@@ -93,7 +105,7 @@ export async function gatherHost(
 async function machineSupport(
   host: LibvirtHost,
   { architecture, machine, virtType }: DomainShape,
-  offered: readonly string[],
+  offered: () => Promise<readonly string[]>,
 ): Promise<{ machine: MachineSupport; kinds: ReadonlyMap<string, readonly string[]> }> {
   try {
     const choice = { architecture, virtType, ...(machine === '' ? {} : { machine }) };
@@ -105,7 +117,7 @@ async function machineSupport(
     if (error.code === 'VIR_ERR_NO_SUPPORT') {
       return { machine: { supported: true, maxVcpus: Number.POSITIVE_INFINITY }, kinds: new Map() };
     }
-    return { machine: { supported: false, why: error.message, offered }, kinds: new Map() };
+    return { machine: { supported: false, why: error.message, offered: await offered() }, kinds: new Map() };
   }
 }
 
