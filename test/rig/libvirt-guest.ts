@@ -110,7 +110,13 @@ export class DomainWatcher {
   }
 
   /** Milliseconds from each stop to the next start somewhere else. Throws where two ran at once. */
-  handovers(): { readonly from: string; readonly to: string; readonly downtimeMs: number }[] {
+  handovers(): {
+    readonly from: string;
+    readonly to: string;
+    readonly downtimeMs: number;
+    /** When it ran again. */
+    readonly atMs: number;
+  }[] {
     const running = new Set<string>();
     const found = [];
     let stopped: Change | undefined;
@@ -123,7 +129,8 @@ export class DomainWatcher {
       running.add(change.host);
       if (running.size > 1) throw new Error(`two ran at once: ${JSON.stringify(this.#changes)}`);
       if (stopped && stopped.host !== change.host) {
-        found.push({ from: stopped.host, to: change.host, downtimeMs: change.atMs - stopped.atMs });
+        const { atMs } = change;
+        found.push({ from: stopped.host, to: change.host, downtimeMs: atMs - stopped.atMs, atMs });
       }
     }
     return found;
