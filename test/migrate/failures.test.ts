@@ -450,26 +450,34 @@ describe('the link', () => {
       expect(await stage.dst.runState()).toBe('running');
       await stage.watcher.finish();
       expect(await lastRecord(stage.agents, 'source')).toBe('committed');
+      const [arrived] = stage.agents.dest.list();
+      expect(arrived?.outcome).toBe(strategy === 'postcopy' ? 'attention' : 'completed');
     },
   );
 
-  test.each([
-    ['a cut', async ({ agents }: Scene) => agents.wire.cut()],
-    ['the destination agent’s end', async ({ agents }: Scene) => await agents.closeDest()],
-  ])(
-    'while post-copy’s pages travel, %s calls an operator, and both QEMUs keep what they have',
-    async (_, breaks) => {
-      const stage = await scene();
-      const migration = migrate(stage, { strategy: 'postcopy', to: stage.agents.wire.url, ...SLOW });
-      await when(migration, phase('postcopy'));
-      await breaks(stage);
-      needsOperator(await migration.done, 'dest', 'E_LINK_LOST');
-      await staysStopped(stage.src);
-      expect(await stage.dst.runState()).toBe('running');
-      const { spans } = await stage.watcher.finish();
-      expect(spans.map(({ qemu }) => qemu)).toEqual(['src', 'dst']);
-    },
-  );
+  test('while post-copy’s pages travel, a cut calls an operator, and both QEMUs keep what they have', async () => {
+    const stage = await scene();
+    const migration = migrate(stage, { strategy: 'postcopy', to: stage.agents.wire.url, ...SLOW });
+    await when(migration, phase('postcopy'));
+    stage.agents.wire.cut();
+    needsOperator(await migration.done, 'dest', 'E_LINK_LOST');
+    await staysStopped(stage.src);
+    expect(await stage.dst.runState()).toBe('running');
+    const { spans } = await stage.watcher.finish();
+    expect(spans.map(({ qemu }) => qemu)).toEqual(['src', 'dst']);
+  });
+
+  test('while post-copy’s pages travel, a destination agent that is told to end brings the rest first', async () => {
+    const stage = await scene();
+    const migration = migrate(stage, { strategy: 'postcopy', ...SLOW, maxBandwidth: 20e6 });
+    await when(migration, phase('postcopy'));
+    await stage.agents.closeDest();
+    const report = await migration.done;
+    expect(report.outcome, JSON.stringify(report.error)).toBe('completed');
+    await nextPass(stage.dst);
+    expect((await checkBootSector(stage.dst)).bad).toEqual([]);
+    await stage.watcher.finish();
+  });
 });
 
 describe('a guest that verifies its memory, rolled back out of post-copy', () => {

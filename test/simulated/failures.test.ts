@@ -72,13 +72,16 @@ test('a link that is cut among the rounds leaves the guest as it was', async () 
   await arrivesNextTime(site);
 });
 
-test('a destination agent that goes away leaves the guest as it was', async () => {
+test('a destination agent that is told to end among the rounds leaves the guest as it was', async () => {
   const site = await start();
   const migration = site.migrate({ strategy: 'precopy', ...SLOW });
   await underWay(migration);
   await site.agents.closeDest();
   const { report } = await follow(migration);
-  expect(report).toMatchObject({ outcome: 'failed', error: { code: 'E_LINK_LOST' } });
+  expect(report).toMatchObject({
+    outcome: 'failed',
+    error: { code: 'E_LINK_LOST', side: 'dest', message: 'The destination agent was told to end.' },
+  });
   await goesOnAtSource(site, report);
 });
 
@@ -229,6 +232,29 @@ describe('after the commit of a post-copy', () => {
     expect(machine.running).toBe(false);
     expect((await machine.verify()).sound).toBe(true);
     expect(site.source.running).toBe(false);
+  });
+
+  test('a destination agent that is told to end brings the rest before it does', async () => {
+    const site = await start();
+    const migration = site.migrate({ strategy: 'postcopy', ...SLOW, maxBandwidth: 12_000_000 });
+    const ended = follow(migration);
+    await when(migration, (event) => event.type === 'phase' && event.phase === 'postcopy');
+    await site.agents.closeDest();
+    const { report } = await ended;
+    expect(report, JSON.stringify(report.error)).toMatchObject({ outcome: 'completed' });
+    await writesOn(site.dest, 200);
+    expect((await site.dest.verify()).sound).toBe(true);
+  });
+
+  test('a destination agent that is to end at once does', async () => {
+    const site = await start();
+    const migration = site.migrate({ strategy: 'postcopy', ...SLOW });
+    await when(migration, (event) => event.type === 'phase' && event.phase === 'postcopy');
+    const closing = site.agents.closeDest();
+    site.agents.dest.abandon();
+    await closing;
+    const { report } = await follow(migration);
+    expect(report).toMatchObject({ outcome: 'attention', error: { code: 'E_LINK_LOST' } });
   });
 
   test('a lost link leaves a guest that only an operator can finish, and the source never runs again', async () => {

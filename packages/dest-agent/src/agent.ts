@@ -22,6 +22,7 @@ import { DATA_PATH, MIGRATION_PATH } from '@vmferry/wire/socket';
 import { windowUpTo } from '@vmferry/wire/window';
 import { type DestGuestFactory, destGuests, endPreparedGuest } from './guests.ts';
 import { settleLeftovers } from './leftovers.ts';
+import { windUp } from './orderly-end.ts';
 import { DestSession } from './session.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -47,6 +48,11 @@ export class DestAgent implements Operations {
   readonly #guests: DestGuestFactory;
   readonly #sessions = new Map<string, DestSession>();
   readonly #links = new Set<Link>();
+  #ending: Promise<void> | undefined;
+  #abandon: () => void = () => {};
+  readonly #abandoned = new Promise<void>((resolve) => {
+    this.#abandon = resolve;
+  });
 
   constructor(options: DestAgentOptions, parts: DestAgentParts = {}) {
     this.#options = options;
@@ -115,7 +121,28 @@ export class DestAgent implements Operations {
       });
   }
 
-  async close(): Promise<void> {
+  /**
+   * Lets nobody in any more, and gives up what was promised to no source. A guest that was is waited for, in post-copy
+   * too: see `orderly-end`.
+   */
+  close(): Promise<void> {
+    this.#ending ??= this.#end();
+    return this.#ending;
+  }
+
+  /** `close` waits for nothing any more. */
+  abandon(): void {
+    this.#abandon();
+  }
+
+  async #end(): Promise<void> {
+    const sessions = [...this.#sessions.values()].filter(({ standing }) => standing !== 'over');
+    for (const { standing, summary } of sessions) {
+      const { id: session, guest } = summary;
+      if (standing === 'promised')
+        this.#options.log.info({ session, guest }, 'the guest is being taken in: the agent ends after that');
+    }
+    await Promise.race([Promise.all(sessions.map(windUp)), this.#abandoned]);
     await Promise.all([...this.#links].map((link) => link.close()));
   }
 
@@ -126,6 +153,14 @@ export class DestAgent implements Operations {
   #hello(message: ControlMessage<'hello'>, control: ControlChannel, peer: Peer): DestSession | undefined {
     if (peer.path === DATA_PATH) {
       this.#refuse(control, dataOnly);
+      return undefined;
+    }
+    if (this.#ending) {
+      this.#refuse(control, {
+        code: 'E_REFUSED',
+        message: 'the destination agent was told to end, and takes no more guests in',
+        remedy: 'start the migration again when the agent is back',
+      });
       return undefined;
     }
     const agreed = negotiate(

@@ -45,6 +45,7 @@ import { type AnnounceResult, Announcing } from './announcing.ts';
 import { damaged, damageOf, failureOf, unexamined } from './failures.ts';
 import { FaultTimes } from './fault-times.ts';
 import type { DestGuestFactory } from './guests.ts';
+import type { EndingSession, Standing } from './orderly-end.ts';
 import { Receiver } from './receiver.ts';
 
 const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
@@ -66,7 +67,7 @@ export interface SessionOptions {
   readonly log: Logger;
 }
 
-export class DestSession implements RunningMigration {
+export class DestSession implements RunningMigration, EndingSession {
   readonly done: Promise<MigrationReport>;
   readonly #options: SessionOptions;
   readonly #control: ControlChannel;
@@ -94,6 +95,10 @@ export class DestSession implements RunningMigration {
   #probedBytes = 0;
   /** What came to a halt before is being finished, without a switchover. */
   #rejoined = false;
+  #finishingAgain = false;
+  #guestGone = false;
+  /** How a link to the source ended. */
+  #lost: string | undefined;
   #paused = false;
   #runs = false;
   #hasAllPages = false;
@@ -136,6 +141,43 @@ export class DestSession implements RunningMigration {
   /** The source decides; a destination that is to give up tells it so. */
   cancel(): void {
     this.#machine?.dispatch({ type: 'cancel' });
+  }
+
+  /** See `orderly-end`. The same for the next three. */
+  get standing(): Standing {
+    const told = this.told;
+    switch (this.#machine?.state.phase) {
+      case undefined:
+        if (told) return 'over';
+        return this.#finishingAgain ? 'promised' : 'loose';
+      case 'receiving':
+      case 'voting':
+        return 'loose';
+      case 'ready':
+      case 'accepting':
+      case 'starting':
+      case 'running':
+        return told && (this.#hasAllPages || this.#guestGone || this.#lost !== undefined)
+          ? 'over'
+          : 'promised';
+      default:
+        return told ? 'over' : 'ending';
+    }
+  }
+
+  get receivedBytes(): number {
+    const links = [...this.#links, ...this.#tunnels.keys()];
+    return links.reduce((sum, link) => sum + link.stats.bytesReceived, 0);
+  }
+
+  get told(): boolean {
+    return this.#report !== undefined;
+  }
+
+  giveUp(): void {
+    const why = 'The destination agent was told to end.';
+    if (this.#machine) this.#machine.dispatch({ type: 'failed', code: 'E_LINK_LOST', why });
+    else void this.#control.link.close();
   }
 
   /** Takes a further stream in. False when the peer does not know the secret or the stream has its place taken. */
@@ -322,6 +364,7 @@ export class DestSession implements RunningMigration {
 
   /** The hypervisors finish it among themselves, over what is carried for them. */
   async #startAgain(guest: DestGuest): Promise<void> {
+    this.#finishingAgain = true;
     this.#phase = 'postcopy';
     this.#builder = new ReportBuilder({ guest: this.#uri, strategy: 'postcopy', startedAt: machineNow() });
     const { postcopy } = this.#opened!.plan;
@@ -393,6 +436,7 @@ export class DestSession implements RunningMigration {
       onFailure: (error) => void this.#receiverFailed(guest, error),
     });
     void guest.gone.then((error) => {
+      this.#guestGone = true;
       this.#failure ??= error;
       this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message });
     });
@@ -545,6 +589,9 @@ export class DestSession implements RunningMigration {
       this.#machine?.dispatch({ type: 'guest-running', atMs });
       // In pre-copy all pages were there before.
       if (this.#hasAllPages) this.#guestComplete();
+      // While the guest was being run that was nothing to stop for.
+      else if (this.#lost !== undefined && this.#machine?.state.mode === 'postcopy')
+        this.#linkLost(this.#lost);
     } catch (error) {
       if (error instanceof GuestError) this.#failure ??= error;
       this.#machine?.dispatch({ type: 'run-failed', ...failureOf(error) });
@@ -657,13 +704,14 @@ export class DestSession implements RunningMigration {
   }
 
   #onLinkClosed(error: WireError | undefined): void {
+    this.#lost ??= error?.message ?? 'the source agent closed the connection';
     if (this.#report) return;
-    if (!this.#machine) {
-      void this.#letGo();
-      return;
-    }
-    const why = error?.message ?? 'the source agent closed the connection';
-    this.#machine.dispatch({
+    if (this.#machine) this.#linkLost(this.#lost);
+    else void this.#letGo();
+  }
+
+  #linkLost(why: string): void {
+    this.#machine?.dispatch({
       type: 'link-lost',
       code: 'E_LINK_LOST',
       why: `The link to the source was lost: ${why}`,

@@ -14,6 +14,10 @@ afterEach(async () => {
 });
 
 async function startAgent(options: Partial<DestAgentOptions> = {}): Promise<string> {
+  return (await started(options)).url;
+}
+
+async function started(options: Partial<DestAgentOptions>): Promise<{ agent: DestAgent; url: string }> {
   const log = createLogger({ level: 'fatal', role: 'dest' });
   const agent = new DestAgent({ stateDir: '/nonexistent', insecure: false, log, ...options });
   const listener = await Listener.listen('ws://127.0.0.1:0', {
@@ -26,7 +30,7 @@ async function startAgent(options: Partial<DestAgentOptions> = {}): Promise<stri
     await agent.close();
     await listener.close();
   });
-  return listener.url;
+  return { agent, url: listener.url };
 }
 
 const hello = {
@@ -103,4 +107,18 @@ test('a peer whose hello comes with nonsense right behind it is dropped, and the
   expect((await link.closed).error?.message).toContain('E_FRAME');
   const control = await open(connect(url, { path: MIGRATION_PATH }));
   await control.request({ ...hello, features: [] }, 'welcome', 5000);
+});
+
+test('an agent that was told to end takes no more guests in', async () => {
+  const { agent, url } = await started({});
+  const before = await open(connect(url, { path: MIGRATION_PATH }));
+  await before.request({ ...hello, features: [] }, 'welcome', 5000);
+  // A session in which nothing was begun is waited for by nobody.
+  await agent.close();
+  await before.link.closed;
+  const control = await open(connect(url, { path: MIGRATION_PATH }));
+  await expect(control.request({ ...hello, features: [] }, 'welcome', 5000)).rejects.toMatchObject({
+    code: 'E_REFUSED',
+    message: 'the destination agent was told to end, and takes no more guests in',
+  });
 });

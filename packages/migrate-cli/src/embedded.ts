@@ -18,6 +18,8 @@ export interface EmbeddedDest extends EmbeddedAgent {
   /** Ends what an agent before this one left and never ran; of one guest, or of all. */
   settle(guest?: string): Promise<void>;
   acceptMigration(socket: FrameSocket, peer: Peer): void;
+  /** `close` waits no more for guests that are being taken in. */
+  abandon(): void;
 }
 
 /** The same host, as each role has it. */
@@ -74,6 +76,7 @@ function takingIn(agent: EmbeddedDest, simulation: Closing): EmbeddedDest {
   return {
     ...closingBoth(agent, simulation),
     acceptMigration: (socket, peer) => agent.acceptMigration(socket, peer),
+    abandon: () => agent.abandon(),
   };
 }
 

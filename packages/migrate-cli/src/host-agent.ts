@@ -37,9 +37,12 @@ export class HostAgent implements EmbeddedDest {
     this.#dest.acceptMigration(socket, peer);
   }
 
-  /** Guests that are leaving are settled first, as long as their peers are heard. */
+  abandon(): void {
+    this.#dest.abandon();
+  }
+
+  /** Guests that are leaving and that are coming in are settled, as long as their peers are heard. */
   async close(): Promise<void> {
-    await this.#source.close();
-    await this.#dest.close();
+    await Promise.all([this.#source.close(), this.#dest.close()]);
   }
 }

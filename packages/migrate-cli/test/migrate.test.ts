@@ -342,6 +342,7 @@ describe('vmferry migrate with agents inside', () => {
           close: async () => void this.closed.push('dest'),
           settle: async (guest?: string) => void this.settled.push(`dest ${guest}`),
           acceptMigration: () => void this.accepted++,
+          abandon: () => {},
         });
       },
     };

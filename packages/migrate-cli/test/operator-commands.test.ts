@@ -118,6 +118,7 @@ describe('vmferry agent', () => {
           close: async () => void closed.push('dest'),
           settle: async () => {},
           acceptMigration: () => {},
+          abandon: () => {},
         });
       },
     };
@@ -134,6 +135,38 @@ describe('vmferry agent', () => {
     expect(await running.status).toBe(0);
     expect(closed).toEqual(['dest']);
     expect(running.stdout.text).toBe('');
+  });
+
+  it('waits for guests that come in, and at the second signal no more', async () => {
+    const asked: string[] = [];
+    let abandon: () => void = () => {};
+    const abandoned = new Promise<void>((resolve) => {
+      abandon = resolve;
+    });
+    const agents: AgentFactory = {
+      ...NO_AGENTS,
+      dest: async () =>
+        Object.assign(new FakeOperations('dest'), {
+          close: async () => {
+            asked.push('close');
+            await abandoned;
+          },
+          settle: async () => {},
+          acceptMigration: () => {},
+          abandon: () => {
+            asked.push('abandon');
+            abandon();
+          },
+        }),
+    };
+    const socket = `ws+unix:${join(dir, 'agent.sock')}`;
+    const running = start(['agent', 'dest', '--listen', socket, '--no-rehearsal'], { agents });
+    await expect.poll(() => running.stderr.text).toContain('dest agent listens');
+    running.signals.emit('SIGTERM');
+    await expect.poll(() => asked).toEqual(['close']);
+    running.signals.emit('SIGTERM');
+    expect(await running.status).toBe(0);
+    expect(asked).toEqual(['close', 'abandon']);
   });
 
   it('refuses to listen in plain text beyond this host, and lets go of the agent', async () => {

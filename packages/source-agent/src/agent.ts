@@ -34,7 +34,7 @@ export class SourceAgent implements Operations {
   readonly #options: SourceAgentOptions;
   readonly #parts: SourceAgentParts;
   readonly #guests: SourceGuestFactory;
-  readonly #migrations = new Map<string, RunningMigration>();
+  readonly #migrations = new Map<string, SourceMigration | Resumption>();
 
   constructor(options: SourceAgentOptions, parts: SourceAgentParts = {}) {
     this.#options = options;
@@ -99,6 +99,7 @@ export class SourceAgent implements Operations {
     const running = [...this.#migrations.values()].filter(({ summary }) => summary.outcome === undefined);
     for (const migration of running) migration.cancel();
     await Promise.all(running.map((migration) => migration.done));
+    await Promise.all([...this.#migrations.values()].map((migration) => migration.disconnect()));
   }
 
   #forgetOld(): void {

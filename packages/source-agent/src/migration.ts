@@ -190,6 +190,11 @@ export class SourceMigration implements RunningMigration {
     this.#machine?.dispatch({ type: 'cancel' });
   }
 
+  /** The agent ends: what needs an operator has kept its link. */
+  async disconnect(): Promise<void> {
+    await this.#destination?.close();
+  }
+
   async #run(): Promise<MigrationReport> {
     // Whoever started the migration gets to observe it first.
     await Promise.resolve();

@@ -71,6 +71,11 @@ export class Resumption implements RunningMigration {
     });
   }
 
+  /** It has closed its link at its end. */
+  disconnect(): Promise<void> {
+    return Promise.resolve();
+  }
+
   async #run(): Promise<MigrationReport> {
     // Whoever started it gets to observe it first.
     await Promise.resolve();

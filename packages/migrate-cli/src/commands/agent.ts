@@ -59,7 +59,8 @@ An agent of both roles ('host') takes guests in, and moves those that are there 
 back, or from host to host. Migrations name it by --to and by --from. It has one listener, one file and one
 directory of journals.
 
-Logs go to standard error, one JSON object a line. SIGTERM, SIGINT or SIGHUP ends the agent.
+Logs go to standard error, one JSON object a line. SIGTERM, SIGINT or SIGHUP ends the agent: what is not committed
+is given up, what is committed comes to its end first. A second one waits no more for guests that come in.
 
 Examples:
   vmferry agent dest --listen wss://0.0.0.0:4447 --cert h2.crt --key h2.key --ca ca.crt
@@ -196,7 +197,7 @@ function identityOf({
 }
 
 async function serveUntilTold(
-  agent: Pick<EmbeddedSource, 'close'>,
+  agent: EmbeddedSource | EmbeddedDest,
   options: ServeOptions,
   rehearsal: Rehearsal | undefined,
   context: CommandContext,
@@ -207,7 +208,10 @@ async function serveUntilTold(
   });
   const stopListening = onInterrupt(context.io.signals, (times) => {
     if (times === 1) told();
-    else options.log.warn('still ending: migrations are being settled');
+    else if ('abandon' in agent) {
+      options.log.warn('the agent no longer waits for guests that are being taken in');
+      agent.abandon();
+    } else options.log.warn('still ending: migrations are being settled');
   });
   let server: AgentServer | undefined;
   let rehearsed: Promise<void> | undefined;
