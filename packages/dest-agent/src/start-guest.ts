@@ -8,6 +8,7 @@ import { isNobodyThere, QmpError } from '@vmferry/hypervisor/qemu/qmp/errors';
 const START_TIMEOUT_MS = 15_000;
 const RETRY_MS = 20;
 const STDERR_BYTES = 4096;
+const LAST_WORDS_MS = 500;
 
 /** The QEMU outlives the agent, as a guest must; one that takes no guest in ends again. */
 export async function startGuest(name: string, qmp: string, command: readonly string[]): Promise<DestGuest> {
@@ -58,9 +59,13 @@ function launch(name: string, command: readonly string[]): Launched {
   });
   const ended = new Promise<string>((resolve) => {
     child.on('error', (error) => resolve(error.message));
-    child.once('exit', (code, signal) =>
-      resolve(`it ended with ${code === null ? `signal ${signal}` : `status ${code}`}: ${said.trim()}`),
-    );
+    child.once('exit', (code, signal) => {
+      const how = code === null ? `signal ${signal}` : `status ${code}`;
+      const tell = (): void => resolve(`it ended with ${how}: ${said.trim()}`);
+      // What it said last may be read after its end; who it left behind may go on saying more.
+      child.once('close', tell);
+      setTimeout(tell, LAST_WORDS_MS).unref();
+    });
   });
   return { child, ended };
 }
