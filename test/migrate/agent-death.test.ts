@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { createLogger } from '@vmferry/agent-core/log';
 import { DestAgent } from '@vmferry/dest-agent/agent';
+import { lookAtPrepared } from '@vmferry/hypervisor/qemu/mark';
 import { expect, test } from 'vitest';
 import { checkBootSector, incomingBootSector, nextPass, startBootSector } from '../guest/boot-sector.ts';
 import { within } from '../rig/process.ts';
@@ -53,6 +54,10 @@ async function scene() {
       child.kill('SIGKILL');
       await exited;
     },
+    session: async () => {
+      const names = await readdir(join(agents.stateDir, 'journal'));
+      return names.find((name) => name.endsWith('-dest.journal'))!.replace('-dest.journal', '');
+    },
     restart: async () => {
       const log = createLogger({ level: 'fatal', role: 'dest' });
       await new DestAgent({ stateDir: agents.stateDir, insecure: false, log }).settle();
@@ -93,6 +98,12 @@ test.each(['precopy', 'postcopy'] as const)(
     if (strategy === 'precopy') await given();
     else await stage.waitsForRecovery();
     expect(stage.dst.process.status).toBeUndefined();
+    // Had it been committed, it would be found like this.
+    expect(await lookAtPrepared(stage.dst.productQmp, await stage.session())).toEqual({
+      ...{ found: 'here', status: 'paused' },
+      migration: strategy === 'precopy' ? 'completed' : 'postcopy-paused',
+    });
+    expect(await lookAtPrepared(stage.dst.productQmp, 'another')).toEqual({ found: 'gone' });
     await stage.restart();
     await given();
     await guestIsBack(stage);

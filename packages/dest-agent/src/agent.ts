@@ -20,7 +20,7 @@ import type { Peer } from '@vmferry/wire/listener';
 import type { ControlMessage } from '@vmferry/wire/messages';
 import { DATA_PATH, MIGRATION_PATH } from '@vmferry/wire/socket';
 import { windowUpTo } from '@vmferry/wire/window';
-import { type DestGuestFactory, destGuests, endPreparedGuest } from './guests.ts';
+import { type DestGuestFactory, destGuests, endPreparedGuest, lookAtCommittedGuest } from './guests.ts';
 import { settleLeftovers } from './leftovers.ts';
 import { windUp } from './orderly-end.ts';
 import { DestSession } from './session.ts';
@@ -87,6 +87,7 @@ export class DestAgent implements Operations {
       stateDir: this.#options.stateDir,
       log: this.#options.log,
       endPrepared: (uri, session) => endPreparedGuest(uri, session, this.#options),
+      look: (uri, session) => lookAtCommittedGuest(uri, session, this.#options),
     });
   }
 

@@ -9,7 +9,12 @@ import { LibvirtDestGuest } from '@vmferry/hypervisor/libvirt/dest-guest';
 import { leftDomain } from '@vmferry/hypervisor/libvirt/leftover';
 import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
 import { QemuDestGuest } from '@vmferry/hypervisor/qemu/dest-guest';
-import { type EndOfPrepared, endPrepared } from '@vmferry/hypervisor/qemu/mark';
+import {
+  type CommittedHere,
+  type EndOfPrepared,
+  endPrepared,
+  lookAtPrepared,
+} from '@vmferry/hypervisor/qemu/mark';
 import type { SimulationHost } from '@vmferry/memsim/guest/host';
 import { startGuest } from './start-guest.ts';
 
@@ -52,6 +57,24 @@ export async function endPreparedGuest(
   return await openGuest<EndOfPrepared>(uri, {
     libvirt: (name) => leftDomain(name, libvirtOptions(libvirt)),
     qemu: (name) => endPrepared(guests?.[name]?.qmp ?? name, session),
+    sim: () => Promise.resolve({ found: 'gone' }),
+  });
+}
+
+/** Where a guest stands that was committed to a session of an agent before this one. */
+export async function lookAtCommittedGuest(
+  uri: string,
+  session: string,
+  { guests, libvirt }: Allowed,
+): Promise<CommittedHere> {
+  return await openGuest<CommittedHere>(uri, {
+    libvirt: async (name) => {
+      const left = await leftDomain(name, libvirtOptions(libvirt));
+      return left.found === 'kept'
+        ? { found: 'here', status: 'paused', migration: 'unknown' }
+        : { found: 'gone' };
+    },
+    qemu: (name) => lookAtPrepared(guests?.[name]?.qmp ?? name, session),
     sim: () => Promise.resolve({ found: 'gone' }),
   });
 }

@@ -4,19 +4,24 @@
  * A hypervisor that loses its agent before the guest is loaded ends by itself. One that has loaded a post-copy's
  * state waits for ever, and holds the guest's disks, which the source needs to take the guest back. Where the
  * journal says that nothing was promised to the source, the guest can never run here, and is ended. Where it was
- * promised, only the source's journal knows the outcome, and nothing is touched.
+ * promised, only the source's journal knows the outcome, and nothing is touched. Where the source has committed and
+ * the agent ended before it let the guest run, that is left to an operator as well, for the journal does not say
+ * whether the guest is to run; but it is told at every start.
  */
+import type { Logger } from '@vmferry/agent-core/log';
 import { machineNow } from '@vmferry/agent-core/machine';
 import { type LeftJournals, settleJournals } from '@vmferry/agent-core/settle-journals';
 import { type JournalRecord, outcomeOf } from '@vmferry/engine/journal/records';
 import { recoverDest } from '@vmferry/engine/switchover/dest';
-import type { EndOfPrepared } from '@vmferry/hypervisor/qemu/mark';
+import type { CommittedHere, EndOfPrepared } from '@vmferry/hypervisor/qemu/mark';
 
 const LIMITS = { loadMs: 0, outcomeMs: 0 };
 
 export interface LeftoverOptions extends LeftJournals {
   /** Ends the hypervisor of the guest if it is the one that the session prepared and never ran. */
   readonly endPrepared: (uri: string, session: string) => Promise<EndOfPrepared>;
+  /** Looks at the guest that was committed to the session, and touches nothing. */
+  readonly look: (uri: string, session: string) => Promise<CommittedHere>;
 }
 
 /** Settles every journal that can be. Never rejects: see `settleJournals`. */
@@ -27,12 +32,22 @@ export async function settleLeftovers(options: LeftoverOptions): Promise<void> {
 async function settle(
   records: readonly JournalRecord[],
   last: JournalRecord,
-  { log, endPrepared }: LeftoverOptions,
+  { log, endPrepared, look }: LeftoverOptions,
 ): Promise<JournalRecord | undefined> {
   const { session, guest } = last;
   const about = { session, guest };
-  if (outcomeOf(records).outcome === 'in-doubt')
-    log.warn(about, 'a guest waits here for its source: see "When something fails" in the README');
+  switch (outcomeOf(records).outcome) {
+    case 'in-doubt':
+      log.warn(about, 'a guest waits here for its source: see "When something fails" in the README');
+      return undefined;
+    case 'committed':
+      tellCommitted(await look(guest, session), log, about);
+      return undefined;
+    case 'undecided':
+      break;
+    default:
+      return undefined;
+  }
   const { state, actions } = recoverDest(records, LIMITS, machineNow());
   if (state.phase !== 'discarding' || !actions.some(({ type }) => type === 'discard-guest')) return undefined;
   const end = await endPrepared(guest, session);
@@ -42,6 +57,35 @@ async function settle(
   }
   log.info({ ...about, found: end.found }, 'an unfinished migration is settled: its guest never ran here');
   return discarded(last);
+}
+
+/** Nothing is said of a guest that runs, or is gone: it was told to run. */
+function tellCommitted(seen: CommittedHere, log: Logger, about: object): void {
+  if (seen.found === 'gone' || (seen.found === 'here' && seen.status === 'running')) return;
+  const committed =
+    'The destination agent ended after a guest was committed to it, before it let the guest run';
+  if (seen.found === 'kept') {
+    const remedy = 'see that the guest runs here, and never let it run on the source';
+    log.error(
+      { ...about, code: 'E_GUEST_FAILED', guestRunsOn: 'unknown', remedy },
+      `${committed}: ${seen.why}`,
+    );
+    return;
+  }
+  const whole = seen.migration === 'completed';
+  log.error(
+    {
+      ...about,
+      code: 'E_LINK_LOST',
+      guestRunsOn: 'neither',
+      remedy: whole
+        ? 'let it run here (QEMU: cont), unless it was paused before; never let it run on the source'
+        : 'keep both hypervisors, and never let it run on the source. For a guest of libvirt\'s run "virsh resume", or "vmferry resume" where memory is missing; the README ("When something fails") says how QEMU finishes it',
+    },
+    whole
+      ? `${committed}: it is whole and stands still.`
+      : `${committed}: it stands still, and part of its memory may be on the source ("${seen.migration}").`,
+  );
 }
 
 function discarded({ session, guest, mode }: JournalRecord): JournalRecord {

@@ -6,7 +6,7 @@ import { JournalFile, journalPath } from '@vmferry/agent-core/journal-file';
 import { createLogger } from '@vmferry/agent-core/log';
 import { settleLeftovers } from '@vmferry/dest-agent/leftovers';
 import { type DestRecordState, encodeRecord, parseJournal } from '@vmferry/engine/journal/records';
-import type { EndOfPrepared } from '@vmferry/hypervisor/qemu/mark';
+import type { CommittedHere, EndOfPrepared } from '@vmferry/hypervisor/qemu/mark';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 
 const GUEST = 'qemu:/run/vm/web1.sock';
@@ -42,8 +42,24 @@ async function settle(end: EndOfPrepared): Promise<string[]> {
       asked.push(session);
       return Promise.resolve(end);
     },
+    look: () => Promise.resolve({ found: 'gone' }),
   });
   return asked;
+}
+
+/** What the log says of guests that were committed, of which one stands as `seen`. */
+async function toldOf(seen: CommittedHere): Promise<Record<string, unknown>[]> {
+  const lines: string[] = [];
+  await settleLeftovers({
+    stateDir,
+    log: createLogger({ level: 'warn', role: 'dest', destination: { write: (line) => lines.push(line) } }),
+    endPrepared: () => expect.unreachable('what was committed is not ended'),
+    look: (uri, session) => {
+      expect([uri, session]).toEqual([GUEST, 'run']);
+      return Promise.resolve(seen);
+    },
+  });
+  return lines.map((line) => JSON.parse(line) as Record<string, unknown>);
 }
 
 test.each([{ found: 'ended' }, { found: 'gone' }] as const)(
@@ -85,4 +101,33 @@ test('a damaged journal is left as it is, and does not keep the others from bein
 
 test('an agent that never ran before has nothing to settle', async () => {
   expect(await settle({ found: 'ended' })).toEqual([]);
+});
+
+test.each([
+  [{ found: 'here', status: 'paused', migration: 'completed' }, /let it run here/, /is whole/],
+  [{ found: 'here', status: 'paused', migration: 'postcopy-paused' }, /keep both/, /part of its memory/],
+] as const)(
+  'a committed guest that was never let run is told of at every start: %o',
+  async (seen, remedy, why) => {
+    await journal('run', 'started', 'ready', 'run');
+    for (let start = 0; start < 2; start += 1) {
+      expect(await toldOf(seen)).toMatchObject([
+        {
+          ...{ level: 'error', session: 'run', guest: GUEST, code: 'E_LINK_LOST', guestRunsOn: 'neither' },
+          remedy: expect.stringMatching(remedy),
+          msg: expect.stringMatching(why),
+        },
+      ]);
+    }
+    expect(await last('run')).toBe('run');
+  },
+);
+
+test('a committed guest that cannot be looked at is told of, and one that runs or is gone is not', async () => {
+  await journal('run', 'started', 'ready', 'run');
+  expect(await toldOf({ found: 'kept', why: 'another client holds the monitor' })).toMatchObject([
+    { code: 'E_GUEST_FAILED', guestRunsOn: 'unknown', msg: expect.stringContaining('another client') },
+  ]);
+  expect(await toldOf({ found: 'here', status: 'running', migration: 'completed' })).toEqual([]);
+  expect(await toldOf({ found: 'gone' })).toEqual([]);
 });

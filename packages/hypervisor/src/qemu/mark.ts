@@ -14,7 +14,7 @@ import { z } from 'zod';
 import { settingsSchema } from './inspect/capabilities.ts';
 import { QmpClient } from './qmp/client.ts';
 import { isNobodyThere, QmpError } from './qmp/errors.ts';
-import { type QmpExecutor, statusReply, textReply, typed } from './qmp/schema.ts';
+import { migrateReply, type QmpExecutor, statusReply, textReply, typed } from './qmp/schema.ts';
 
 const objectsReply = z.array(z.looseObject({ name: z.string() }));
 const OBJECTS = '/objects';
@@ -28,6 +28,12 @@ export type EndOfPrepared =
   | { readonly found: 'gone' }
   /** It may be there still, and was left alone; why. */
   | { readonly found: 'kept'; readonly why: string };
+
+/** Where a guest stands that a session prepared and that was committed to it. */
+export type CommittedHere =
+  /** It was never told to run by its agent. QEMU's run state, and its status of the migration. */
+  | { readonly found: 'here'; readonly status: string; readonly migration: string }
+  | Exclude<EndOfPrepared, { readonly found: 'ended' }>;
 
 const markOf = (session: string): string => `vmferry-${session}`;
 
@@ -100,7 +106,28 @@ async function remove(client: QmpExecutor, id: string): Promise<void> {
 }
 
 /** Ends the QEMU at `path` if it is the one that `session` prepared and never told to run. */
-export async function endPrepared(path: string, session: string): Promise<EndOfPrepared> {
+export function endPrepared(path: string, session: string): Promise<EndOfPrepared> {
+  return withPrepared<EndOfPrepared>(path, session, async (client) => {
+    const { status } = await typed(client, 'query-status', statusReply);
+    if (status === 'running') return { found: 'kept', why: 'somebody let its guest run' };
+    return await quit(client);
+  });
+}
+
+/** Looks, and touches nothing. */
+export function lookAtPrepared(path: string, session: string): Promise<CommittedHere> {
+  return withPrepared<CommittedHere>(path, session, async (client) => {
+    const { status } = await typed(client, 'query-status', statusReply);
+    const migration = (await typed(client, 'query-migrate', migrateReply)).status ?? 'none';
+    return { found: 'here', status, migration };
+  });
+}
+
+async function withPrepared<T>(
+  path: string,
+  session: string,
+  work: (client: QmpClient) => Promise<T>,
+): Promise<T | Exclude<EndOfPrepared, { readonly found: 'ended' }>> {
   let client: QmpClient;
   try {
     client = await QmpClient.connect(path);
@@ -110,9 +137,7 @@ export async function endPrepared(path: string, session: string): Promise<EndOfP
   }
   try {
     if (!(await has(client, markOf(session)))) return { found: 'gone' };
-    const { status } = await typed(client, 'query-status', statusReply);
-    if (status === 'running') return { found: 'kept', why: 'somebody let its guest run' };
-    return await quit(client);
+    return await work(client);
   } catch (error) {
     if (!(error instanceof QmpError)) throw error;
     return { found: 'kept', why: error.message };
