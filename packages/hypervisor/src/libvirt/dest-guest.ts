@@ -6,8 +6,10 @@
  *                         │                                │
  *                         └────────── discard ◀────────────┘
  *
- * libvirt runs the domain when the source's calls to finish. That call waits here for `run`, so no guest runs before the
- * commit. Until it has finished libvirt ends the domain when the source's connection to it ends: that is `discard`.
+ * libvirt runs the domain when the source's calls to finish. After pre-copy that call is made to leave it paused, whatever
+ * the source's libvirt says, and passes as soon as all is loaded; `run` then only resumes the domain. In post-copy it
+ * waits here for `run`. So no guest runs before the commit. Until it has finished libvirt ends the domain when the
+ * source's connection to it ends: that is `discard`.
  */
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -41,7 +43,6 @@ import { identityOf, readInterfaces } from './domain-xml.ts';
 import { asking, messageOf } from './errors.ts';
 import type { CreatedImages } from './images/store.ts';
 import { daemonSockets, type LibvirtOptions, parseDomainAddress } from './options.ts';
-import { finishesPaused } from './ownership.ts';
 import { type DestPolicy, type DestPreflight, destPreflight } from './preflight/dest.ts';
 import { parseDomainFacts } from './preflight/domain-facts.ts';
 import { notes, refusals } from './preflight/finding.ts';
@@ -75,8 +76,7 @@ export class LibvirtDestGuest implements DestGuest {
   #connected: Promise<void> | undefined;
   #qemuEnded: Promise<MigrationEnding> | undefined;
   #resumed: Promise<Millis> | undefined;
-  /** libvirt leaves the guest paused when it has finished, and it is run here: see `finishesPaused`. */
-  #finishesPaused = false;
+  /** libvirt takes the guest for moved, and has it paused. */
   #finished = false;
   #definedBefore = false;
   /** The source has been told that the guest may run here. */
@@ -118,7 +118,6 @@ export class LibvirtDestGuest implements DestGuest {
   }
 
   async prepare(description: GuestDescription, plan: DestPlan): Promise<PrepareResult> {
-    this.#finishesPaused = finishesPaused(plan);
     return await asking(async () => {
       const { libvirt } = description;
       if (description.kind !== 'libvirt' || libvirt === undefined) {
@@ -191,7 +190,7 @@ export class LibvirtDestGuest implements DestGuest {
     // One that comes anew stands for the one before.
     this.#rpc?.hangUp();
     this.#rpc = new CalledRpc(daemon, (parameters) => this.#mayPrepare(parameters));
-    if (this.#rejoining) this.#rpc.release();
+    if (this.#rejoining) this.#rpc.release({ paused: false });
     return this.#rpc.stream;
   }
 
@@ -251,16 +250,15 @@ export class LibvirtDestGuest implements DestGuest {
       return;
     }
     await this.#untilCompleted();
-    if (!this.#finishesPaused) return;
-    await this.#finish();
+    await this.#finish({ paused: true });
     this.#finished = true;
   }
 
   /** libvirt takes the guest for moved. */
-  async #finish(): Promise<void> {
+  async #finish(how: { readonly paused: boolean }): Promise<void> {
     const rpc = this.#rpc;
     if (!rpc) throw notFinished("the source's libvirt is not connected");
-    rpc.release();
+    rpc.release(how);
     if (!(await rpc.finished)) throw notFinished('libvirt refused to finish the migration');
   }
 
@@ -286,12 +284,12 @@ export class LibvirtDestGuest implements DestGuest {
     return await asking(async () => {
       this.#running = true;
       await this.#images?.keep();
-      if (this.#finishesPaused) {
+      if (this.#finished) {
         if (paused) return { atMs: millis(Date.now()) };
         await (await this.#domain()).resume();
         return { atMs: await this.#resumed! };
       }
-      const finished = this.#finish();
+      const finished = this.#finish({ paused: false });
       finished.catch(() => {});
       // One that was paused is left paused: the good answer is all there is to see. After post-copy it comes last.
       if (paused) return { atMs: await finished.then(() => millis(Date.now())) };

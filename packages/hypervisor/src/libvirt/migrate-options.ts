@@ -1,7 +1,6 @@
 /** What libvirt is asked for. */
 import type { ManagedPlan, SourcePlan } from '@vmferry/engine/guest';
 import type { MigrateOptions } from '@vmferry/native/libvirt/domain';
-import { finishesPaused } from './ownership.ts';
 import type { Rendezvous } from './rendezvous.ts';
 
 /** Far above any link, MiB/s: the agent's reading is what limits QEMU. */
@@ -25,8 +24,9 @@ export function migrateOptions(
     flags: [
       'live',
       'peer-to-peer',
-      ...(plan.postcopy ? (['post-copy'] as const) : []),
-      ...(finishesPaused(plan) ? (['paused'] as const) : []),
+      // In post-copy libvirt must run the guest itself. Where none is needed in the end the destination's relay says
+      // that it is to be left paused.
+      plan.postcopy ? 'post-copy' : 'paused',
       ...(plan.throttle ? (['auto-converge'] as const) : []),
       ...(persistent ? (['persist-destination'] as const) : []),
       ...(persistent && undefineSource ? (['undefine-source'] as const) : []),

@@ -97,6 +97,18 @@ export function isCancelled({ bytes }: RpcMessage): boolean {
   return bytes.readUInt32BE(bytes.length - 4) !== 0;
 }
 
+/** libvirt's VIR_MIGRATE_PAUSED. */
+const PAUSED_FLAG = 1 << 5;
+
+/** The same call to finish, which leaves the guest paused. Its flags stand before the last of its arguments. */
+export function leavingPaused(message: RpcMessage): RpcMessage {
+  const bytes = Buffer.from(message.bytes);
+  const at = bytes.length - 8;
+  if (at < HEADER_BYTES) throw notUnderstood('finishes');
+  bytes.writeUInt32BE((bytes.readUInt32BE(at) | PAUSED_FLAG) >>> 0, at);
+  return { ...message, bytes };
+}
+
 export function isPrepare(message: RpcMessage): boolean {
   return (
     message.program === RpcProgram.remote &&
@@ -119,7 +131,7 @@ export function textParameters({ bytes }: RpcMessage): ReadonlyMap<string, strin
   const found = new Map<string, string>();
   let at = HEADER_BYTES;
   const take = (length: number): Buffer => {
-    if (at + length > bytes.length) throw notUnderstood();
+    if (at + length > bytes.length) throw notUnderstood('prepares');
     const piece = bytes.subarray(at, at + length);
     // XDR fills up to whole words.
     at += Math.ceil(length / 4) * 4;
@@ -128,14 +140,15 @@ export function textParameters({ bytes }: RpcMessage): ReadonlyMap<string, strin
   const u32 = (): number => take(4).readUInt32BE(0);
   const text = (): string => take(u32()).toString('utf8');
   const count = u32();
-  if (count > MAX_PARAMETERS) throw notUnderstood();
+  if (count > MAX_PARAMETERS) throw notUnderstood('prepares');
   for (let index = 0; index < count; index += 1) {
     const field = text();
     const type = u32();
     if (type === STRING_TYPE) {
       // `migrate_disks` may come several times; what matters may not.
       const value = text();
-      if (found.has(field) && found.get(field) !== value && CHECKED.has(field)) throw notUnderstood();
+      if (found.has(field) && found.get(field) !== value && CHECKED.has(field))
+        throw notUnderstood('prepares');
       found.set(field, value);
     } else take(VALUE_BYTES[type] ?? bytes.length);
   }
@@ -149,10 +162,10 @@ const CHECKED: ReadonlySet<string> = new Set([
   'disks_uri',
 ]);
 
-function notUnderstood(): GuestError {
+function notUnderstood(does: string): GuestError {
   return new GuestError(
     'E_PROTOCOL',
-    "the source's libvirt prepares the migration by a call that is not understood",
+    `the source's libvirt ${does} the migration by a call that is not understood`,
     'report this with the versions of both libvirts',
   );
 }

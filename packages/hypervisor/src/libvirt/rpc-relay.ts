@@ -15,6 +15,7 @@ import {
   isFinish,
   isPing,
   isPrepare,
+  leavingPaused,
   pong,
   type RpcMessage,
   RpcProcedure,
@@ -25,10 +26,10 @@ import {
 } from './rpc-messages.ts';
 
 interface RelayHooks {
-  /** What libvirtd says; false keeps it from the tunnel. */
-  readonly onDaemon?: (message: RpcMessage) => boolean;
-  /** What the tunnel brings; false keeps it from libvirtd. */
-  readonly onTunnel?: (message: RpcMessage) => boolean;
+  /** What libvirtd says. */
+  readonly onDaemon?: (message: RpcMessage) => void;
+  /** What the tunnel brings, and what libvirtd gets of it, if anything. */
+  readonly onTunnel?: (message: RpcMessage) => RpcMessage | undefined;
 }
 
 class Relay {
@@ -40,7 +41,7 @@ class Relay {
   readonly detached: Promise<void>;
   readonly #daemon: Socket;
 
-  constructor(daemon: Socket, { onDaemon = () => true, onTunnel = () => true }: RelayHooks) {
+  constructor(daemon: Socket, { onDaemon = () => {}, onTunnel = (message) => message }: RelayHooks) {
     this.#daemon = daemon;
     const said = new RpcReader();
     const brought = new RpcReader();
@@ -48,7 +49,10 @@ class Relay {
       read: () => void daemon.resume(),
       write: (chunk: Buffer, _encoding, done) => {
         try {
-          for (const message of brought.push(chunk)) if (onTunnel(message)) daemon.write(message.bytes);
+          for (const message of brought.push(chunk)) {
+            const passes = onTunnel(message);
+            if (passes) daemon.write(passes.bytes);
+          }
           if (daemon.writableNeedDrain) daemon.once('drain', () => done());
           else done();
         } catch (error) {
@@ -70,7 +74,10 @@ class Relay {
           if (stream.destroyed) {
             // Nobody is there to answer: libvirtd must not take that for the end.
             if (isPing(message)) daemon.write(pong());
-          } else if (onDaemon(message) && !stream.push(message.bytes)) daemon.pause();
+            continue;
+          }
+          onDaemon(message);
+          if (!stream.push(message.bytes)) daemon.pause();
         }
       } catch (error) {
         stream.destroy(error as Error);
@@ -100,19 +107,22 @@ class Relay {
 }
 
 /**
- * The source's libvirtd, which calls. Where the destination's has finished with the guest paused, its good answer makes
- * the source end the guest: it waits until `letGo`.
+ * The source's libvirtd, which calls. The good answer to its call to finish makes it end the guest: it waits until
+ * `letGo`. From then on that libvirtd can be told whatever becomes of the tunnel.
  */
 export class CallingRpc extends Relay {
+  /** The good answer is here. */
+  readonly held: Promise<void>;
   readonly #state: CallingState;
 
   constructor(daemon: Socket, { holdAnswer }: { readonly holdAnswer: boolean }) {
     const state = new CallingState(holdAnswer);
     super(daemon, {
       onDaemon: (message) => state.onCall(message),
-      onTunnel: (message) => state.mayPass(message),
+      onTunnel: (message) => state.pass(message),
     });
     this.#state = state;
+    this.held = state.hasAnswer;
   }
 
   letGo(): void {
@@ -121,23 +131,28 @@ export class CallingRpc extends Relay {
 }
 
 class CallingState {
+  readonly hasAnswer: Promise<void>;
+  #resolveHasAnswer: () => void = () => {};
   #hold: boolean;
   #serial: number | undefined;
   readonly #held: RpcMessage[] = [];
 
   constructor(hold: boolean) {
     this.#hold = hold;
+    this.hasAnswer = new Promise((resolve) => {
+      this.#resolveHasAnswer = resolve;
+    });
   }
 
-  onCall(message: RpcMessage): boolean {
+  onCall(message: RpcMessage): void {
     if (isFinish(message) && !isCancelled(message)) this.#serial = message.serial;
-    return true;
   }
 
-  mayPass(message: RpcMessage): boolean {
-    if (!this.#hold || !message.ok || !isAnswer(message, this.#serial)) return true;
+  pass(message: RpcMessage): RpcMessage | undefined {
+    if (!this.#hold || !message.ok || !isAnswer(message, this.#serial)) return message;
     this.#held.push(message);
-    return false;
+    this.#resolveHasAnswer();
+    return undefined;
   }
 
   letGo(): readonly RpcMessage[] {
@@ -162,22 +177,23 @@ export class CalledRpc extends Relay {
   constructor(daemon: Socket, mayPrepare: (parameters: ReadonlyMap<string, string>) => void) {
     const state = new CalledState(mayPrepare);
     super(daemon, {
-      onTunnel: (message) => state.mayPass(message),
+      onTunnel: (message) => state.pass(message),
       onDaemon: (message) => state.onAnswer(message),
     });
     this.#state = state;
     this.finished = Promise.race([state.answered, this.ended.then(() => false)]);
   }
 
-  release(): void {
-    for (const message of this.#state.release()) this.tell(message.bytes);
+  /** `paused`: libvirt is not to run the guest when it has finished, whatever the source's asks for. */
+  release(how: { readonly paused: boolean }): void {
+    for (const message of this.#state.release(how)) this.tell(message.bytes);
   }
 }
 
 class CalledState {
   readonly answered: Promise<boolean>;
   #answer: (ok: boolean) => void = () => {};
-  #released = false;
+  #released: { readonly paused: boolean } | undefined;
   readonly #held: RpcMessage[] = [];
   #serial: number | undefined;
   readonly #mayPrepare: (parameters: ReadonlyMap<string, string>) => void;
@@ -189,23 +205,24 @@ class CalledState {
     });
   }
 
-  mayPass(message: RpcMessage): boolean {
+  pass(message: RpcMessage): RpcMessage | undefined {
     refuseOthers(message);
     if (isPrepare(message)) this.#mayPrepare(textParameters(message));
-    if (!isFinish(message) || isCancelled(message)) return true;
+    if (!isFinish(message) || isCancelled(message)) return message;
     this.#serial = message.serial;
-    if (!this.#released) this.#held.push(message);
-    return this.#released;
+    if (this.#released) return this.#released.paused ? leavingPaused(message) : message;
+    this.#held.push(message);
+    return undefined;
   }
 
-  onAnswer(message: RpcMessage): boolean {
+  onAnswer(message: RpcMessage): void {
     if (isAnswer(message, this.#serial)) this.#answer(message.ok);
-    return true;
   }
 
-  release(): readonly RpcMessage[] {
-    this.#released = true;
-    return this.#held.splice(0);
+  release(how: { readonly paused: boolean }): readonly RpcMessage[] {
+    this.#released = how;
+    const held = this.#held.splice(0);
+    return how.paused ? held.map(leavingPaused) : held;
   }
 }
 

@@ -6,8 +6,9 @@
  *     QEMU ── the guest's RAM and state ─▶ SOCKETS/ram ─ items ─▶ the destination's QEMU
  *
  * Who owns the domain is libvirt's to say. Before post-copy it takes the guest back whenever it hears no good answer to
- * its call to finish, which is kept from the destination's libvirtd until the commit. Once in post-copy it never does:
- * the domain is then paused here until the migration is finished, which may be tried again.
+ * its call to finish. So that answer is here before the commit, kept from libvirt, and given to it when the commit is on
+ * disk: no link is needed for it. Once in post-copy libvirt never takes the guest back: the domain is then paused here
+ * until the migration is finished, which may be tried again.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -47,7 +48,6 @@ import { type Attempt, finish } from './finishing.ts';
 import { migrateOptions, PLAIN, resumeOptions } from './migrate-options.ts';
 import { monitorOf } from './monitor.ts';
 import { type LibvirtOptions, parseDomainAddress } from './options.ts';
-import { finishesPaused } from './ownership.ts';
 import type { DomainFacts } from './preflight/domain-facts.ts';
 import { type Finding, notes, refusals } from './preflight/finding.ts';
 import { gatherDomain, type SourceHost, sourceHost } from './preflight/gather-domain.ts';
@@ -105,6 +105,9 @@ export class LibvirtSourceGuest implements SourceGuest {
   /** How QEMU's part of it ended. */
   #qemuEnded: Promise<MigrationEnding> | undefined;
   #migrating = false;
+  /** The destination's libvirt has finished well, and this side's has not been told yet. */
+  readonly #finishedThere: Promise<void>;
+  #resolveFinishedThere: () => void = () => {};
   #resolveGone: (error: GuestError) => void = () => {};
   #unsubscribe: () => void = () => {};
 
@@ -138,6 +141,9 @@ export class LibvirtSourceGuest implements SourceGuest {
     this.#host.catch(() => {});
     this.#begun = new Promise((resolve) => {
       this.#resolveBegun = resolve;
+    });
+    this.#finishedThere = new Promise((resolve) => {
+      this.#resolveFinishedThere = resolve;
     });
     this.gone = new Promise((resolve) => {
       this.#resolveGone = resolve;
@@ -263,9 +269,10 @@ export class LibvirtSourceGuest implements SourceGuest {
       plan,
       progress: () => this.progress(),
       completed: () => this.#completed(),
+      letsGo: () => Promise.race([this.#finishedThere, this.#failure()]),
     });
     this.#stream = stream;
-    await this.#serveCalls(rendezvous, { holdAnswer: finishesPaused(plan) });
+    await this.#serveCalls(rendezvous, { holdAnswer: true });
     const { copyStorage } = plan.managed ?? PLAIN;
     if (copyStorage !== 'none') await this.#serveSide(rendezvous, 'nbd');
     const listener = new LocalListener(rendezvous.here('ram'));
@@ -304,6 +311,7 @@ export class LibvirtSourceGuest implements SourceGuest {
       }
       const rpc = new CallingRpc(socket, how);
       this.#rpc.add(rpc);
+      void rpc.held.then(() => this.#resolveFinishedThere());
       this.#side.push({ kind: 'rpc', stream: rpc.stream });
     });
   }

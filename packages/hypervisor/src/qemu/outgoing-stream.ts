@@ -30,6 +30,11 @@ export interface OutgoingStreamOptions {
   readonly progress: () => Promise<Pick<SourceProgress, 'remainingBytes' | 'dirtyBytesPerSec'>>;
   /** QEMU has closed its end. Resolves when it says that all is sent; rejects with why it is not. */
   readonly completed: () => Promise<void>;
+  /**
+   * Pre-copy, once all is sent: resolves when whoever keeps the guest can no longer run it by itself; rejects with why
+   * it never will. Not given where QEMU's word that all is sent is enough.
+   */
+  readonly letsGo?: () => Promise<void>;
 }
 
 /** QEMU's end of the stream. */
@@ -140,7 +145,10 @@ export class OutgoingStream {
         'report this with the version of QEMU',
       );
     }
-    if (!this.#postcopy) yield { type: 'state-complete', pagesFollow: false };
+    if (!this.#postcopy) {
+      yield { type: 'state-complete', pagesFollow: false };
+      await this.#options.letsGo?.();
+    }
     yield { type: 'end' };
   }
 

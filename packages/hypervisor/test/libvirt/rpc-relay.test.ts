@@ -19,8 +19,15 @@ async function daemon(): Promise<readonly [Socket, Socket]> {
 
 const word = (n: number) => Buffer.from([0, 0, 0, n]);
 const open = rpcMessage({ procedure: RpcProcedure.open, serial: 1 });
-const finish = rpcMessage({ procedure: RpcProcedure.migrateFinish3Params, serial: 7, payload: word(0) });
-const givenUp = rpcMessage({ procedure: RpcProcedure.migrateFinish3Params, serial: 7, payload: word(1) });
+/** Its last arguments: libvirt's flags, and whether the source has given up. */
+const finishing = (flags: number, cancelled: boolean) =>
+  rpcMessage({
+    procedure: RpcProcedure.migrateFinish3Params,
+    serial: 7,
+    payload: Buffer.concat([word(flags), word(cancelled ? 1 : 0)]),
+  });
+const finish = finishing(3, false);
+const givenUp = finishing(3, true);
 const answer = (failed = false) =>
   rpcMessage({
     procedure: RpcProcedure.migrateFinish3Params,
@@ -54,11 +61,24 @@ describe('the destination’s relay', () => {
     const rpc = new CalledRpc(ours, () => {});
     rpc.stream.write(Buffer.concat([open, finish, ping]));
     expect(await read(libvirtd, open.length + ping.length)).toEqual(Buffer.concat([open, ping]));
-    rpc.release();
+    rpc.release({ paused: false });
     expect(await read(libvirtd, finish.length)).toEqual(finish);
     libvirtd.write(answer());
     expect(await read(rpc.stream, answer().length)).toEqual(answer());
     expect(await rpc.finished).toBe(true);
+  });
+
+  test.each([
+    ['before', false],
+    ['after', true],
+  ])('makes a call to finish that came %s it was released leave the guest paused', async (_, early) => {
+    const [libvirtd, ours] = await daemon();
+    const rpc = new CalledRpc(ours, () => {});
+    if (early) rpc.release({ paused: true });
+    rpc.stream.write(finish);
+    if (!early) rpc.release({ paused: true });
+    // VIR_MIGRATE_PAUSED, beside the flags that were there.
+    expect(await read(libvirtd, finish.length)).toEqual(finishing(3 + 32, false));
   });
 
   test('tells at once that the source has given up', async () => {
@@ -71,7 +91,7 @@ describe('the destination’s relay', () => {
   test('hears that libvirt did not finish, or that it is gone', async () => {
     const [libvirtd, ours] = await daemon();
     const rpc = new CalledRpc(ours, () => {});
-    rpc.release();
+    rpc.release({ paused: false });
     rpc.stream.write(finish);
     await read(libvirtd, finish.length);
     libvirtd.write(answer(true));
@@ -152,6 +172,10 @@ describe('the source’s relay', () => {
     expect(await read(rpc.stream, finish.length)).toEqual(finish);
     rpc.stream.write(Buffer.concat([answer(), ping]));
     expect(await read(libvirtd, ping.length)).toEqual(ping);
+    await rpc.held;
+    // By now it needs nobody's word any more.
+    rpc.stream.destroy();
+    await rpc.detached;
     rpc.letGo();
     expect(await read(libvirtd, answer().length)).toEqual(answer());
   });
