@@ -52,8 +52,11 @@ type In<Name extends string, Own = unknown> = Name extends string
 export type DestState =
   | In<'receiving', { readonly sealedAt: Millis | null; readonly loaded: boolean }>
   | In<'voting' | 'ready'>
-  /** `complete`: no page is missing, although the guest does not run yet (pre-copy). */
-  | In<'accepting' | 'starting', { readonly complete: boolean }>
+  /**
+   * `complete`: no page is missing, although the guest does not run yet (pre-copy). `lost`: what broke meanwhile, which
+   * matters once the guest runs with pages missing.
+   */
+  | In<'accepting' | 'starting', { readonly complete: boolean; readonly lost: Failure | null }>
   | In<'running' | 'closing' | 'done', { readonly ranAt: Millis }>
   /** `stuck`: the hypervisor would not end; `retry` tries again. */
   | In<'discarding', { readonly cause: Failure; readonly stuck: boolean }>
@@ -110,7 +113,10 @@ export function recoverDest(records: readonly JournalRecord[], limits: DestLimit
     case 'ready':
       return { state: { ...base, phase: 'ready' }, actions: [send({ type: 'ready' })] };
     case 'run':
-      return { state: { ...base, phase: 'starting', complete: false }, actions: [{ type: 'run-guest' }] };
+      return {
+        state: { ...base, phase: 'starting', complete: false, lost: null },
+        actions: [{ type: 'run-guest' }],
+      };
     case 'done':
       return { state: { ...base, phase: 'done', ranAt: millis(last.at) }, actions: [] };
     case 'discarded':
@@ -205,7 +211,7 @@ function inDoubt(state: Phase<'ready'>, event: DestEventIn, now: Millis): DestSt
       switch (event.message.type) {
         case 'commit':
           return {
-            state: { ...base(state, now), phase: 'accepting', complete: false, told: null },
+            state: { ...base(state, now), phase: 'accepting', complete: false, lost: null, told: null },
             actions: [journal('run')],
           };
         case 'discard':
@@ -243,7 +249,7 @@ function starting(state: Phase<'accepting' | 'starting'>, event: DestEventIn, no
     case 'journal-written':
       if (state.phase !== 'accepting' || event.record !== 'run') return same(state);
       return {
-        state: { ...base(state, now), phase: 'starting', complete: state.complete, told: null },
+        state: { ...state, phase: 'starting', since: now, told: null },
         actions: [{ type: 'run-guest' }],
       };
     case 'journal-failed':
@@ -259,12 +265,21 @@ function starting(state: Phase<'accepting' | 'starting'>, event: DestEventIn, no
       if (state.phase !== 'starting') return same(state);
       const ran: DestState = { ...base(state, now), phase: 'running', ranAt: event.atMs, told: null };
       const actions: DestAction[] = [send({ type: 'running', atMs: event.atMs }), { type: 'announce' }];
-      if (!state.complete) return { state: ran, actions };
+      if (!state.complete) {
+        if (state.mode === 'precopy' || state.lost === null) return { state: ran, actions };
+        const told = attention(ran, 'dest', state.lost);
+        return { state: told.state, actions: [...actions, ...told.actions] };
+      }
       return { state: { ...ran, phase: 'closing' }, actions: [...actions, journal('done')] };
     }
     case 'run-failed':
     case 'guest-gone':
       return runFailed(state, event);
+    case 'link-lost':
+    case 'failed':
+      return same({ ...state, lost: state.lost ?? { code: event.code, why: event.why } });
+    case 'linked':
+      return same({ ...state, lost: null });
     case 'retry':
       return {
         state: { ...state, told: null },

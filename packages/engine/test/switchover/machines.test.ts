@@ -34,8 +34,11 @@ function source(mode: 'precopy' | 'postcopy', ...events: SourceEvent[]) {
   return { state, actions };
 }
 
-function dest(...events: DestEventIn[]) {
-  let step = startDest('precopy', destLimits, millis(0));
+const dest = (...events: DestEventIn[]) => destOf('precopy', events);
+const destInPostcopy = (...events: DestEventIn[]) => destOf('postcopy', events);
+
+function destOf(mode: 'precopy' | 'postcopy', events: readonly DestEventIn[]) {
+  let step = startDest(mode, destLimits, millis(0));
   for (const event of events) step = stepDest(step.state, event, millis(10));
   return step;
 }
@@ -180,6 +183,28 @@ describe('the destination', () => {
       { type: 'announce' },
     ]);
   });
+
+  it.each([
+    ['accepting', linkLost, { type: 'journal-written', record: 'run' }],
+    ['starting', { type: 'journal-written', record: 'run' }, linkLost],
+  ] as const)(
+    'tells of a link that was lost while %s when the guest runs with pages missing',
+    (_, ...events) => {
+      const commit: DestEventIn = { type: 'message', message: { type: 'commit' } };
+      const ran = { type: 'guest-running', atMs: millis(21) } as const;
+      const attention = { type: 'report', outcome: 'attention', code: 'E_LINK_LOST', guestRunsOn: 'dest' };
+      const told = destInPostcopy(...toReady, commit, ...events, ran);
+      expect(told).toMatchObject({
+        state: { phase: 'running' },
+        actions: [{}, { type: 'announce' }, attention],
+      });
+      expect(stepDest(told.state, linkLost, millis(30)).actions).toEqual([]);
+      // Nothing is missing there.
+      expect(dest(...toReady, commit, ...events, ran).actions).toHaveLength(2);
+      const mended = destInPostcopy(...toReady, commit, ...events, { type: 'linked' }, ran);
+      expect(mended.actions).toHaveLength(2);
+    },
+  );
 
   it('does not run the guest while it cannot write its journal, and does when it can again', () => {
     const commit: DestEventIn = { type: 'message', message: { type: 'commit' } };
