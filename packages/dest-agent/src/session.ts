@@ -99,6 +99,8 @@ export class DestSession implements RunningMigration, EndingSession {
   #guestGone = false;
   /** How a link to the source ended. */
   #lost: string | undefined;
+  /** All state was applied, and the hypervisor loads it. */
+  #loading: Promise<void> | undefined;
   #paused = false;
   #runs = false;
   #hasAllPages = false;
@@ -274,7 +276,10 @@ export class DestSession implements RunningMigration, EndingSession {
         });
         return;
       case 'state-complete':
-        if (message.pagesFollow) this.#machine?.amend(destToPostcopy);
+        if (message.pagesFollow) {
+          const final = this.#guest?.postcopyIsFinal ?? false;
+          this.#machine?.amend((state) => destToPostcopy(state, { final }));
+        }
         await this.#need().milestone({ type: 'state-complete', pagesFollow: message.pagesFollow });
         await this.#load();
         return;
@@ -463,7 +468,8 @@ export class DestSession implements RunningMigration, EndingSession {
   async #load(): Promise<void> {
     this.#phase = 'switchover';
     await this.#findPlaces();
-    await this.#guest!.ready();
+    this.#loading = this.#guest!.ready();
+    await this.#loading;
     this.#machine?.dispatch({ type: 'guest-loaded' });
   }
 
@@ -706,8 +712,16 @@ export class DestSession implements RunningMigration, EndingSession {
   #onLinkClosed(error: WireError | undefined): void {
     this.#lost ??= error?.message ?? 'the source agent closed the connection';
     if (this.#report) return;
-    if (this.#machine) this.#linkLost(this.#lost);
-    else void this.#letGo();
+    if (!this.#machine) {
+      void this.#letGo();
+      return;
+    }
+    const why = this.#lost;
+    const tell = (): void => this.#linkLost(why);
+    // A guest that only this side can run is not given up while it loads: all of its state is here.
+    const { mode, final } = this.#machine.state;
+    if (mode === 'postcopy' && final && this.#loading) void this.#loading.then(tell, tell);
+    else tell();
   }
 
   #linkLost(why: string): void {

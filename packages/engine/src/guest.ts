@@ -302,6 +302,8 @@ export interface DestGuest {
   readonly events: AsyncIterable<DestEvent>;
   /** The other end of a source's side connection, on this host. From `open` on. */
   connectSide?(kind: SideKind): Promise<Duplex>;
+  /** In post-copy the source's hypervisor can never run it again: once loaded, it runs here or nowhere. */
+  readonly postcopyIsFinal?: boolean;
   /** Post-copy that came to a halt: as `SourceGuest.suspend`. */
   suspend?(): Promise<void>;
   /** Whether a post-copy of this guest came to a halt here, that `open` and `connectSide` then serve to finish. */

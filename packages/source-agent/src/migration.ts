@@ -60,6 +60,9 @@ const RETRY_MS = 5000;
 const DISKS_MS = 500;
 const HALTED =
   'Bring both agents and the link between them back, then finish it with "vmferry resume". Never let the guest run on the source.';
+/** Of a post-copy that was given up before its commit: only the destination can know whether it could be finished. */
+const HALTED_EARLY =
+  'The source cannot take the guest back. Where the destination had loaded it, its agent has let it run: if "virsh domstate --reason" says "running (post-copy failed)" there, finish it with "vmferry resume". If the domain is not there, what it had in memory is lost: destroy it on the source and start it from its disks.';
 /** In post-copy, where a hypervisor itself would wait for ever. */
 const STALLED_MS = 30_000;
 /** After the guest runs: the destination's last figures, with its announcements over. */
@@ -620,7 +623,8 @@ export class SourceMigration implements RunningMigration {
     else this.#tryAgain();
     // All was done as it should be, and the guest is not what it was: that is for an operator.
     if (damage) return this.#build('attention', damage);
-    const ended = halted ? { ...report, remedy: HALTED } : report;
+    const early = this.#machine?.state.phase === 'rolling-back';
+    const ended = halted ? { ...report, remedy: early ? HALTED_EARLY : HALTED } : report;
     return this.#build(outcome, report.code === null ? null : this.#errorReport(ended, report.code));
   }
 

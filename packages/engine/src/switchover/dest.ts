@@ -12,7 +12,9 @@
  *                                                                                     │
  *                         done ◀── COMPLETE ─ closing ◀──no page missing── running ◀──┘ ── RUNNING ─▶
  *
- * In `ready` only the source's word counts: a lost link, a timeout or a restart keeps the guest paused.
+ * In `ready` only the source's word counts: a lost link, a timeout or a restart keeps the guest paused. Post-copy that is
+ * final is another thing: its source can never run the guest again, whatever it has decided. Once loaded the guest can run
+ * only here, so where the source is lost or gives up, the guest is run as if COMMIT had come, to be finished later.
  */
 import type { GuestRunsOn } from '../errors.ts';
 import { type DestRecordState, type JournalRecord, modeOf } from '../journal/records.ts';
@@ -38,6 +40,8 @@ export interface DestLimits {
 
 interface Base {
   readonly mode: SwitchoverMode;
+  /** Post-copy that the source's hypervisor can never take back. */
+  readonly final: boolean;
   readonly limits: DestLimits;
   /** When this phase began. */
   readonly since: Millis;
@@ -91,19 +95,28 @@ type DestStep = Step<DestState, DestAction>;
 
 export function startDest(mode: SwitchoverMode, limits: DestLimits, now: Millis): DestStep {
   return {
-    state: { phase: 'receiving', mode, limits, sealedAt: null, loaded: false, since: now, told: null },
+    state: {
+      phase: 'receiving',
+      mode,
+      final: false,
+      limits,
+      since: now,
+      told: null,
+      sealedAt: null,
+      loaded: false,
+    },
     actions: [{ type: 'journal', record: 'started' }],
   };
 }
 
 /** Pre-copy turns into post-copy (hybrid). Only before the guest is loaded. */
-export function destToPostcopy(state: DestState): DestState {
-  return state.phase === 'receiving' ? { ...state, mode: 'postcopy' } : state;
+export function destToPostcopy(state: DestState, { final }: { readonly final: boolean }): DestState {
+  return state.phase === 'receiving' ? { ...state, mode: 'postcopy', final } : state;
 }
 
 /** Takes a migration up after the agent was restarted. */
 export function recoverDest(records: readonly JournalRecord[], limits: DestLimits, now: Millis): DestStep {
-  const base: Base = { mode: modeOf(records), limits, since: now, told: null };
+  const base: Base = { mode: modeOf(records), final: false, limits, since: now, told: null };
   const last = records.at(-1);
   const cause: Failure = {
     code: 'E_INTERNAL',
@@ -162,7 +175,7 @@ function beforeReady(state: Phase<'receiving' | 'voting'>, event: DestEventIn, n
   switch (event.type) {
     case 'message':
       if (event.message.type === 'discard') {
-        return discardGuest(state, { code: 'E_GUEST_FAILED', why: event.message.why }, now);
+        return giveUp(state, { code: 'E_GUEST_FAILED', why: event.message.why }, now);
       }
       if (event.message.type === 'sealed' && state.phase === 'receiving') {
         return tryVote({ ...state, sealedAt: state.sealedAt ?? now }, now);
@@ -179,12 +192,13 @@ function beforeReady(state: Phase<'receiving' | 'voting'>, event: DestEventIn, n
         { code: 'E_JOURNAL', why: 'The destination could not write its journal.' },
         now,
       );
-    case 'link-lost':
     case 'guest-gone':
-    case 'failed':
       return discardGuest(state, event, now);
+    case 'link-lost':
+    case 'failed':
+      return giveUp(state, event, now);
     case 'cancel':
-      return discardGuest(
+      return giveUp(
         state,
         { code: 'E_CANCELLED', why: 'The migration was cancelled on the destination.' },
         now,
@@ -200,6 +214,20 @@ function beforeReady(state: Phase<'receiving' | 'voting'>, event: DestEventIn, n
   }
 }
 
+/** The source will not have it here, or cannot be heard. */
+function giveUp(state: Phase<'receiving' | 'voting' | 'ready'>, cause: Failure, now: Millis): DestStep {
+  const loaded = state.phase !== 'receiving' || state.loaded;
+  return state.final && loaded ? accept(state, cause, now) : discardGuest(state, cause, now);
+}
+
+function accept(state: DestState, lost: Failure | null, now: Millis): DestStep {
+  const why: Failure | null = lost && { code: lost.code, why: lost.why };
+  return {
+    state: { ...base(state, now), phase: 'accepting', complete: false, lost: why, told: null },
+    actions: [journal('run')],
+  };
+}
+
 function tryVote(state: Phase<'receiving'>, now: Millis): DestStep {
   if (state.sealedAt === null || !state.loaded) return same(state);
   return { state: { ...base(state, now), phase: 'voting' }, actions: [journal('ready')] };
@@ -210,12 +238,9 @@ function inDoubt(state: Phase<'ready'>, event: DestEventIn, now: Millis): DestSt
     case 'message':
       switch (event.message.type) {
         case 'commit':
-          return {
-            state: { ...base(state, now), phase: 'accepting', complete: false, lost: null, told: null },
-            actions: [journal('run')],
-          };
+          return accept(state, null, now);
         case 'discard':
-          return discardGuest(state, { code: 'E_GUEST_FAILED', why: event.message.why }, now);
+          return giveUp(state, { code: 'E_GUEST_FAILED', why: event.message.why }, now);
         case 'sealed':
           return { state, actions: [send({ type: 'ready' })] };
       }
@@ -226,6 +251,7 @@ function inDoubt(state: Phase<'ready'>, event: DestEventIn, now: Millis): DestSt
     case 'guest-gone':
       return discardGuest(state, event, now);
     case 'link-lost':
+      return state.final ? accept(state, event, now) : attention(state, 'unknown', event);
     case 'failed':
       return attention(state, 'unknown', event);
     case 'tick': {
@@ -419,8 +445,8 @@ function remedyFor(state: DestState): string {
 }
 
 function base(state: DestState, now: Millis): Base {
-  const { mode, limits, told } = state;
-  return { mode, limits, since: now, told };
+  const { mode, final, limits, told } = state;
+  return { mode, final, limits, since: now, told };
 }
 
 function same(state: DestState): DestStep {

@@ -184,12 +184,13 @@ describe('the destination', () => {
     ]);
   });
 
+  const runIsOnDisk = { type: 'journal-written', record: 'run' } as const;
   it.each([
-    ['accepting', linkLost, { type: 'journal-written', record: 'run' }],
-    ['starting', { type: 'journal-written', record: 'run' }, linkLost],
+    ['accepting', [linkLost, runIsOnDisk]],
+    ['starting', [runIsOnDisk, linkLost]],
   ] as const)(
     'tells of a link that was lost while %s when the guest runs with pages missing',
-    (_, ...events) => {
+    (_, events) => {
       const commit: DestEventIn = { type: 'message', message: { type: 'commit' } };
       const ran = { type: 'guest-running', atMs: millis(21) } as const;
       const attention = { type: 'report', outcome: 'attention', code: 'E_LINK_LOST', guestRunsOn: 'dest' };
@@ -227,8 +228,40 @@ describe('the destination', () => {
     });
   });
 
+  describe('with a post-copy that the source can never take back', () => {
+    const final = (...events: DestEventIn[]) => {
+      const receiving = { ...dest(), state: destToPostcopy(dest().state, { final: true }) };
+      return events.reduce(({ state }, event) => stepDest(state, event, millis(10)), receiving);
+    };
+    const discard: DestEventIn = { type: 'message', message: { type: 'discard', why: 'x' } };
+    const loaded: DestEventIn = { type: 'guest-loaded' };
+
+    it.each([
+      ['the link is lost before it is promised', [loaded, linkLost]],
+      ['the source gives up before it is promised', [loaded, discard]],
+      ['the link is lost when it is promised', [...toReady, linkLost]],
+      ['the source gives up when it is promised', [...toReady, discard]],
+    ] as const)('runs the guest where it is loaded and %s, and says so', (_, events) => {
+      const accepted = final(...events);
+      expect(accepted.actions).toEqual([{ type: 'journal', record: 'run' }]);
+      const ran = [runIsOnDisk, { type: 'guest-running', atMs: millis(21) } as const].reduce(
+        ({ state }, event) => stepDest(state, event, millis(22)),
+        accepted,
+      );
+      expect(ran.actions.at(-1)).toMatchObject({ outcome: 'attention', guestRunsOn: 'dest' });
+    });
+
+    it.each([linkLost, discard])('ends a guest that was never loaded', (event) => {
+      expect(final(event).actions).toEqual([{ type: 'discard-guest' }]);
+    });
+
+    it('keeps it paused while only the source is silent', () => {
+      expect(stepDest(final(...toReady).state, { type: 'tick' }, millis(2010)).state.phase).toBe('ready');
+    });
+  });
+
   it('turns to post-copy only while it receives', () => {
-    expect(destToPostcopy(dest().state).mode).toBe('postcopy');
-    expect(destToPostcopy(dest(...toReady).state).mode).toBe('precopy');
+    expect(destToPostcopy(dest().state, { final: false }).mode).toBe('postcopy');
+    expect(destToPostcopy(dest(...toReady).state, { final: false }).mode).toBe('precopy');
   });
 });

@@ -78,6 +78,9 @@ export class LibvirtDestGuest implements DestGuest {
   #resumed: Promise<Millis> | undefined;
   /** libvirt takes the guest for moved, and has it paused. */
   #finished = false;
+  /** Post-copy: the guest's state is loaded, and could run. */
+  #loaded = false;
+  #postcopyIsFinal = false;
   #definedBefore = false;
   /** The source has been told that the guest may run here. */
   #running = false;
@@ -113,6 +116,10 @@ export class LibvirtDestGuest implements DestGuest {
     });
   }
 
+  get postcopyIsFinal(): boolean {
+    return this.#postcopyIsFinal;
+  }
+
   get events(): AsyncIterable<DestEvent> {
     return this.#stream.events;
   }
@@ -124,6 +131,7 @@ export class LibvirtDestGuest implements DestGuest {
         return { ok: false, reasons: [otherKind(description.kind)] };
       }
       this.#description = libvirt;
+      this.#postcopyIsFinal = isFinal(description.hypervisorVersion);
       const [before, preflight] = await Promise.all([
         lookUp(() => this.#connection.domainByUuid(libvirt.uuid)),
         this.#look(description.preflight, plan),
@@ -247,6 +255,7 @@ export class LibvirtDestGuest implements DestGuest {
   async ready(): Promise<void> {
     if (this.#stream.postcopy) {
       await Promise.race([this.#stream.stateLoaded, this.#untilGone()]);
+      this.#loaded = true;
       return;
     }
     await this.#untilCompleted();
@@ -259,7 +268,8 @@ export class LibvirtDestGuest implements DestGuest {
     const rpc = this.#rpc;
     if (!rpc) throw notFinished("the source's libvirt is not connected");
     rpc.release(how);
-    if (!(await rpc.finished)) throw notFinished('libvirt refused to finish the migration');
+    if (await rpc.finished) return;
+    throw rpc.asked ? notFinished('libvirt refused to finish the migration') : neverAsked(this.#name);
   }
 
   async #untilGone(): Promise<never> {
@@ -347,7 +357,7 @@ export class LibvirtDestGuest implements DestGuest {
 
   async discard(): Promise<void> {
     if (this.#running) throw kept(this.#name, 'the source has been told that it may run here');
-    if (this.#stream.postcopy)
+    if (this.#stream.postcopy && this.#loaded)
       throw kept(this.#name, 'it is in post-copy, which the source cannot take back');
     // What is half begun cannot be ended: there would be images after its end.
     await this.#opening;
@@ -444,6 +454,13 @@ function versionText(version: number | bigint): string {
   return `QEMU ${Math.floor(n / 1_000_000)}.${Math.floor(n / 1000) % 1000}.${n % 1000}`;
 }
 
+/** libvirt never runs a guest again that was in post-copy; QEMU itself does from 10.2 on, until it hears that it is loaded. */
+function isFinal(sourceVersion: string): boolean {
+  const [, major, minor] = /^QEMU (\d+)\.(\d+)/.exec(sourceVersion) ?? [];
+  if (major === undefined) return false;
+  return Number(major) < 10 || (Number(major) === 10 && Number(minor) < 2);
+}
+
 function otherLibvirt(uri: string): GuestError {
   return new GuestError(
     'E_REFUSED',
@@ -477,6 +494,14 @@ function notFinished(why: string): GuestError {
     'E_GUEST_FAILED',
     `the domain could not be run on the destination: ${why}`,
     "see libvirt's log on the destination, and the domain's state on both hosts",
+  );
+}
+
+function neverAsked(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `the domain ${name} cannot be run: the link broke in post-copy, before the source's libvirt asked to finish the migration`,
+    'its memory cannot be brought together any more: destroy the domain on both hosts, then start it from its disks',
   );
 }
 

@@ -71,13 +71,11 @@ class Relay {
     daemon.on('data', (chunk: Buffer) => {
       try {
         for (const message of said.push(chunk)) {
+          onDaemon(message);
           if (stream.destroyed) {
             // Nobody is there to answer: libvirtd must not take that for the end.
             if (isPing(message)) daemon.write(pong());
-            continue;
-          }
-          onDaemon(message);
-          if (!stream.push(message.bytes)) daemon.pause();
+          } else if (!stream.push(message.bytes)) daemon.pause();
         }
       } catch (error) {
         stream.destroy(error as Error);
@@ -169,7 +167,7 @@ const ALLOWED: ReadonlySet<number> = new Set(Object.values(RpcProcedure));
  * until `release`; that the source has given up is told at once.
  */
 export class CalledRpc extends Relay {
-  /** Whether libvirtd has finished the migration well, once it has answered. Never rejects. */
+  /** Whether libvirtd has finished the migration well, once it has answered or can never be asked. Never rejects. */
   readonly finished: Promise<boolean>;
   readonly #state: CalledState;
 
@@ -181,7 +179,13 @@ export class CalledRpc extends Relay {
       onDaemon: (message) => state.onAnswer(message),
     });
     this.#state = state;
-    this.finished = Promise.race([state.answered, this.ended.then(() => false)]);
+    const neverAsked = this.detached.then(() => (state.asked ? state.answered : false));
+    this.finished = Promise.race([state.answered, this.ended.then(() => false), neverAsked]);
+  }
+
+  /** The source's libvirt has called to finish. */
+  get asked(): boolean {
+    return this.#state.asked;
   }
 
   /** `paused`: libvirt is not to run the guest when it has finished, whatever the source's asks for. */
@@ -191,6 +195,7 @@ export class CalledRpc extends Relay {
 }
 
 class CalledState {
+  /** Whether it was finished well. */
   readonly answered: Promise<boolean>;
   #answer: (ok: boolean) => void = () => {};
   #released: { readonly paused: boolean } | undefined;
@@ -203,6 +208,11 @@ class CalledState {
     this.answered = new Promise((resolve) => {
       this.#answer = resolve;
     });
+  }
+
+  /** The call to finish has come. */
+  get asked(): boolean {
+    return this.#serial !== undefined;
   }
 
   pass(message: RpcMessage): RpcMessage | undefined {

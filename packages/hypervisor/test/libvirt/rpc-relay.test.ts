@@ -104,6 +104,23 @@ describe('the destination’s relay', () => {
     expect(await gone.finished).toBe(false);
   });
 
+  test('can be finished without its tunnel when the call had come, and never otherwise', async () => {
+    const [libvirtd, ours] = await daemon();
+    const rpc = new CalledRpc(ours, () => {});
+    rpc.stream.write(finish);
+    rpc.stream.destroy();
+    await rpc.detached;
+    rpc.release({ paused: false });
+    await read(libvirtd, finish.length);
+    libvirtd.write(answer());
+    expect(await rpc.finished).toBe(true);
+    const [, mine] = await daemon();
+    const unasked = new CalledRpc(mine, () => {});
+    unasked.stream.destroy();
+    expect(await unasked.finished).toBe(false);
+    expect(unasked.asked).toBe(false);
+  });
+
   test('drops a source that asks for what no migration needs', async () => {
     const [libvirtd, ours] = await daemon();
     const rpc = new CalledRpc(ours, () => {});
