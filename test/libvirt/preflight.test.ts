@@ -74,7 +74,7 @@ async function preflight(
       ...policy,
     },
   });
-  const here = sourceFindings(facts, { postcopy, copyStorage: wish.copyStorage });
+  const here = sourceFindings(facts, { postcopy });
   return { ...there, facts, findings: [...here, ...there.findings] };
 }
 

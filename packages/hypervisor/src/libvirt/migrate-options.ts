@@ -14,12 +14,15 @@ export function resumeOptions(rendezvous: Rendezvous): MigrateOptions {
   };
 }
 
+/** @param copied the disks to copy, by their targets: `disksToCopy` */
 export function migrateOptions(
   plan: SourcePlan,
   rendezvous: Rendezvous,
-  persistent: boolean,
+  { persistent, copied }: { readonly persistent: boolean; readonly copied: readonly string[] },
 ): MigrateOptions {
   const { destName, destXml, undefineSource, copyStorage } = plan.managed ?? PLAIN;
+  // libvirt takes an empty list for none, and copies all that are neither read-only nor shareable.
+  const copies = copied.length > 0;
   return {
     flags: [
       'live',
@@ -30,12 +33,11 @@ export function migrateOptions(
       ...(plan.throttle ? (['auto-converge'] as const) : []),
       ...(persistent ? (['persist-destination'] as const) : []),
       ...(persistent && undefineSource ? (['undefine-source'] as const) : []),
-      ...(copyStorage === 'all' ? (['non-shared-disk'] as const) : []),
-      ...(copyStorage === 'inc' ? (['non-shared-incremental'] as const) : []),
+      ...(copies ? ([copyStorage === 'inc' ? 'non-shared-incremental' : 'non-shared-disk'] as const) : []),
     ],
     migrateUri: `unix://${rendezvous.there('ram')}`,
     bandwidth: UNLIMITED_MIB,
-    ...(copyStorage === 'none' ? {} : { disksUri: `unix://${rendezvous.there('nbd')}` }),
+    ...(copies ? { disks: copied, disksUri: `unix://${rendezvous.there('nbd')}` } : {}),
     ...(destName === undefined ? {} : { destinationName: destName }),
     ...(destXml === undefined ? {} : { destinationXml: destXml }),
   };

@@ -243,16 +243,20 @@ export class LibvirtSourceGuest implements SourceGuest {
   }
 
   async #findings(plan: SourcePlan): Promise<{ facts: DomainFacts; findings: readonly Finding[] }> {
+    const facts = await this.#gathered(plan);
+    return { facts, findings: sourceFindings(facts, { postcopy: plan.postcopy }) };
+  }
+
+  /** What a migration asks for is asked for once, and its domain is looked at once: that takes libvirt a while. */
+  #gathered(plan: SourcePlan): Promise<DomainFacts> {
     const { copyStorage, destName, destXml } = plan.managed ?? PLAIN;
-    // What a migration asks for is asked for once, and its domain is looked at once: that takes libvirt a while.
     this.#facts ??= gatherDomain(
       this.#connection,
       this.#domain,
       { copyStorage, destName, destXml },
       this.#host,
     );
-    const facts = await this.#facts;
-    return { facts, findings: sourceFindings(facts, { postcopy: plan.postcopy, copyStorage }) };
+    return this.#facts;
   }
 
   open(plan: SourcePlan): Promise<AsyncIterable<SourceItem>> {
@@ -273,15 +277,15 @@ export class LibvirtSourceGuest implements SourceGuest {
     });
     this.#stream = stream;
     await this.#serveCalls(rendezvous, { holdAnswer: true });
-    const { copyStorage } = plan.managed ?? PLAIN;
-    if (copyStorage !== 'none') await this.#serveSide(rendezvous, 'nbd');
+    const { copied } = await this.#gathered(plan);
+    if (copied.length > 0) await this.#serveSide(rendezvous, 'nbd');
     const listener = new LocalListener(rendezvous.here('ram'));
     let socket: LocalSocket | undefined;
     try {
       this.#downtimeMs = await this.#domain.maxDowntimeMs();
       await this.#domain.setMaxDowntimeMs(this.#oneLiveRound ? ONE_ROUND_MS : KEEP_GOING_MS);
       if (this.#givenUp) throw givenUp();
-      this.#migrate(plan, rendezvous);
+      this.#migrate(plan, rendezvous, copied);
       this.#resolveBegun();
       socket = await Promise.race([listener.accept(), this.#failure()]);
     } finally {
@@ -337,10 +341,12 @@ export class LibvirtSourceGuest implements SourceGuest {
     });
   }
 
-  #migrate(plan: SourcePlan, rendezvous: Rendezvous): void {
+  #migrate(plan: SourcePlan, rendezvous: Rendezvous, copied: readonly string[]): void {
     this.#migrating = true;
     this.#qemuEnded = this.#events.next(migrationEnding);
-    this.#begin(rendezvous, async () => migrateOptions(plan, rendezvous, await this.#domain.isPersistent()));
+    this.#begin(rendezvous, async () =>
+      migrateOptions(plan, rendezvous, { persistent: await this.#domain.isPersistent(), copied }),
+    );
   }
 
   #begin(rendezvous: Rendezvous, options: () => Promise<MigrateOptions>): void {

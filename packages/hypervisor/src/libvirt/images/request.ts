@@ -1,7 +1,7 @@
 /** Which disk images the destination has to create before a migration that copies disks. Pure. */
+import { isCopied } from '../preflight/copied-disks.ts';
 import { type DomainFacts, imageOf } from '../preflight/domain-facts.ts';
 import { type Finding, refusal } from '../preflight/finding.ts';
-import { isCopied } from '../preflight/plan.ts';
 
 /** What vmferry creates images of. */
 const formats = ['raw', 'qcow2'] as const;
@@ -34,8 +34,7 @@ export function imageRequests(facts: DomainFacts): ImageRequests {
   const requests: ImageRequest[] = [];
   const findings: Finding[] = [];
   for (const disk of facts.shape.disks) {
-    if (disk.source.type !== 'file' || !isCopied(disk, { postcopy: false, copyStorage: facts.copyStorage }))
-      continue;
+    if (disk.source.type !== 'file' || !isCopied(disk, facts)) continue;
     const { target, source, format } = disk;
     const image = imageOf(facts, target);
     const virtualBytes = image?.virtualBytes;

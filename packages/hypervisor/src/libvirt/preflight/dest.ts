@@ -54,7 +54,7 @@ export async function destPreflight(
     ...(facts.change === undefined
       ? []
       : forbiddenChanges(joinXml(facts.change.from), joinXml(facts.change.to), policy.allowXmlChanges)),
-    ...destFindings(facts, host, { postcopy, copyStorage: facts.copyStorage }),
+    ...destFindings(facts, host, { postcopy }),
     ...(await misplacedDisks(facts.shape, requests, policy)),
     ...findings,
     ...(await store.check(requests)),

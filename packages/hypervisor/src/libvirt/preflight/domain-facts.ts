@@ -14,6 +14,12 @@ const imageSchema = z.object({
   virtualBytes: size.optional(),
   /** What it takes on its host. */
   allocatedBytes: size.optional(),
+  /** Where libvirt has it on the source; absent for network disks. */
+  path: z.string().max(4096).optional(),
+  /** Of a volume whose pool is on the network. */
+  networked: z.boolean().optional(),
+  /** Of a block device: which it is (`deviceIdentity`); absent where that cannot be told. */
+  device: z.string().max(600).optional(),
   /** Where the source agent sees it, too. */
   file: z
     .object({
@@ -71,6 +77,8 @@ export const domainFactsSchema = z.object({
   checkpoints: z.boolean(),
   /** What is to be done with disks that the hosts do not share. */
   copyStorage: z.enum(copyStorageModes),
+  /** Targets of the disks that libvirt is told to copy. */
+  copied: z.array(z.string().min(1).max(255)).max(1024),
   /** The domain's XML as it is and as the operator wants it there, in pieces that cross the wire (`joinXml`). */
   change: z.object({ from: xmlPieces, to: xmlPieces }).optional(),
   /** The source's wall clock, when all this was known. */

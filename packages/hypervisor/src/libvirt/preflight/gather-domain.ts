@@ -8,6 +8,8 @@ import { readHostCapabilities } from '../xml/capabilities.ts';
 import { readDomain } from '../xml/domain.ts';
 import type { Disk, DomainShape } from '../xml/domain-shape.ts';
 import { XmlError } from '../xml/tree.ts';
+import { deviceIdentity } from './block-device.ts';
+import { disksToCopy } from './copied-disks.ts';
 import { cpuVerdict } from './cpu-verdict.ts';
 import { type DiskImage, type DomainFacts, domainFactsSchema, splitXml } from './domain-facts.ts';
 import { FileSystems } from './file-systems.ts';
@@ -71,7 +73,7 @@ export async function gatherDomain(
   const hostCpuXml = own.cpu.mode === 'host-passthrough' ? cpuXml : '';
   const [cpu, images, snapshots, checkpoints] = await Promise.all([
     cpuVerdict(connection.host, own, { hostCpuXml, machine: own.machine }),
-    lookAtImages(domain, own.disks),
+    lookAtImages(connection, domain, own.disks),
     isListed(connection, domain, 'snapshots'),
     isListed(connection, domain, 'checkpoints'),
   ]);
@@ -89,6 +91,7 @@ export async function gatherDomain(
     snapshots,
     checkpoints,
     copyStorage,
+    copied: disksToCopy({ copyStorage, disks: own.disks, wanted: wanted.disks, images }),
     ...(destXml === undefined ? {} : { change: { from: splitXml(migratable), to: splitXml(destXml) } }),
     wallClockMs: Date.now(),
   });
@@ -141,41 +144,82 @@ function withBacking(wanted: readonly Disk[], running: readonly Disk[]): Disk[] 
   });
 }
 
-async function lookAtImages(domain: Domain, disks: readonly Disk[]): Promise<DiskImage[]> {
+async function lookAtImages(
+  connection: LibvirtConnection,
+  domain: Domain,
+  disks: readonly Disk[],
+): Promise<DiskImage[]> {
   const systems = await FileSystems.read();
+  const volumes = disks.some(({ source }) => source.type === 'volume')
+    ? await pathsOfDisks(connection, domain)
+    : new Map<string, string>();
   const images: DiskImage[] = [];
   for (const disk of disks) {
-    if (disk.source.type !== 'none') images.push(await lookAtImage(domain, disk, systems));
+    if (disk.source.type !== 'none') images.push(await lookAtImage(domain, disk, { systems, volumes }));
   }
   return images;
+}
+
+/** Where libvirt has what runs, by target: "" for what it reaches over the network. Of volumes nothing else tells. */
+async function pathsOfDisks(
+  connection: LibvirtConnection,
+  domain: Domain,
+): Promise<ReadonlyMap<string, string>> {
+  const [of] = await connection.statistics([domain], ['block']).catch((error: unknown) => {
+    if (error instanceof LibvirtError) return [];
+    throw error;
+  });
+  const { statistics = {} } = of ?? {};
+  const found = new Map<string, string>();
+  for (let index = 0; index < Number(statistics['block.count'] ?? 0); index += 1) {
+    const [target, path] = [statistics[`block.${index}.name`], statistics[`block.${index}.path`]];
+    if (target !== undefined) found.set(String(target), String(path ?? ''));
+  }
+  return found;
+}
+
+interface Known {
+  readonly systems: FileSystems;
+  readonly volumes: ReadonlyMap<string, string>;
 }
 
 async function lookAtImage(
   domain: Domain,
   { target, source }: Disk,
-  systems: FileSystems,
+  { systems, volumes }: Known,
 ): Promise<DiskImage> {
   const info = await domain.blockInfo(target).catch((error: unknown) => {
     // libvirt cannot tell for every kind of source.
     if (error instanceof LibvirtError) return undefined;
     throw error;
   });
-  const seen = source.type === 'file' ? await lookAtFile(source.path, systems) : undefined;
+  const path = 'path' in source ? source.path : source.type === 'volume' ? volumes.get(target) : undefined;
+  const seen = path ? await lookAtPath(path, systems) : undefined;
   const allocated = seen?.allocatedBytes ?? (info === undefined ? undefined : Number(info.allocationBytes));
   return {
     target,
     ...(info === undefined ? {} : { virtualBytes: Number(info.capacityBytes) }),
     ...(allocated === undefined ? {} : { allocatedBytes: allocated }),
-    ...(seen === undefined ? {} : { file: seen.file }),
+    ...(path ? { path } : {}),
+    ...(path === '' ? { networked: true } : {}),
+    ...(seen?.file === undefined ? {} : { file: seen.file }),
+    ...(seen?.device === undefined ? {} : { device: seen.device }),
   };
 }
 
+interface Seen {
+  readonly allocatedBytes?: number;
+  readonly file?: NonNullable<DiskImage['file']>;
+  readonly device?: string | undefined;
+}
+
 /** Undefined where this agent does not see it: libvirt may. */
-async function lookAtFile(path: string, systems: FileSystems) {
+async function lookAtPath(path: string, systems: FileSystems): Promise<Seen | undefined> {
   try {
-    const { ino, blocks } = await stat(path);
+    const found = await stat(path);
+    if (found.isBlockDevice()) return { device: await deviceIdentity(found.rdev, '/sys') };
     const { filesystem, shared } = await systems.of(path);
-    return { allocatedBytes: blocks * 512, file: { inode: ino, filesystem, shared } };
+    return { allocatedBytes: found.blocks * 512, file: { inode: found.ino, filesystem, shared } };
   } catch (error) {
     if (error instanceof Error && 'code' in error) return undefined;
     throw error;

@@ -79,7 +79,7 @@ export async function gatherHost(
     networksOf(host),
     view.interfaces(),
     domainsLike(connection, shape),
-    view.places(pathsOf(shape)),
+    view.places(pathsOf(domain)),
   ]);
   return {
     host: { uuid: capabilities.uuid, name },
@@ -158,7 +158,10 @@ async function domainsLike(
   );
 }
 
-function pathsOf({ disks, files }: DomainShape): string[] {
-  const ofDisks = disks.flatMap(({ source }) => ('path' in source ? [source.path] : []));
+function pathsOf({ shape: { disks, files }, images }: DomainFacts): string[] {
+  const ofDisks = disks.flatMap(({ target, source }) => {
+    const path = 'path' in source ? source.path : images.find((image) => image.target === target)?.path;
+    return path === undefined ? [] : [path];
+  });
   return [...ofDisks, ...files.map(({ path }) => path)];
 }

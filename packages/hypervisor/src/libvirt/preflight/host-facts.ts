@@ -7,6 +7,8 @@ export type Place =
       readonly found: 'something';
       readonly kind: 'file' | 'block' | 'character' | 'directory' | 'socket' | 'other';
       readonly inode: number;
+      /** Which block device it is (`deviceIdentity`), where that can be told. */
+      readonly device?: string;
     }
   | { readonly found: 'nothing' }
   /** This agent may not look. */

@@ -1,6 +1,7 @@
 /** What an agent sees of its host by itself: files, interfaces, the kernel's settings. Reads only. */
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { deviceIdentity } from './block-device.ts';
 import type { HostFacts, Place } from './host-facts.ts';
 
 /** `/dev/userfaultfd` in place of the system call. */
@@ -47,7 +48,9 @@ export class HostView {
   async #place(path: string): Promise<Place> {
     try {
       const found = await stat(this.#at(path));
-      return { found: 'something', kind: kindOf(found), inode: found.ino };
+      const kind = kindOf(found);
+      const device = kind === 'block' ? await deviceIdentity(found.rdev, this.#at('/sys')) : undefined;
+      return { found: 'something', kind, inode: found.ino, ...(device === undefined ? {} : { device }) };
     } catch (error) {
       const code = codeOf(error);
       if (code === 'ENOENT' || code === 'ENOTDIR') return { found: 'nothing' };

@@ -7,6 +7,7 @@ import type { Finding } from './finding.ts';
 import type { HostFacts } from './host-facts.ts';
 import type { PreflightPlan } from './plan.ts';
 import { clockRule } from './rules/clock.ts';
+import { copyTargetRule } from './rules/copies.ts';
 import { cpuRule, passthroughRule, pinningRule, vcpusRule } from './rules/cpu.ts';
 import { boundDevicesRule, failoverRule, snapshotsRule } from './rules/devices.ts';
 import {
@@ -53,6 +54,7 @@ const destRules: readonly DestRule[] = [
   resumableRule,
   diskCacheRule,
   reachabilityRule,
+  copyTargetRule,
   filesRule,
   networksRule,
   clockRule,

@@ -243,7 +243,14 @@ const sizes = [{ target: 'vda', virtualBytes: 2 * GiB, allocatedBytes: MiB }];
 
 test('which images are needed follows from the disks and from what is copied', () => {
   const asked = (copyStorage: 'none' | 'all' | 'inc', more = '') =>
-    imageRequests(domainFacts({ shape: disks(more), images: sizes, copyStorage }));
+    imageRequests(
+      domainFacts({
+        shape: disks(more),
+        images: sizes,
+        copyStorage,
+        copied: copyStorage === 'none' ? [] : ['vda', 'vdc'],
+      }),
+    );
   const top = { target: 'vda', path: '/img/top', format: 'qcow2', virtualBytes: 2 * GiB, contentBytes: MiB };
   expect(asked('none')).toEqual({ requests: [], findings: [] });
   expect(asked('all')).toEqual({ requests: [top], findings: [] });
@@ -273,7 +280,7 @@ test.each([
 ])('%s is told', (_, xml, virtualBytes) => {
   const images = [...sizes, { target: 'vdb', ...(virtualBytes === undefined ? {} : { virtualBytes }) }];
   const { requests, findings } = imageRequests(
-    domainFacts({ shape: disks(xml), images, copyStorage: 'all' }),
+    domainFacts({ shape: disks(xml), images, copyStorage: 'all', copied: ['vda', 'vdb'] }),
   );
   expect(requests).toHaveLength(1);
   expect(findings).toEqual([expect.objectContaining({ severity: 'refusal', code: 'E_UNSUPPORTED' })]);

@@ -1,7 +1,8 @@
 /** What an agent sees of its host, on a host made of files. */
-import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { deviceIdentity } from '@vmferry/hypervisor/libvirt/preflight/block-device';
 import { FileSystems } from '@vmferry/hypervisor/libvirt/preflight/file-systems';
 import { HostView } from '@vmferry/hypervisor/libvirt/preflight/host-view';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -87,4 +88,26 @@ test('a path belongs to the deepest mount, and to the last of several on one pla
   expect(systems.at('/srv/with blank/a')).toEqual({ filesystem: 'fuse.glusterfs', shared: true });
   expect(systems.at('/srv/fuse')).toEqual({ filesystem: 'fuse.sshfs', shared: false });
   expect(new FileSystems('').at('/a')).toEqual({ filesystem: '', shared: false });
+});
+
+test('a block device is known by what it is, on whichever host and under whatever number', async () => {
+  const identity = async (number: number) => await deviceIdentity(number, join(root, 'sys'));
+  const device = async (major: number, minor: number, attributes: Readonly<Record<string, string>>) => {
+    for (const [name, text] of Object.entries(attributes))
+      await put(`/sys/dev/block/${major}:${minor}/${name}`, text);
+    // As the C library puts a device's number together.
+    return Number((BigInt(major & 0xfff) << 8n) | BigInt(minor & 0xff) | (BigInt(minor & ~0xff) << 12n));
+  };
+  expect(await identity(await device(253, 3, { 'dm/uuid': 'LVM-abc\n', wwid: 'x' }))).toBe('dm:LVM-abc');
+  const encrypted = { 'dm/uuid': 'CRYPT-LUKS2-0123-my-name\n' };
+  expect(await identity(await device(253, 4, encrypted))).toBe('dm:CRYPT-LUKS2-0123');
+  expect(await identity(await device(8, 300, { 'device/wwid': 'naa.600\n' }))).toBe('wwid:naa.600');
+  expect(await identity(await device(259, 0, { wwid: 'eui.00\n' }))).toBe('wwid:eui.00');
+  expect(await identity(await device(7, 0, { 'loop/backing_file': '/a' }))).toBeUndefined();
+  expect(await identity(await device(253, 5, { 'dm/uuid': '\n' }))).toBeUndefined();
+  expect(await identity(1)).toBeUndefined();
+  await put('/sys/devices/sda/device/wwid', 'naa.7\n');
+  await put('/sys/devices/sda/sda2/partition', '2\n');
+  await symlink(join(root, 'sys/devices/sda/sda2'), join(root, 'sys/dev/block/8:2'));
+  expect(await identity(0x802)).toBe('wwid:naa.7 partition 2');
 });

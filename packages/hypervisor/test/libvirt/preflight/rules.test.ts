@@ -13,7 +13,9 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { domainFacts, GiB, hostFacts, MiB, OTHER_UUID, shape, UUID } from '../support/domain.ts';
 
-const PLAIN: PreflightPlan = { postcopy: false, copyStorage: 'none' };
+const PLAIN: PreflightPlan = { postcopy: false };
+/** What the facts say where the disk is to be copied. */
+const copied: Pick<DomainFacts, 'copyStorage' | 'copied'> = { copyStorage: 'all', copied: ['vda'] };
 
 interface Case {
   readonly domain?: Partial<DomainFacts>;
@@ -37,9 +39,16 @@ const disk = (
 const image = (file: { inode: number; filesystem: string; shared: boolean }) => [{ target: 'vda', file }];
 const onNfs = image({ inode: 7, filesystem: 'nfs4', shared: true });
 const onDisk = image({ inode: 7, filesystem: 'ext4', shared: false });
-const there = (inode = 7, kind: 'file' | 'block' = 'file') =>
-  new Map<string, Place>([['/img/a', { found: 'something', kind, inode }]]);
+const there = (inode = 7) =>
+  new Map<string, Place>([['/img/a', { found: 'something', kind: 'file', inode }]]);
 const nowhere = new Map<string, Place>([['/img/a', { found: 'nothing' }]]);
+const lun = disk({ type: 'block', source: `dev='/img/a'` });
+const volume = disk({ type: 'volume', source: `pool='p' volume='a'` });
+const onLun = (identity: string) => [{ target: 'vda', path: '/img/a', device: identity }];
+const device = (identity?: string) =>
+  new Map<string, Place>([
+    ['/img/a', { found: 'something', kind: 'block', inode: 1, ...(identity ? { device: identity } : {}) }],
+  ]);
 const nic = (xml: string) => shape({ devices: `<interface ${xml}</interface>` });
 const huge = (page: string) =>
   shape({ more: `<memoryBacking><hugepages>${page}</hugepages></memoryBacking>` });
@@ -81,10 +90,9 @@ const source: Record<string, Case> = {
     finds: [['refusal', 'E_DISK_UNSAFE']],
     words: /ext4.*--copy-storage all/,
   },
-  'a local disk that is copied': { domain: { shape: disk(), images: onDisk }, plan: { copyStorage: 'all' } },
+  'a local disk that is copied': { domain: { ...copied, shape: disk(), images: onDisk } },
   'a local disk that several guests share': {
-    domain: { shape: disk({ xml: '<shareable/>' }), images: onDisk },
-    plan: { copyStorage: 'all' },
+    domain: { copyStorage: 'all', shape: disk({ xml: '<shareable/>' }), images: onDisk },
     finds: [['refusal', 'E_DISK_UNSAFE']],
   },
   'a local disk that nobody writes': { domain: { shape: disk({ xml: '<readonly/>' }), images: onDisk } },
@@ -267,9 +275,14 @@ const dest: Record<string, Case> = {
     words: /\/img\/a/,
   },
   'a disk that is not there and is copied': {
-    domain: { shape: disk(), images: onDisk },
+    domain: { ...copied, shape: disk(), images: onDisk },
     host: { places: nowhere },
-    plan: { copyStorage: 'all' },
+  },
+  'a disk on shared storage that is not there, beside one that is copied': {
+    domain: { ...copied, copied: ['vdb'], shape: disk(), images: onNfs },
+    host: { places: nowhere },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /name another place with --dest-xml, to which it is copied/,
   },
   'a disk that nobody may look at': {
     domain: { shape: disk(), images: onNfs },
@@ -299,16 +312,51 @@ const dest: Record<string, Case> = {
     finds: [['warning', 'E_FILE_MISSING']],
   },
   'a copy to a block device that is not there': {
-    domain: { shape: disk({ type: 'block', source: `dev='/img/a'` }) },
+    domain: { ...copied, shape: lun, images: onLun('wwid:naa.1') },
     host: { places: nowhere },
-    plan: { copyStorage: 'all' },
     finds: [['refusal', 'E_FILE_MISSING']],
     words: /no block device/,
   },
-  'a copy to a block device': {
-    domain: { shape: disk({ type: 'block', source: `dev='/img/a'` }) },
-    host: { places: there(1, 'block') },
-    plan: { copyStorage: 'all' },
+  'a copy to a file where a block device should be': {
+    domain: { ...copied, shape: lun, images: onLun('wwid:naa.1') },
+    host: { places: there() },
+    finds: [['refusal', 'E_FILE_MISSING']],
+  },
+  'a copy to another block device': {
+    domain: { ...copied, shape: lun, images: onLun('wwid:naa.1') },
+    host: { places: device('wwid:naa.2') },
+  },
+  'a copy to the very same block device': {
+    domain: { ...copied, shape: lun, images: onLun('wwid:naa.1') },
+    host: { places: device('wwid:naa.1') },
+    finds: [['refusal', 'E_DISK_UNSAFE']],
+    words: /vda.*the same device on both hosts \(wwid:naa\.1\)/,
+  },
+  'a copy between block devices of which one has nothing to know it by': {
+    domain: { ...copied, shape: lun, images: onLun('wwid:naa.1') },
+    host: { places: device() },
+    finds: [['refusal', 'E_DISK_UNSAFE']],
+    words: /cannot be told/,
+  },
+  'a copy from one path to a LUN to a multipath device': {
+    domain: { ...copied, shape: lun, images: onLun('wwid:naa.1') },
+    host: { places: device('dm:mpath-31') },
+    finds: [['refusal', 'E_DISK_UNSAFE']],
+  },
+  'a copy of a volume that is a file': { domain: { ...copied, shape: volume, images: onDisk } },
+  'a copy of a volume to a volume group that has none of its name': {
+    domain: { ...copied, shape: volume, images: onLun('dm:LVM-1') },
+    host: { places: nowhere },
+  },
+  'a copy of a volume in a volume group that the hosts share': {
+    domain: { ...copied, shape: volume, images: onLun('dm:LVM-1') },
+    host: { places: device('dm:LVM-1') },
+    finds: [['refusal', 'E_DISK_UNSAFE']],
+  },
+  'a copy of a volume of which nothing is known': {
+    domain: { ...copied, shape: volume, images: [{ target: 'vda' }] },
+    finds: [['refusal', 'E_DISK_UNSAFE']],
+    words: /cannot be told/,
   },
   'a cache that nobody flushes': {
     domain: { shape: disk({ cache: 'unsafe' }), images: onNfs },

@@ -36,6 +36,7 @@ export function domainFacts(changes: Partial<DomainFacts> = {}): DomainFacts {
     snapshots: false,
     checkpoints: false,
     copyStorage: 'none',
+    copied: [],
     wallClockMs: 1_000_000,
     ...changes,
   };

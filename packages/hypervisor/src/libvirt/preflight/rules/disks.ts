@@ -1,9 +1,9 @@
-/** Disks that both hosts must see, and media that one of them has. Those that are copied: `images.ts`. */
+/** Disks that both hosts must see, and media that one of them has. Those that are copied: `copies.ts`, `images/`. */
 import type { Disk } from '../../xml/domain-shape.ts';
+import { isCopied } from '../copied-disks.ts';
 import { type DomainFacts, imageOf } from '../domain-facts.ts';
 import { type Finding, refusal, warning } from '../finding.ts';
 import type { HostFacts, Place } from '../host-facts.ts';
-import { isCopied, type PreflightPlan } from '../plan.ts';
 
 /** Since 4.0 QEMU drops what the page cache holds of a file when a guest comes in. */
 const DROPS_CACHE_SINCE = 4_000_000;
@@ -36,9 +36,9 @@ export function localMediaRule({ shape }: DomainFacts): Finding[] {
 }
 
 /** Without a copy, a disk that the guest writes must be on storage that both hosts have mounted. */
-export function sharedStorageRule(facts: DomainFacts, plan: PreflightPlan): Finding[] {
+export function sharedStorageRule(facts: DomainFacts): Finding[] {
   return facts.shape.disks.flatMap((disk) => {
-    if (disk.source.type !== 'file' || disk.readonly || isCopied(disk, plan)) return [];
+    if (disk.source.type !== 'file' || disk.readonly || isCopied(disk, facts)) return [];
     const file = imageOf(facts, disk.target)?.file;
     if (file === undefined || file.shared || file.filesystem === '') return [];
     return [
@@ -54,12 +54,12 @@ export function sharedStorageRule(facts: DomainFacts, plan: PreflightPlan): Find
 }
 
 /** What one host holds back in its cache the other one does not see. */
-export function diskCacheRule(facts: DomainFacts, host: HostFacts, plan: PreflightPlan): Finding[] {
+export function diskCacheRule(facts: DomainFacts, host: HostFacts): Finding[] {
   const old = Math.min(facts.versions.hypervisor, host.versions.hypervisor) < DROPS_CACHE_SINCE;
   return facts.shape.disks.flatMap((disk) => {
     const { target, source, readonly, cache } = disk;
     const networked = source.type === 'network' || source.type === 'none';
-    if (networked || readonly || isCopied(disk, plan) || ['none', 'directsync'].includes(cache)) return [];
+    if (networked || readonly || isCopied(disk, facts) || ['none', 'directsync'].includes(cache)) return [];
     if (cache === 'unsafe') {
       return [
         refusal(
@@ -81,20 +81,20 @@ export function diskCacheRule(facts: DomainFacts, host: HostFacts, plan: Preflig
 }
 
 /** What the guest needs to find there at the same place, and that it is the same. */
-export function reachabilityRule(facts: DomainFacts, host: HostFacts, plan: PreflightPlan): Finding[] {
+export function reachabilityRule(facts: DomainFacts, host: HostFacts): Finding[] {
   return facts.shape.disks.flatMap((disk) => {
     const path = pathOf(disk);
     const place = path === undefined ? undefined : host.places.get(path);
     if (path === undefined || place === undefined) return [];
-    if (isCopied(disk, plan))
-      return disk.source.type === 'block' ? missingTarget(disk, path, place, host) : [];
-    const missing = missingDisk(disk, path, place, host);
+    if (isCopied(disk, facts)) return [];
+    const missing = missingDisk(facts, disk, place, host);
     if (missing.length > 0) return missing;
     return place.found === 'something' ? anotherFile(facts, disk, path, place.inode, host) : [];
   });
 }
 
-function missingDisk(disk: Disk, path: string, place: Place, { host }: HostFacts): Finding[] {
+function missingDisk({ copyStorage }: DomainFacts, disk: Disk, place: Place, { host }: HostFacts): Finding[] {
+  const path = pathOf(disk) ?? '';
   const what =
     disk.device === 'disk' || disk.device === 'lun' ? 'disk' : `medium of the ${disk.device} drive`;
   switch (place.found) {
@@ -116,24 +116,15 @@ function missingDisk(disk: Disk, path: string, place: Place, { host }: HostFacts
         ];
       }
       if (what === 'disk' && !disk.readonly) {
-        return [refusal('E_FILE_MISSING', message, `Mount the storage there at the same path, or ${COPY}.`)];
+        // What both hosts can reach is copied to another place only.
+        const copy =
+          copyStorage === 'none' ? COPY : 'name another place with --dest-xml, to which it is copied';
+        return [refusal('E_FILE_MISSING', message, `Mount the storage there at the same path, or ${copy}.`)];
       }
       const remedy = 'Put it there at the same path, eject it, or name another place with --dest-xml.';
       return [refusal('E_FILE_MISSING', message, remedy)];
     }
   }
-}
-
-function missingTarget(disk: Disk, path: string, place: Place, { host }: HostFacts): Finding[] {
-  if (place.found === 'something' && place.kind === 'block') return [];
-  const message = `disk ${disk.target} is to be copied to ${path}, which is no block device on ${host.name}`;
-  return [
-    refusal(
-      'E_FILE_MISSING',
-      message,
-      'Create a volume of the same size there, or name another place with --dest-xml: vmferry creates image files only.',
-    ),
-  ];
 }
 
 /** A file of the same name that is not the same file would be the end of the guest's data. */

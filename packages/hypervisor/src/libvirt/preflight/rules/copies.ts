@@ -1,0 +1,67 @@
+/** What disks are copied to, where it is not a file that the destination agent creates. */
+import type { Disk } from '../../xml/domain-shape.ts';
+import { isCopied } from '../copied-disks.ts';
+import { type DiskImage, type DomainFacts, imageOf } from '../domain-facts.ts';
+import { type Finding, refusal } from '../finding.ts';
+import type { HostFacts, Place } from '../host-facts.ts';
+
+/**
+ * A device to copy to is there, and is not the one that is copied from: two hosts that share a LUN or a volume group may
+ * see it under one name, and a copy over itself is the end of the guest's data.
+ */
+export function copyTargetRule(facts: DomainFacts, host: HostFacts): Finding[] {
+  return facts.shape.disks.flatMap((disk) => {
+    if (!isCopied(disk, facts)) return [];
+    const image = imageOf(facts, disk.target);
+    if (disk.source.type === 'volume') return volumeTarget(disk, image, host);
+    if (disk.source.type !== 'block') return [];
+    const place = host.places.get(disk.source.path);
+    if (place?.found !== 'something' || place.kind !== 'block')
+      return [missing(disk, disk.source.path, host)];
+    return sameDevice(disk, image, place, host);
+  });
+}
+
+/** libvirt makes the volume, or takes the one of that name. A file of a local file system is only its host's. */
+function volumeTarget(disk: Disk, image: DiskImage | undefined, host: HostFacts): Finding[] {
+  if (image?.file !== undefined) return [];
+  const place = image?.path === undefined ? undefined : host.places.get(image.path);
+  return place?.found === 'nothing' ? [] : sameDevice(disk, image, place, host);
+}
+
+function sameDevice(
+  { target, source }: Disk,
+  image: DiskImage | undefined,
+  place: Place | undefined,
+  { host }: HostFacts,
+): Finding[] {
+  const from = image?.device;
+  const to = place?.found === 'something' ? place.device : undefined;
+  const what = 'path' in source ? source.path : source.type === 'volume' ? source.volume : source.type;
+  const kindOf = (identity: string) => identity.slice(0, identity.indexOf(':'));
+  if (from === undefined || to === undefined || kindOf(from) !== kindOf(to)) {
+    return [
+      refusal(
+        'E_DISK_UNSAFE',
+        `disk ${target} is to be copied to ${what}, and whether ${host.name} has the source's own storage there cannot be told`,
+        'Copy to logical volumes or to disks with a WWN, or to image files; if both hosts share it, migrate without --copy-storage.',
+      ),
+    ];
+  }
+  if (from !== to) return [];
+  return [
+    refusal(
+      'E_DISK_UNSAFE',
+      `disk ${target} is to be copied to ${what}, which is the same device on both hosts (${to})`,
+      'Migrate without --copy-storage, or name another device with --dest-xml.',
+    ),
+  ];
+}
+
+function missing({ target }: Disk, path: string, { host }: HostFacts): Finding {
+  return refusal(
+    'E_FILE_MISSING',
+    `disk ${target} is to be copied to ${path}, which is no block device on ${host.name}`,
+    'Create a volume of the same size there, or name another place with --dest-xml: vmferry creates image files only.',
+  );
+}
