@@ -112,12 +112,13 @@ test('a domain that is cancelled, cut off in pre-copy, or cut off when libvirt h
   expect(domain.watcher.handovers()).toHaveLength(1);
 }, 90_000);
 
-test('a post-copy whose wire is cut is paused, and finished by resuming it', async () => {
+test('a post-copy whose wire is cut is paused, and finished by resuming it, under the name that it has there', async () => {
   const { libvirts } = rig;
-  const [domain, agents] = [await libvirts.boot(), await libvirts.agents()];
+  const [domain, agents] = [await libvirts.boot({ persistent: true }), await libvirts.agents()];
+  const named = { guest: domain.uri, destGuest: `${domain.uri}-there` };
   const there = await domain.awaitOn('b');
   const migration = agents.migrate({
-    guest: domain.uri,
+    ...named,
     to: agents.wire.url,
     strategy: 'postcopy',
     maxBandwidth: SLOW,
@@ -127,14 +128,15 @@ test('a post-copy whose wire is cut is paused, and finished by resuming it', asy
   const report = await migration.done;
   expect(report).toMatchObject({ outcome: 'attention', error: { code: 'E_LINK_LOST', guestRunsOn: 'dest' } });
   await expect.poll(() => domain.states(), { timeout: 30_000 }).toBe(HALTED);
-  const { report: resumed } = await follow(agents.migrate({ guest: domain.uri, resume: true }));
+  const { report: resumed } = await follow(agents.migrate({ ...named, undefineSource: true, resume: true }));
   expect(resumed.error).toBeNull();
   expect(resumed.outcome).toBe('completed');
+  expect(await (await domain.on('b')).isPersistent()).toBe(true);
   expect(await domain.states()).toMatch(/^a: gone, b: running/);
   await verifyHistory(domain.places);
   expect(domain.watcher.handovers()).toHaveLength(1);
   // There is nothing left to finish.
-  const { report: again } = await follow(agents.migrate({ guest: domain.uri, resume: true }));
+  const { report: again } = await follow(agents.migrate({ ...named, resume: true }));
   expect(again).toMatchObject({ outcome: 'refused', error: { code: 'E_GUEST_UNREACHABLE' } });
 }, 90_000);
 

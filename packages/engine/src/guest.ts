@@ -248,9 +248,10 @@ export interface SourceGuest {
   suspend?(): Promise<void>;
   /**
    * Finishes a post-copy that came to a halt, of a driver that was opened anew: its stream goes by `sideConnections`.
-   * Resolves when the destination has all of the guest. `tell` takes sentences for the report.
+   * Resolves when the destination has all of the guest. What the plan says of its name there and of its definition here
+   * holds as for a migration that begins. `tell` takes sentences for the report.
    */
-  finishPostcopy?(tell: (note: string) => void): Promise<void>;
+  finishPostcopy?(plan: ManagedPlan, tell: (note: string) => void): Promise<void>;
   /** The destination runs the guest: this side never does again. `destroy` also ends the hypervisor. */
   forget(options: { destroy: boolean }): Promise<void>;
   /** Lets go of sockets without a word to the guest. */

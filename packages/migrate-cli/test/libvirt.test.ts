@@ -51,11 +51,18 @@ it('resume asks the source agent to finish, and needs to be told the destination
     agent.url,
     '--to',
     TO,
+    ...['--dest-guest', 'libvirt:there', '--undefine-source'],
     '--json',
   );
   expect(status).toBe(0);
   expect(JSON.parse(stdout)).toMatchObject({ outcome: 'completed' });
-  expect(agent.fake.migrations.at(-1)?.request).toMatchObject({ guest: 'libvirt:web', to: TO, resume: true });
+  expect(agent.fake.migrations.at(-1)?.request).toMatchObject({
+    guest: 'libvirt:web',
+    to: TO,
+    destGuest: 'libvirt:there',
+    undefineSource: true,
+    resume: true,
+  });
   const without = await vmferry('resume', 'libvirt:web');
   expect(without.status).toBe(2);
   expect(without.stderr).toContain("'--to <url>' not specified");

@@ -16,6 +16,7 @@ import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import { Destination, destinationOf } from './destination.ts';
 import { factsOf, Refused, refusal } from './failures.ts';
+import { managedPlan } from './managed-plan.ts';
 import type { MigrationOptions } from './migration.ts';
 
 /** From libvirt's word that all is over to the destination's. */
@@ -131,7 +132,9 @@ export class Resumption implements RunningMigration {
     await destination.start();
     void destination.carryAll(guest.sideConnections, this.#options.agent.log);
     await new Promise((resolve) => setTimeout(resolve, HALT_MS));
-    await Promise.race([guest.finishPostcopy!((text) => this.#note(text)), this.#lost(destination)]);
+    const plan = managedPlan(this.#options.request);
+    const finished = guest.finishPostcopy!(plan, (text) => this.#note(text));
+    await Promise.race([finished, this.#lost(destination)]);
     this.#setPhase('completion');
     await destination.control.expect('complete', COMPLETE_TIMEOUT_MS);
     destination.control.send({ type: 'goodbye' });

@@ -7,11 +7,30 @@ import type { Rendezvous } from './rendezvous.ts';
 const UNLIMITED_MIB = 1_000_000;
 export const PLAIN: ManagedPlan = { undefineSource: false, copyStorage: 'none', keepSource: false };
 
-export function resumeOptions(rendezvous: Rendezvous): MigrateOptions {
+/** libvirt knows the domain there by the name that it is told again, and finishes by the flags of this call. */
+export function resumeOptions(
+  { destName, undefineSource }: ManagedPlan,
+  rendezvous: Rendezvous,
+  { persistent }: { readonly persistent: boolean },
+): MigrateOptions {
   return {
-    flags: ['live', 'peer-to-peer', 'post-copy', 'post-copy-resume'],
+    flags: [
+      'live',
+      'peer-to-peer',
+      'post-copy',
+      'post-copy-resume',
+      ...definitionFlags({ persistent, undefineSource }),
+    ],
     migrateUri: `unix://${rendezvous.there('ram')}`,
+    ...(destName === undefined ? {} : { destinationName: destName }),
   };
+}
+
+function definitionFlags({ persistent, undefineSource }: { persistent: boolean; undefineSource: boolean }) {
+  if (!persistent) return [];
+  return undefineSource
+    ? (['persist-destination', 'undefine-source'] as const)
+    : (['persist-destination'] as const);
 }
 
 /** @param copied the disks to copy, by their targets: `disksToCopy` */
@@ -31,8 +50,7 @@ export function migrateOptions(
       // that it is to be left paused.
       plan.postcopy ? 'post-copy' : 'paused',
       ...(plan.throttle ? (['auto-converge'] as const) : []),
-      ...(persistent ? (['persist-destination'] as const) : []),
-      ...(persistent && undefineSource ? (['undefine-source'] as const) : []),
+      ...definitionFlags({ persistent, undefineSource }),
       ...(copies ? ([copyStorage === 'inc' ? 'non-shared-incremental' : 'non-shared-disk'] as const) : []),
     ],
     migrateUri: `unix://${rendezvous.there('ram')}`,

@@ -17,6 +17,7 @@ import { EventQueue } from '@vmferry/engine/event-queue';
 import type {
   GuestDescription,
   Lane,
+  ManagedPlan,
   PageBatch,
   PageRange,
   RamBlock,
@@ -512,24 +513,26 @@ export class LibvirtSourceGuest implements SourceGuest {
     await this.close();
   }
 
-  async finishPostcopy(tell: (note: string) => void): Promise<void> {
+  async finishPostcopy(plan: ManagedPlan, tell: (note: string) => void): Promise<void> {
     await asking(async () => {
       const rendezvous = await Rendezvous.make(this.#options, this.#rendezvousName);
       this.#rendezvous = rendezvous;
       await this.#serveCalls(rendezvous, { holdAnswer: false });
       await this.#serveSide(rendezvous, 'ram');
-      await finish({ state: () => this.#stateOrGone(), ask: () => this.#askToFinish(rendezvous) }, tell);
+      const options = resumeOptions(plan, rendezvous, { persistent: await this.#domain.isPersistent() });
+      const ask = () => this.#askToFinish(rendezvous, options);
+      await finish({ state: () => this.#stateOrGone(), ask }, tell);
     });
   }
 
-  #askToFinish(rendezvous: Rendezvous): Attempt {
+  #askToFinish(rendezvous: Rendezvous, options: MigrateOptions): Attempt {
     this.#ram = undefined;
     let status: string | undefined;
     const off = this.#events.on((happening) => {
       if (happening.type === 'monitor' && happening.event === 'MIGRATION')
         status = String(happening.data['status']);
     });
-    this.#begin(rendezvous, () => Promise.resolve(resumeOptions(rendezvous)));
+    this.#begin(rendezvous, () => Promise.resolve(options));
     return {
       answer: this.#job!,
       ram: () => this.#ram,

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { POSTCOPY_BATCH } from '@vmferry/engine/carriage/batch-limits';
 import type { ManagedPlan, SourcePlan } from '@vmferry/engine/guest';
 import { bytes } from '@vmferry/engine/units';
-import { migrateOptions } from '@vmferry/hypervisor/libvirt/migrate-options';
+import { migrateOptions, PLAIN, resumeOptions } from '@vmferry/hypervisor/libvirt/migrate-options';
 import { Rendezvous } from '@vmferry/hypervisor/libvirt/rendezvous';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
@@ -44,4 +44,16 @@ test('libvirt is told which disks to copy, and with none of them nothing is said
   expect(without.flags).toEqual(['live', 'peer-to-peer', 'paused']);
   expect(without).not.toHaveProperty('disks');
   expect(without).not.toHaveProperty('disksUri');
+});
+
+test('a post-copy is finished under the name and with the definitions that it was begun with', () => {
+  const managed = { ...PLAIN, destName: 'there', undefineSource: true };
+  const resumed = resumeOptions(managed, rendezvous, { persistent: true });
+  expect(resumed).toMatchObject({ destinationName: 'there', migrateUri: 'unix:///run/x/n/ram' });
+  expect(resumed.flags).toEqual(
+    expect.arrayContaining(['post-copy-resume', 'persist-destination', 'undefine-source']),
+  );
+  const transient = resumeOptions(PLAIN, rendezvous, { persistent: false });
+  expect(transient).not.toHaveProperty('destinationName');
+  expect(transient.flags).toEqual(['live', 'peer-to-peer', 'post-copy', 'post-copy-resume']);
 });

@@ -11,6 +11,8 @@ After a post-copy that came to a halt (exit status 3) the domain is paused on th
 destination: "virsh domstate --reason" says "paused (post-copy failed)" there and "running (post-copy failed)" here.
 Bring the link and both agents back, then finish it. It may be tried any number of times, and it cannot be cancelled.
 
+Say --dest-guest and --undefine-source again where the migration was given them.
+
 Guests of libvirt's only; the README says what to do for others.
 
 Example:
@@ -18,7 +20,7 @@ Example:
 
 type ResumeOptions = Pick<
   MigrateOptions,
-  'from' | 'to' | 'destGuest' | 'json' | 'events' | 'junit' | 'logLevel'
+  'from' | 'to' | 'destGuest' | 'undefineSource' | 'json' | 'events' | 'junit' | 'logLevel'
 >;
 
 export function addResumeCommand(program: Command, context: CommandContext): void {
@@ -29,6 +31,7 @@ export function addResumeCommand(program: Command, context: CommandContext): voi
     .addOption(new Option('--from <url>', 'source agent; by default inside this command').argParser(agentUrl))
     .addOption(new Option('--to <url>', 'destination agent').argParser(agentUrl).makeOptionMandatory())
     .option('--dest-guest <guest>', 'the guest as the destination names it (default: as the source does)')
+    .option('--undefine-source', 'remove the source’s definition of the domain once it has moved')
     .option('--json', 'print the report as one JSON object at the end, and nothing else')
     .option('--junit <file>', 'write the report as a JUnit test result, for CI systems')
     .option('--events <file>', 'write every event to a file, one JSON object a line ("-": standard output)');
