@@ -34,10 +34,11 @@ test('a persistent domain stays defined where it was unless told otherwise, and 
   expect(await stateOn(to.b, uuid)).toBe('gone');
 });
 
-test('a paused domain arrives paused, under the name and with the XML that it is to have there', async () => {
+test('a paused domain arrives paused, under the name and with the XML that it is to have and to keep there', async () => {
   const { to, hosts } = rig.libvirts;
   const { xml, uuid } = await domainXml('here');
-  const domain = await to.a.createTransient(xml);
+  const domain = await to.a.define(xml);
+  await domain.create();
   await runsOn(hosts.a, 'here');
   await domain.suspend();
   const agents = await rig.libvirts.agents('a');
@@ -49,6 +50,9 @@ test('a paused domain arrives paused, under the name and with the XML that it is
   expect(await stateOn(to.b, uuid)).toMatch(/^paused/);
   const arrived = await to.b.domainByName('there');
   expect(await arrived.xml()).toContain('there.serial');
+  const kept = await arrived.xml(['inactive']);
+  expect(kept).toContain('there.serial');
+  expect(kept).toContain('<name>there</name>');
   await arrived.resume();
   await runsOn(hosts.b, 'there');
 });

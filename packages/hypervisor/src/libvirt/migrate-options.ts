@@ -58,5 +58,7 @@ export function migrateOptions(
     ...(copies ? { disks: copied, disksUri: `unix://${rendezvous.there('nbd')}` } : {}),
     ...(destName === undefined ? {} : { destinationName: destName }),
     ...(destXml === undefined ? {} : { destinationXml: destXml }),
+    // The definition that is kept there has what this host calls things, unless libvirt is told.
+    ...(destXml === undefined || !persistent ? {} : { persistentXml: destXml }),
   };
 }

@@ -46,6 +46,15 @@ test('libvirt is told which disks to copy, and with none of them nothing is said
   expect(without).not.toHaveProperty('disksUri');
 });
 
+test('what is to differ on the destination also differs in the definition that it keeps', () => {
+  const destXml = '<domain/>';
+  expect(asked({ destXml }, { persistent: true })).toMatchObject({
+    destinationXml: destXml,
+    persistentXml: destXml,
+  });
+  expect(asked({ destXml })).not.toHaveProperty('persistentXml');
+});
+
 test('a post-copy is finished under the name and with the definitions that it was begun with', () => {
   const managed = { ...PLAIN, destName: 'there', undefineSource: true };
   const resumed = resumeOptions(managed, rendezvous, { persistent: true });
