@@ -253,19 +253,22 @@ test('what an operator changes in the XML is held against the destination’s co
   const xml = await domain.xml(['migratable']);
   const asked = async (
     destXml: string,
-    allowXmlChanges: DestPolicy['allowXmlChanges'] = ['name', 'graphics-listen'],
+    allowXmlChanges: DestPolicy['allowXmlChanges'] = ['graphics-listen'],
   ) =>
     (await preflight(domain, { wish: { copyStorage: 'none', destXml }, policy: { allowXmlChanges } }))
       .findings;
   expect(await asked(xml, [])).toEqual([]);
-  const other = xml.replace('<name>web</name>', '<name>web-2</name>').replaceAll('127.0.0.1', '0.0.0.0');
+  const other = xml.replaceAll('127.0.0.1', '0.0.0.0');
   expect(await asked(other)).toEqual([]);
-  expect(told(await asked(other, ['name']))).toEqual(['refusal E_DEST_XML', 'refusal E_DEST_XML']);
+  expect(told(await asked(other, ['pinning']))).toEqual(['refusal E_DEST_XML', 'refusal E_DEST_XML']);
   const [finding] = await asked(xml.replace(/<memory .*<\/memory>/, `<memory unit='KiB'>131072</memory>`));
   expect(finding?.message).toMatch(/^--dest-xml changes \/domain\/memory from "65536" to "131072"/);
   await toB.define((await guestXml()).replace(UUID, OTHER_UUID));
   expect(told(await asked(xml))).toEqual(['refusal E_NAME_TAKEN']);
-  expect(await asked(other)).toEqual([]);
+  const named = await preflight(domain, { wish: { copyStorage: 'none', destName: 'web-2' } });
+  expect(named.findings).toEqual([]);
+  const [refused] = await asked(xml.replace('<name>web</name>', '<name>web-2</name>'));
+  expect(refused?.remedy).toMatch(/--dest-guest libvirt:web-2/);
   await expect(
     gatherDomain(toA, domain, { copyStorage: 'none', destXml: '<!DOCTYPE a>' }),
   ).rejects.toMatchObject({

@@ -126,7 +126,7 @@ export class LibvirtHost {
       socketDir: BINDS.sockets,
       socketDirHere: join(this.dir, 'sockets'),
       hostRoot: `/proc/${this.daemonPid}/root`,
-      allowXmlChanges: ['name', 'character-device-path'],
+      allowXmlChanges: ['character-device-path'],
       imageDirectories: [{ path: `${BINDS.lib}/images`, here: join(this.dir, 'lib', 'images') }],
     };
   }

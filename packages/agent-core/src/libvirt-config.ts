@@ -17,6 +17,13 @@ const namedDirectory = z.union([
 ]);
 const directories = z.array(namedDirectory).max(256);
 
+/** Zod's own words but for what was a kind once. */
+function faultOf({ input }: { readonly input?: unknown }): string | undefined {
+  return input === 'name'
+    ? '"name" is no longer a kind of change: --dest-guest gives a domain another name, and needs no permission'
+    : undefined;
+}
+
 export const libvirtPolicyShape = {
   /** Disk images may be created in these directories and below (`--copy-storage`). By default none may. */
   imageDirectories: directories.default([]),
@@ -29,7 +36,7 @@ export const libvirtPolicyShape = {
   /** Domains may bring arguments for QEMU of their own (`qemu:commandline`). */
   allowQemuArguments: z.boolean().default(false),
   /** What `--dest-xml` may change. By default nothing. */
-  allowXmlChanges: z.array(z.enum(xmlChanges)).default([]),
+  allowXmlChanges: z.array(z.enum(xmlChanges, { error: faultOf })).default([]),
   /** Where the host's own `/` is for the agent, if it runs in a container. */
   hostRoot: directory.optional(),
 };

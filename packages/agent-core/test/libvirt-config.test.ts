@@ -16,6 +16,7 @@ test('by default no image is created, nothing is changed and no argument is take
 test.each([
   [{ imageDirectories: ['images'] }, /absolute path/],
   [{ allowXmlChanges: ['memory'] }, /disk-source/],
+  [{ allowXmlChanges: ['name'] }, /--dest-guest gives a domain another name/],
   [{ imageDirectory: ['/a'] }, /imageDirectory/],
   [{ diskDirectories: '/a' }, /array/],
 ])('%j is refused', (policy, words) => {

@@ -1,7 +1,5 @@
 /** What a destination's configuration may let an operator change in a libvirt domain's XML on its way. */
 export const xmlChanges = [
-  /** The domain's name. */
-  'name',
   /** Title, description and metadata. */
   'metadata',
   /** Where a disk's image is: path, device, volume, or the name of a network disk. */

@@ -18,7 +18,6 @@ export interface XmlDifference {
 
 /** Differences of which each change may consist. `*`: one name; `**`: anything below. */
 const PLACES: Readonly<Record<XmlChange, readonly string[]>> = {
-  name: ['/domain/name'],
   metadata: ['/domain/title', '/domain/description', '/domain/metadata', '/domain/metadata/**'],
   'disk-source': ['@file', '@dev', '@pool', '@volume', '@name', '@dir'].map(
     (attribute) => `/domain/devices/disk/source/${attribute}`,
@@ -84,10 +83,21 @@ function finding(difference: XmlDifference): Finding {
       : after === undefined
         ? `leaves ${path}${shown(before)} out`
         : `changes ${path} from${shown(before)} to${shown(after)}`;
+  if (difference.kind === '/domain/name') return renamed(difference);
   const known = Object.keys(PLACES).find((change) => isOf(change as XmlChange, difference));
   const allow =
     known === undefined ? 'no configuration allows that' : `the destination does not allow "${known}"`;
   return refusal('E_DEST_XML', `--dest-xml ${what}: ${allow}`, known === undefined ? LEAVE : REMEDY);
+}
+
+/** libvirt refuses it: it takes another name as a parameter of its own. */
+function renamed({ before, after }: XmlDifference): Finding {
+  const there = after === undefined || after === '' ? 'NAME' : after;
+  return refusal(
+    'E_DEST_XML',
+    `--dest-xml changes the domain's name from${shown(before)} to${shown(after)}`,
+    `Leave the name in the XML as it is, and give the domain another one there with --dest-guest libvirt:${there}.`,
+  );
 }
 
 const LEAVE = 'Leave it as it is: virsh dumpxml --migratable.';

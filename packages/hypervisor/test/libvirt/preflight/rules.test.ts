@@ -110,7 +110,7 @@ const dest: Record<string, Case> = {
   'a name that is taken': {
     host: { domains: [{ name: 'web', uuid: OTHER_UUID, active: false }] },
     finds: [['refusal', 'E_NAME_TAKEN']],
-    words: new RegExp(OTHER_UUID),
+    words: new RegExp(`${OTHER_UUID}.*--dest-guest libvirt:NAME`),
   },
   'a UUID that is taken': {
     host: { domains: [{ name: 'other', uuid: UUID, active: false }] },

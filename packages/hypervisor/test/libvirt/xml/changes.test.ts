@@ -24,7 +24,6 @@ const changed = (from: string | RegExp, to: string): string => {
 
 /** One that each kind of change allows. */
 const examples: Record<XmlChange, readonly (readonly [from: string, to: string, place: string])[]> = {
-  name: [['<name>web</name>', '<name>web2</name>', '/domain/name']],
   metadata: [
     ['>old<', '>new<', '/domain/metadata/m:x'],
     [`<m:x xmlns:m='http://m/1'>old</m:x>`, '', '/domain/metadata/m:x'],
@@ -70,6 +69,17 @@ test.each(xmlChanges)(
     }
   },
 );
+
+test('another name is refused whatever is allowed, for libvirt takes none by XML', () => {
+  expect(forbiddenChanges(XML, changed('<name>web</name>', '<name>web2</name>'), xmlChanges)).toEqual([
+    {
+      severity: 'refusal',
+      code: 'E_DEST_XML',
+      message: `--dest-xml changes the domain's name from "web" to "web2"`,
+      remedy: expect.stringContaining('--dest-guest libvirt:web2'),
+    },
+  ]);
+});
 
 test('what is the same in other words is the same', () => {
   const spaced = XML.replaceAll('><', '> <!-- a --> <').replaceAll(`'`, '"');

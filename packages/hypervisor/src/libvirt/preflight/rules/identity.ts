@@ -45,7 +45,7 @@ export function takenRule({ shape }: DomainFacts, { domains, host }: HostFacts):
         refusal(
           'E_NAME_TAKEN',
           `a domain named ${shape.name} ${state} on ${host.name} already, with another UUID (${domain.uuid})`,
-          `Rename or undefine that one, or give this one another name there with --dest-xml.`,
+          `Rename or undefine that one, or give this one another name there with --dest-guest libvirt:NAME.`,
         ),
       ];
     }
