@@ -73,7 +73,7 @@ export class JournalFile {
       if (created) await syncDirectory(dirname(absolute));
       return new JournalFile(absolute, file);
     } catch (cause) {
-      throw journalError('open the journal', absolute, cause);
+      throw cause instanceof GuestError ? cause : journalError('open the journal', absolute, cause);
     }
   }
 
@@ -181,14 +181,33 @@ async function openOrCreate(path: string): Promise<{ file: FileHandle; created: 
   }
 }
 
-/** Creates what is missing of `directory`, and makes every new name last. */
+/**
+ * Creates what is missing of `directory`, and makes every new name last. Node's own way of making parents
+ * (`recursive`) tries for ever, on the event loop, where the kernel says ENOENT beside a parent that is there, as
+ * /proc does.
+ */
 async function makeDirectories(directory: string): Promise<void> {
-  const first = await mkdir(directory, { recursive: true, mode: 0o700 });
-  if (first === undefined) return;
-  for (let at = directory; ; at = dirname(at)) {
-    await syncDirectory(dirname(at));
-    if (at === first || at === dirname(at)) return;
+  if ((await makeDirectory(directory)) !== 'no-parent') return;
+  await makeDirectories(dirname(directory));
+  if ((await makeDirectory(directory)) === 'no-parent') {
+    throw new GuestError(
+      'E_JOURNAL',
+      `cannot make the directory of the journals, ${directory}: no directory can be made there`,
+      'Choose another directory with --state-dir (stateDir).',
+    );
   }
+}
+
+async function makeDirectory(directory: string): Promise<'there' | 'no-parent'> {
+  try {
+    await mkdir(directory, { mode: 0o700 });
+  } catch (cause) {
+    if (errno(cause) === 'EEXIST') return 'there';
+    if (errno(cause) === 'ENOENT') return 'no-parent';
+    throw cause;
+  }
+  await syncDirectory(dirname(directory));
+  return 'there';
 }
 
 async function syncDirectory(directory: string): Promise<void> {

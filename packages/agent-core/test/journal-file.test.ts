@@ -120,6 +120,14 @@ describe('JournalFile', () => {
     await journal.close();
   });
 
+  it('refuses a place where the kernel makes no directories', async () => {
+    await expect(JournalFile.open(journalPath('/proc/none/at/all', 'session-1'))).rejects.toMatchObject({
+      code: 'E_JOURNAL',
+      message: expect.stringContaining('/proc/none'),
+      remedy: expect.stringContaining('--state-dir'),
+    });
+  });
+
   it('says that a file stands where its directory should be', async () => {
     await writeFile(join(root, 'state'), '');
     await expect(JournalFile.open(path)).rejects.toMatchObject({
