@@ -10,6 +10,8 @@ const PAYLOAD_SHARE = 1448 / 1514;
 const SEGMENT_BYTES = 1448;
 /** Of the formula rate = segment / round trip * constant / sqrt(loss). */
 const MATHIS = Math.sqrt(3 / 2);
+/** A link that carries nothing for this long is gone. */
+export const PATIENCE_MS = 3_600_000;
 /** The shortest round trip: two hosts on one switch. */
 const LEAST_ROUND_TRIP_MS = 0.05;
 
@@ -73,6 +75,19 @@ export class SimulatedLink {
         : Number.POSITIVE_INFINITY;
     const rate = Math.min(fair, window, lossy * (1 - loss));
     return limit > 0 ? Math.min(rate, limit) : rate;
+  }
+
+  /**
+   * When it carries something: `now`, or the change that ends an outage. Infinite where none does, or only after
+   * `PATIENCE_MS`.
+   */
+  carriesFrom(now: number, limit: number): number {
+    let at = now;
+    while (this.rate(at, limit) === 0) {
+      at = this.nextChange(at);
+      if (at - now > PATIENCE_MS) return Number.POSITIVE_INFINITY;
+    }
+    return at;
   }
 
   /** What slow start costs before the streams are at full speed, in milliseconds. */

@@ -102,6 +102,41 @@ export class Migration {
     this.now += ms;
   }
 
+  /** Waits, the guest standing still, until the link carries something. False where it never will. */
+  awaitLink(): boolean {
+    const from = this.link.carriesFrom(this.now, this.conductor.rateLimit);
+    if (from === Number.POSITIVE_INFINITY) return false;
+    this.stand(from - this.now);
+    return true;
+  }
+
+  /**
+   * Time goes by, the guest standing still, until all is over the link as it changes meanwhile. False where the link
+   * carries nothing any more.
+   *
+   * @param tookMs what all of it would take as things are
+   */
+  carry(tookMs: () => number): boolean {
+    let left = 1;
+    while (left > 0) {
+      if (!this.awaitLink()) return false;
+      const all = tookMs();
+      const change = this.link.nextChange(this.now) - this.now;
+      if (left * all <= change) {
+        this.stand(left * all);
+        return true;
+      }
+      left -= change / all;
+      this.stand(change);
+    }
+    return true;
+  }
+
+  /** As `carry`, of so many bytes on the wire. */
+  carryBytes(wireBytes: number): boolean {
+    return this.carry(() => (wireBytes * 1000) / this.rate);
+  }
+
   changed(): void {
     this.changedAt = this.now;
   }
@@ -158,7 +193,7 @@ export class Migration {
    */
   speedOf(load: Load, form: WireForm, moreHostMs = 0): Speed {
     const wire = this.wireOf(load, form);
-    const linkMs = wire === 0 ? 0 : (wire * 1000) / this.#rate;
+    const linkMs = wire === 0 ? 0 : (wire * 1000) / this.rate;
     const hostMs = this.#hostMs(load, form) + moreHostMs;
     const bothMs = together(linkMs, hostMs);
     const linkShare = linkMs === Number.POSITIVE_INFINITY ? 1 : bothMs > 0 ? (linkMs / bothMs) ** OVERLAP : 0;
@@ -181,7 +216,8 @@ export class Migration {
     }
   }
 
-  get #rate(): number {
+  /** Payload bytes per second that the link carries now. */
+  get rate(): number {
     return this.link.rate(this.now, this.conductor.rateLimit);
   }
 

@@ -7,13 +7,12 @@ import { bytes, bytesPerSec, millis, PAGE_BYTES, round } from '@vmferry/engine/u
 import type { CodecChoice } from './codec-choice.ts';
 import { type Load, loadOf, scaled } from './content.ts';
 import { measure, writtenRanges } from './dirty/cells.ts';
+import { PATIENCE_MS } from './link.ts';
 import type { Migration } from './migration.ts';
 import { landing, pipelineOf } from './pipeline.ts';
 
 /** Where it matters when a page has its turn, a round is looked at in so many parts. */
 const SLICES = 32;
-/** A link that carries nothing for this long is gone. */
-const PATIENCE_MS = 3_600_000;
 
 export type RoundsEnd =
   /** The guest stops, with these pages to send. */

@@ -45,20 +45,20 @@ function stopAndCopy(
   { dirty }: Extract<RoundsEnd, { type: 'stop' }>,
   codec: 'raw' | 'lz4',
 ): SimulationResult {
-  const { costs, link, builder } = migration;
+  const { costs, builder } = migration;
   const beganAt = migration.now - costs.stopMs;
   const pages = migration.size(dirty);
   migration.guestStopped();
   const load = migration.loadOf(dirty);
-  const { tookMs } = migration.speedOf(load, codec);
-  const rate = link.rate(migration.now, migration.conductor.rateLimit);
-  if (rate === 0) return resultOf(migration, 'failed', LINK_DEAD);
-  migration.sent(load, codec);
+  if (!migration.awaitLink()) return resultOf(migration, 'failed', LINK_DEAD);
   // What is between the hypervisors was paid for by the round that it belongs to, and is still on its way.
-  const aheadMs = pipelineOf(migration, codec).ms + link.roundTripMs(migration.now) / 2;
-  migration.stand(tookMs);
+  const aheadBytes = (pipelineOf(migration, codec).ms * migration.rate) / 1000;
+  if (!migration.carry(() => migration.speedOf(load, codec).tookMs))
+    return resultOf(migration, 'failed', LINK_DEAD);
+  migration.sent(load, codec);
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
-  handOver(migration, beganAt, { rate, aheadMs, stateMs: 0, resumeMs: 0 });
+  if (!handOver(migration, beganAt, { aheadBytes, stateMs: 0, resumeMs: 0 }))
+    return resultOf(migration, 'failed', LINK_DEAD);
   migration.point(0);
   migration.stand(costs.completeMs);
   return { ...resultOf(migration, 'completed', null), finalBytes: pages * PAGE_BYTES };
@@ -71,31 +71,30 @@ function moveFirst(
   codecs: CodecChoice,
 ): SimulationResult {
   const { codec } = codecs;
-  const { costs, link, builder } = migration;
+  const { costs, builder } = migration;
   if (atOnce) migration.pass(costs.leadMs);
   const beganAt = migration.now - costs.stopMs;
-  const rate = link.rate(migration.now, migration.conductor.rateLimit);
-  if (rate === 0) return resultOf(migration, 'failed', LINK_DEAD);
   const missingGiB = (migration.size(missing) * PAGE_BYTES) / 2 ** 30;
   migration.guestStopped();
-  let aheadMs = link.roundTripMs(migration.now) / 2;
+  if (!migration.awaitLink()) return resultOf(migration, 'failed', LINK_DEAD);
+  const { rate } = migration;
+  let aheadBytes: number;
   if (atOnce) {
-    aheadMs += leadLeftMs(costs, rate);
+    aheadBytes = leadLeftBytes(costs, rate);
     takeAhead(migration, missing, codec, costs.leadBytes);
   } else {
-    aheadMs += onItsWayMs;
     const held = migration.conductor.landsFirst ? heldWireBytes(migration, missing, codec) : 0;
-    aheadMs += (held * 1000) / rate;
+    aheadBytes = (onItsWayMs * rate) / 1000 + held;
     takeAhead(migration, missing, codec, held);
   }
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
-  handOver(migration, beganAt, {
-    rate,
-    aheadMs,
+  const handedOver = handOver(migration, beganAt, {
+    aheadBytes,
     stateMs: costs.postcopyStateMs + costs.missingMsPerGiB * missingGiB + (costs.discardUs * discards) / 1000,
     // Where next to nothing is missing, there is next to nothing to do beside it.
     resumeMs: costs.postcopyResumeMs * Math.min(1, (missingGiB * 2 ** 30) / MOST_IN_FLIGHT),
   });
+  if (!handedOver) return resultOf(migration, 'failed', LINK_DEAD);
   migration.guestRuns();
   const figures = servePages(migration, missing, codecs, !atOnce || costs.leadBytes > 0);
   if (figures === 'link-dead') {
@@ -107,8 +106,8 @@ function moveFirst(
 }
 
 /** What a hypervisor had begun to send, as far as the link has not carried it when the guest stops. */
-function leadLeftMs({ leadMs, leadBytes }: Costs, rate: number): number {
-  return Math.max(0, (leadBytes * 1000) / rate - leadMs);
+function leadLeftBytes({ leadMs, leadBytes }: Costs, rate: number): number {
+  return Math.max(0, leadBytes - (rate * leadMs) / 1000);
 }
 
 /** What a hypervisor's socket holds, as it will be on the wire. */
@@ -133,26 +132,29 @@ function takeAhead(
 }
 
 interface HandOver {
-  readonly rate: number;
-  /** Until all that stands before the state has arrived. */
-  readonly aheadMs: number;
+  /** On the wire before the state. */
+  readonly aheadBytes: number;
   /** What post-copy takes more. */
   readonly stateMs: number;
   readonly resumeMs: number;
 }
 
-function handOver(migration: Migration, stoppedAt: number, more: HandOver): void {
+/** False where the link carries nothing any more. */
+function handOver(migration: Migration, stoppedAt: number, more: HandOver): boolean {
   const { costs, link, builder } = migration;
-  const roundTrip = link.roundTripMs(migration.now);
-  const deviceStateMs =
-    more.aheadMs + (costs.deviceStateBytes * 1000) / more.rate + costs.loadStateMs + more.stateMs;
-  const commitMs = costs.commitMs + 1.5 * roundTrip;
-  const resumeMs = costs.resumeMs + more.resumeMs;
-  migration.stand(deviceStateMs + commitMs + resumeMs);
-  builder.downtimePart('deviceStateMs', millis(deviceStateMs));
-  builder.downtimePart('commitMs', millis(commitMs));
-  builder.downtimePart('resumeMs', millis(resumeMs));
+  const beganAt = migration.now;
+  if (!migration.carryBytes(more.aheadBytes + costs.deviceStateBytes)) return false;
+  migration.stand(link.roundTripMs(migration.now) / 2 + costs.loadStateMs + more.stateMs);
+  const loadedAt = migration.now;
+  if (!migration.awaitLink()) return false;
+  migration.stand(costs.commitMs + 1.5 * link.roundTripMs(migration.now));
+  const committedAt = migration.now;
+  migration.stand(costs.resumeMs + more.resumeMs);
+  builder.downtimePart('deviceStateMs', millis(loadedAt - beganAt));
+  builder.downtimePart('commitMs', millis(committedAt - loadedAt));
+  builder.downtimePart('resumeMs', millis(migration.now - committedAt));
   builder.downtime({ downtimeMs: millis(migration.now - stoppedAt), uncertaintyMs: millis(0) });
+  return true;
 }
 
 function refusal({ request, postcopyObstacle }: Simulation): ErrorReport | undefined {

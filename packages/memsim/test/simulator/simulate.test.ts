@@ -264,10 +264,17 @@ describe('a simulated migration', () => {
       { kind: 'zipf', pagesPerSec: 50_000, exponent: 1 },
       { kind: 'uniform', pagesPerSec: 400_000, region: { first: 0, pages: 1_000_000 } },
       { kind: 'sequential', pagesPerSec: 50_000 },
+      { kind: 'strided', pagesPerSec: 20_000, stride: 4096 },
     ];
     const each = busy.flatMap((workload) =>
-      strategies.map((chosen) =>
-        simulationOf({ guest: { ...guest, workload }, request: { strategy: chosen } }),
+      [0.1 * GBIT, 10 * GBIT].flatMap((rate) =>
+        strategies.map((chosen) =>
+          simulationOf({
+            guest: { ...guest, workload },
+            link: { bandwidth: rate },
+            request: { strategy: chosen },
+          }),
+        ),
       ),
     );
     for (const simulation of each) expect(leastCpuMs(() => simulate(simulation))).toBeLessThan(50);

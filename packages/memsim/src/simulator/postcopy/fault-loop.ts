@@ -44,6 +44,19 @@ export function faultLoop({ vcpus, faultsPerMs, aloneMs, serviceMs }: FaultDeman
   return { faultsPerMs: throughput, waitMs, running: Math.max(0, 1 - (throughput * waitMs) / vcpus) };
 }
 
+/** vCPUs that run, and think for times that are exponential, until each has faulted: then they wait for the outage's end. */
+export function outage(
+  vcpus: number,
+  faultsPerMs: number,
+  outageMs: number,
+): { readonly faults: number; readonly waitMs: number; readonly ranMs: number } {
+  if (faultsPerMs <= 0) return { faults: 0, waitMs: 0, ranMs: outageMs };
+  const thinkMs = vcpus / faultsPerMs;
+  const share = 1 - Math.exp(-outageMs / thinkMs);
+  const ranMs = thinkMs * share;
+  return { faults: vcpus * share, waitMs: (outageMs - ranMs) / share, ranMs };
+}
+
 export interface Background {
   readonly vcpus: number;
   /** Faults of all vCPUs if none ever had to wait: out of the blue, and of walks, which come at even distances. */

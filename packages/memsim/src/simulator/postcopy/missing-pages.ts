@@ -116,6 +116,25 @@ export class MissingPages {
     return taken;
   }
 
+  /** Takes pages out that a walk brings while it passes so many, from what lies before it on. */
+  takeAlong(region: Region, { stretch, pages }: Ahead, passes: number, count: number): void {
+    const [begin, end] = this.#bounds(region);
+    const met: { readonly stretch: number; readonly missing: number }[] = [];
+    let missing = 0;
+    let left = passes;
+    for (let at = stretch; left > 0 && met.length < end - begin; at = at + 1 < end ? at + 1 : begin) {
+      const long = met.length === 0 ? pages : this.cells.pages[at]!;
+      const here = this.#ofStretch[at]! * Math.min(1, left / long);
+      met.push({ stretch: at, missing: here });
+      missing += here;
+      left -= long;
+    }
+    if (missing <= 0) return;
+    // Within one stretch the walk may have brought more than its even share.
+    const share = met.length === 1 ? count / missing : Math.min(1, count / missing);
+    for (const part of met) this.takeFrom(part.stretch, part.missing * share);
+  }
+
   /** The background's next pages, in order of addresses; gives how many there were. */
   takeNext(count: number): number {
     const stretches = this.#ofStretch.length;

@@ -1,7 +1,7 @@
 /**
  * Post-copy: the guest runs at its new place and waits for each page that it wants and that is not there.
  *
- * Faults come one by one in life; here as many at a time as change nothing much (a hundredth of what is missing),
+ * Faults come one by one in life; here as many at a time as change nothing much (a fiftieth of what is missing),
  * so a guest of any size takes about the same. What comes along with an answer is what the engine's `Prepaging`
  * says, and the background keeps the engine's pace.
  */
@@ -16,7 +16,7 @@ import type { Walk } from '../dirty/writers.ts';
 import type { Migration } from '../migration.ts';
 import type { PostcopyFigures } from '../model.ts';
 import { type Random, seededRandom } from '../random.ts';
-import { backgroundShare, type FaultLoop, faultLoop } from './fault-loop.ts';
+import { backgroundShare, type FaultLoop, faultLoop, outage } from './fault-loop.ts';
 import { type Ahead, MissingPages } from './missing-pages.ts';
 
 /** The share of what is missing that one step may bring. */
@@ -24,6 +24,11 @@ const STEP_SHARE = 0.02;
 /** The same of the pages that are wanted most, whose number changes how often faults come. */
 const WANTED_SHARE = 0.25;
 const LEAST_STEP_MS = 0.001;
+/**
+ * So many steps may end with a stretch that a walk has before it. Later ones may pass several: over as many again they
+ * get longer, up to `STEP_SHARE`.
+ */
+const CLOSE_STEPS = 1500;
 const MOST_STEPS = 20_000;
 /** Faults of one step whose waits are told apart. */
 const WAITS_A_STEP = 4;
@@ -97,6 +102,7 @@ class PageService {
   readonly #arrivedAt: number;
   readonly #pathKnown: boolean;
   #sent = 0;
+  #steps = 0;
 
   constructor(migration: Migration, missing: Float64Array, codecs: CodecChoice, pathKnown: boolean) {
     this.#migration = migration;
@@ -115,12 +121,10 @@ class PageService {
 
   run(): PostcopyFigures | 'link-dead' {
     const migration = this.#migration;
-    for (let step = 0; !this.#missing.none; step += 1) {
-      if (step >= MOST_STEPS) {
-        migration.builder.note('The last pages of post-copy were not followed fault by fault.');
-        break;
-      }
-      if (!this.#step()) return 'link-dead';
+    for (; !this.#missing.none; this.#steps += 1) {
+      if (!this.#awaitLink()) return 'link-dead';
+      if (this.#steps < MOST_STEPS) this.#step();
+      else this.#carryRest();
     }
     // Fractions of a page.
     this.#send(this.#missing.takeNext(Number.POSITIVE_INFINITY), this.#codecs.codec);
@@ -134,33 +138,63 @@ class PageService {
     };
   }
 
-  /** False when the link carries nothing and never will. */
-  #step(): boolean {
+  /** While the link carries nothing vCPUs run until they fault, and wait for its end. False where it has none. */
+  #awaitLink(): boolean {
+    const migration = this.#migration;
+    const { link, now, conductor, simulation } = migration;
+    const outageMs = link.carriesFrom(now, conductor.rateLimit) - now;
+    if (outageMs === Number.POSITIVE_INFINITY) return false;
+    if (outageMs === 0) return true;
+    migration.stand(outageMs);
+    const demand = this.#demand(migration.speedOf(this.#page, this.#alongCodec).tookMs);
+    const loop = outage(simulation.guest.vcpus, demand.faultsPerSec / 1000, outageMs);
+    migration.tau += loop.ranMs / 1000;
+    const before = this.#missing.total;
+    if (loop.faults > 0) this.#serve(demand, loop.faults, loop.waitMs);
+    const brought = scaled(this.#page, before - this.#missing.total);
+    migration.stand(migration.speedOf(brought, this.#answerCodec).tookMs);
+    this.#send(before - this.#missing.total, this.#answerCodec);
+    migration.point(this.#missing.total * PAGE_BYTES);
+    return true;
+  }
+
+  #step(): void {
     const migration = this.#migration;
     const { tookMs: pageMs } = migration.speedOf(this.#page, this.#alongCodec);
     const change = migration.link.nextChange(migration.now);
-    if (pageMs === Number.POSITIVE_INFINITY) {
-      if (change === Number.POSITIVE_INFINITY) return false;
-      migration.stand(change - migration.now);
-      return true;
-    }
     this.#reaches = this.#reachesAt();
     const demand = this.#demand(pageMs);
     const pace = this.#pace(demand, pageMs);
     const tookMs = this.#stepMs(demand, pace, Math.min(change - migration.now, this.#arrivalLeftMs));
     const faults = pace.loop.faultsPerMs * tookMs;
     const before = this.#missing.total;
-    if (faults > 0) this.#serve(demand, faults, pace.loop);
+    const { rate, wireBytes } = migration;
+    if (faults > 0) this.#serve(demand, faults, pace.loop.waitMs);
     const brought = before - this.#missing.total;
     const answers = Math.min(brought, faults * this.#answerPages(pace.broughtPages));
     this.#send(answers, this.#answerCodec);
     this.#send(brought - answers, this.#alongCodec);
     this.#send(this.#missing.takeNext(pace.backgroundPerMs * tookMs), this.#bulkForm);
-    migration.now += tookMs;
+    // What faults bring differs from what an average one was taken to bring.
+    migration.now += Math.max(tookMs, ((migration.wireBytes - wireBytes) * 1000) / rate);
     migration.tau += (tookMs / 1000) * pace.loop.running;
     migration.point(this.#missing.total * PAGE_BYTES);
     this.#lookAtCodec();
-    return true;
+  }
+
+  /** All that is missing, by the background, up to the link's next change. */
+  #carryRest(): void {
+    const migration = this.#migration;
+    if (this.#steps === MOST_STEPS)
+      migration.builder.note('The last pages of post-copy were not followed fault by fault.');
+    const { pageMs } = this.#bulkPace();
+    const tookMs = Math.min(
+      this.#missing.total * pageMs,
+      migration.link.nextChange(migration.now) - migration.now,
+    );
+    this.#send(this.#missing.takeNext(tookMs / pageMs), this.#bulkForm);
+    migration.pass(tookMs);
+    migration.point(this.#missing.total * PAGE_BYTES);
   }
 
   /** Until the guest counts no more as having just arrived; infinite from then on. */
@@ -339,7 +373,9 @@ class PageService {
     const { tau } = this.#migration;
     const running = Math.max(1e-3, loop.running);
     const perMs = loop.faultsPerMs * broughtPages + backgroundPerMs;
-    let least = Math.max(1, this.#missing.total * STEP_SHARE) / perMs;
+    const longest = Math.max(1, this.#missing.total * STEP_SHARE) / perMs;
+    const walksAtLeast = longest * Math.min(1, Math.max(0, this.#steps / CLOSE_STEPS - 1));
+    let least = longest;
     if (demand.atRandom > 0) {
       const often = (loop.faultsPerMs * demand.atRandom) / demand.faultsPerSec;
       least = Math.min(least, Math.max(1, this.#wantedMost(demand) * WANTED_SHARE) / often);
@@ -347,7 +383,7 @@ class PageService {
     least = Math.min(least, changeMs, ((this.#accessUntil - tau) * 1000) / running);
     for (const { walk, ahead } of demand.walks) {
       const goes = ahead.clearPages > 0 ? ahead.clearPages : ahead.pages;
-      least = Math.min(least, (goes * 1000) / walk.pagesPerSec / running);
+      least = Math.min(least, Math.max(walksAtLeast, (goes * 1000) / walk.pagesPerSec / running));
     }
     return Math.max(least, LEAST_STEP_MS);
   }
@@ -365,12 +401,12 @@ class PageService {
     return squares > 0 ? 1 / squares : Number.POSITIVE_INFINITY;
   }
 
-  #serve(demand: Demand, faults: number, { waitMs }: FaultLoop): void {
+  #serve(demand: Demand, faults: number, waitMs: number): void {
     const seconds = faults / demand.faultsPerSec;
     if (demand.atRandom > 0) this.#serveRandom(demand.perSec, seconds);
-    for (const { ahead, reach, faultsPerSec } of demand.walks) {
+    for (const { walk, ahead, reach, faultsPerSec } of demand.walks) {
       const brought = faultsPerSec * seconds * Math.max(1, reach * ahead.density);
-      this.#missing.takeFrom(ahead.stretch, brought);
+      this.#missing.takeAlong(walk.region, ahead, walk.pagesPerSec * seconds, brought);
     }
     this.#faults += faults;
     this.#waitedMs += faults * waitMs;
