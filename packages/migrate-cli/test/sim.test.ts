@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -100,6 +100,7 @@ describe('vmferry sim', () => {
     [['sim', 'a.yaml', '--sweep', 'b.yaml'], /not both/],
     [['sim', '--sweep', 'b.yaml', '--strategy', 'auto'], /names its strategies itself/],
     [['sim', 'a.yaml', '--out', 'x'], /belong to --sweep/],
+    [['sim', '--sweep', 'b.yaml', '--threads', '0'], /--threads: at least 1/],
     [['sim', '/nowhere.yaml'], /\/nowhere\.yaml cannot be read/],
     [['sim', '--sweep', '/nowhere.yaml'], /cannot be read/],
   ])('refuses %j', async (args, message) => {
@@ -109,9 +110,26 @@ describe('vmferry sim', () => {
     expect(JSON.parse(stdout)).toMatchObject({ outcome: 'refused', error: { side: 'cli' } });
   });
 
-  it('says where it could not write', async () => {
-    const { status, stderr } = await vmferry('sim', '--sweep', path('sweep.yaml'), '--out', '/nowhere/out');
+  it('says where it could not write, before anything is simulated', async () => {
+    const sizes = Array.from({ length: 1000 }, (_, index) => `${256 + index}MiB`).join(', ');
+    const links = Array.from({ length: 12 }, (_, index) => `l${index}: { bandwidth: 1gbit }`).join(', ');
+    // Would take minutes.
+    await writeFile(path('long.yaml'), `guests: [idle]\nsizes: [${sizes}]\nlinks: { ${links} }\n`);
+    const { status, stderr } = await vmferry('sim', '--sweep', path('long.yaml'), '--out', '/nowhere/out');
     expect(status).toBe(2);
     expect(stderr).toMatch(/--out: cannot write \/nowhere\/out\.json/);
+    await mkdir(path('taken.csv'));
+    const taken = await vmferry('sim', '--sweep', path('long.yaml'), '--out', path('taken'));
+    expect(taken.stderr).toMatch(/--out: cannot write .*taken\.csv/);
+    expect(await readdir(dir)).not.toContain('taken.json');
+  });
+
+  it('does not overwrite the sweep that it reads', async () => {
+    const text = '{"guests": ["idle"], "links": {"a": {"bandwidth": "1gbit"}}}';
+    await writeFile(path('all.json'), text);
+    const { status, stderr } = await vmferry('sim', '--sweep', path('all.json'), '--out', path('all'));
+    expect(status).toBe(2);
+    expect(stderr).toMatch(/all\.json is the sweep itself/);
+    expect(await readFile(path('all.json'), 'utf8')).toBe(text);
   });
 });

@@ -3,7 +3,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { PAGE_BYTES } from '@vmferry/engine/units';
 import { parseGuestFile } from '../guest-file/parse.ts';
-import { parseTrace } from '../workload/trace.ts';
+import { parseTrace, type Trace } from '../workload/trace.ts';
 import { ScenarioError } from './errors.ts';
 import { parseScenario, parseSweep, type Scenario, type Surroundings, type SweepRun } from './parse.ts';
 import type { SweepFile } from './schema.ts';
@@ -28,6 +28,8 @@ function beside(path: string): Surroundings {
   const folder = dirname(resolve(path));
   /** Of guests from files, by name: their traces lie beside them. */
   const folders = new Map<string, string>();
+  /** By file and the guest's pages: a sweep names a guest once for each of its runs. */
+  const traces = new Map<string, Trace>();
   return {
     guestFile: (file) => {
       const absolute = resolve(folder, file);
@@ -37,7 +39,11 @@ function beside(path: string): Surroundings {
     },
     trace: (file, guest) => {
       const absolute = resolve(folders.get(guest.name) ?? folder, file);
-      return parseTrace(read(absolute), guest.memory / PAGE_BYTES, absolute);
+      const pages = guest.memory / PAGE_BYTES;
+      const key = `${pages} ${absolute}`;
+      const parsed = traces.get(key) ?? parseTrace(read(absolute), pages, absolute);
+      traces.set(key, parsed);
+      return parsed;
     },
   };
 }

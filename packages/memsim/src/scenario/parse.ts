@@ -1,7 +1,8 @@
 /** From a scenario's text to what the simulator takes. Reads no files itself: those that a scenario names come in. */
 import type { strategies } from '@vmferry/engine/options';
+import { PAGE_BYTES } from '@vmferry/engine/units';
 import { libraryGuest, libraryNames } from '../guest-file/library.ts';
-import { type GuestFile, guestFileSchema } from '../guest-file/schema.ts';
+import { type GuestFile, guestFileSchema, type Workload as WorkloadInFile } from '../guest-file/schema.ts';
 import type { Costs } from '../simulator/costs.ts';
 import { resolveWorkload } from '../simulator/dirty/regions.ts';
 import type { LinkConditions } from '../simulator/link.ts';
@@ -149,7 +150,7 @@ function simulationOf(
       vcpus: sized.vcpus,
       content: { ...sized.content, textLeft: scenario.textLeft },
       workload: resolveWorkload(sized.workload, (path) => trace(path, sized)),
-      ranSeconds: (scenario.ran ?? DEFAULT_RAN_MS) / 1000,
+      ranSeconds: (scenario.ran ?? (hasTrace(sized.workload) ? 0 : DEFAULT_RAN_MS)) / 1000,
       dirtyLog: hypervisor.dirtyLog,
       oneLiveRound: hypervisor.oneLiveRound,
     },
@@ -177,7 +178,23 @@ function simulationOf(
   };
 }
 
-function resized(guest: GuestFile, memory: number, file: string): GuestFile {
+/** A trace is played once: what was played before the migration is over. */
+function hasTrace(workload: WorkloadInFile): boolean {
+  switch (workload.kind) {
+    case 'trace':
+      return true;
+    case 'phases':
+      return workload.phases.some((phase) => hasTrace(phase.workload));
+    case 'mix':
+      return workload.parts.some(hasTrace);
+    default:
+      return false;
+  }
+}
+
+/** @param asked is rounded to whole pages */
+function resized(guest: GuestFile, asked: number, file: string): GuestFile {
+  const memory = Math.round(asked / PAGE_BYTES) * PAGE_BYTES;
   const parsed = guestFileSchema.safeParse({ ...unparsed(guest), memory: `${memory / 1024 ** 2}M` });
   if (parsed.success) return parsed.data;
   const why = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ');
@@ -213,8 +230,8 @@ function conditionsOf(
     bandwidth: bandwidth ?? before?.bandwidth ?? 0,
     latencyMs: latency ?? before?.latencyMs ?? DEFAULT_LATENCY_MS,
     loss: loss ?? before?.loss ?? 0,
-    otherBytesPerSec: competing ? (competing.rate ?? 0) : (before?.otherBytesPerSec ?? 0),
-    otherStreams: competing ? (competing.streams ?? 0) : (before?.otherStreams ?? 0),
+    otherBytesPerSec: competing?.rate ?? before?.otherBytesPerSec ?? 0,
+    otherStreams: competing?.streams ?? before?.otherStreams ?? 0,
   };
 }
 

@@ -1,5 +1,5 @@
 /** What a scenario says: a guest, a link, what hosts take, a strategy with its goals. */
-import { compressModes, stallActions, strategies } from '@vmferry/engine/options';
+import { compressModes, migrateRequestSchema, stallActions, strategies } from '@vmferry/engine/options';
 import { z } from 'zod';
 import { guestFileSchema } from '../guest-file/schema.ts';
 import { costNames } from './costs.ts';
@@ -17,10 +17,16 @@ const conditions = {
     .optional(),
 };
 
+/** TCP sends no less at a time. */
+const LEAST_WINDOW = 4096;
+
 export const linkSchema = z
   .strictObject({
     ...conditions,
-    windowPerStream: size.optional().meta({ description: 'The most that a stream sends ahead. 16MiB.' }),
+    windowPerStream: size
+      .refine((bytes) => bytes >= LEAST_WINDOW, 'at least 4KiB')
+      .optional()
+      .meta({ description: 'The most that a stream sends ahead. 16MiB.' }),
     changes: z
       .array(z.strictObject({ at: duration, ...conditions, bandwidth: conditions.bandwidth.optional() }))
       .max(1000)
@@ -73,12 +79,15 @@ const costsSchema = z
   ])
   .meta({ description: 'What hosts take for their part: a name, or a name and what is different.' });
 
+/** The bounds are those of a migration. */
+const { maxDowntimeMs, deadlineMs, headStartMs, maxBandwidth } = migrateRequestSchema.shape;
+
 export const migrationSchema = z.strictObject({
   strategy: z.enum(strategies).optional(),
-  maxDowntime: duration.optional(),
-  deadline: duration.optional(),
-  headStart: duration.optional(),
-  maxBandwidth: rate.optional(),
+  maxDowntime: duration.pipe(maxDowntimeMs.unwrap()).optional(),
+  deadline: duration.pipe(deadlineMs.unwrap()).optional(),
+  headStart: duration.pipe(headStartMs.unwrap()).optional(),
+  maxBandwidth: rate.pipe(maxBandwidth.unwrap()).optional(),
   streams: z.int().min(1).max(16).optional(),
   compress: z.enum(compressModes).optional(),
   onStall: z.enum(stallActions).optional(),
@@ -141,20 +150,24 @@ const guestSchema = z.union([
   guestFileSchema,
 ]);
 
+const ranSchema = duration.optional().meta({
+  description: 'How long the guest ran before. 30s; 0s where its workload has a trace, which is played once.',
+});
+
 export const scenarioSchema = z
   .strictObject({
     name: z.string().min(1).max(100).optional(),
     about: z.string().max(2000).optional(),
     source: sourceSchema.optional(),
     guest: guestSchema,
-    memory: size.optional().meta({ description: "Instead of the guest's own." }),
+    memory: size.optional().meta({ description: "Instead of the guest's own, in whole pages." }),
     textLeft: z
       .number()
       .min(0.01)
       .max(1)
       .optional()
       .meta({ description: 'Share that LZ4 leaves of a page of text, where that was measured. 0.507.' }),
-    ran: duration.optional().meta({ description: 'How long the guest ran before. 30s.' }),
+    ran: ranSchema,
     link: linkSchema,
     costs: costsSchema.default('vmferry'),
     migration: migrationSchema.default({}),
@@ -183,8 +196,13 @@ export const sweepSchema = z
       const count = Object.keys(links).length;
       return count >= 1 && count <= MAX_AXIS;
     }, 'name at least one link'),
-    sizes: z.array(size).min(1).max(MAX_AXIS).optional().meta({ description: "Instead of the guests' own." }),
-    ran: duration.optional(),
+    sizes: z
+      .array(size)
+      .min(1)
+      .max(MAX_AXIS)
+      .optional()
+      .meta({ description: "Instead of the guests' own, in whole pages." }),
+    ran: ranSchema,
     costs: costsSchema.default('vmferry'),
     migration: migrationSchema.omit({ strategy: true }).default({}),
     hypervisor: hypervisorSchema.prefault({}),

@@ -8,6 +8,8 @@ import type { SweepCourse, SweepRow } from './row.ts';
 /** Fewer are simulated before threads have started. */
 const FEW_RUNS = 64;
 const BATCH_RUNS = 25;
+/** More of them only take memory. */
+const MOST_THREADS_A_CORE = 4;
 /** Cases (guest, size and link) whose courses are kept: a page with more cannot be handled. */
 export const MOST_CASES = 40;
 
@@ -21,7 +23,7 @@ export interface SweepResult {
 }
 
 export interface SweepOptions {
-  /** Default: one for each core. */
+  /** Default: one for each core; at most four times as many. */
   readonly threads?: number;
   readonly onProgress?: (done: number) => void;
 }
@@ -35,7 +37,8 @@ export async function runSweep(runs: readonly SweepRun[], options: SweepOptions 
     const wanted = part.flatMap((_, index) => (courses.has(first + index) ? [first + index] : []));
     batches.push({ first, runs: part, courses: wanted });
   }
-  const threads = Math.min(options.threads ?? availableParallelism(), batches.length);
+  const cores = availableParallelism();
+  const threads = Math.min(options.threads ?? cores, MOST_THREADS_A_CORE * cores, batches.length);
   const results =
     runs.length < FEW_RUNS || threads < 2
       ? batches.map(runBatch)

@@ -6,6 +6,8 @@ export interface Recording {
   /** Milliseconds of the workload's clock. */
   readonly times: Float64Array;
   readonly pages: Uint32Array;
+  /** Of each access, the index of the one before it to the same page, or -1. */
+  readonly before: Int32Array;
 }
 
 export interface Trace {
@@ -55,8 +57,14 @@ function shared({ times, pages }: { times: readonly number[]; pages: readonly nu
   const recording = {
     times: new Float64Array(new SharedArrayBuffer(times.length * Float64Array.BYTES_PER_ELEMENT)),
     pages: new Uint32Array(new SharedArrayBuffer(pages.length * Uint32Array.BYTES_PER_ELEMENT)),
+    before: new Int32Array(new SharedArrayBuffer(pages.length * Int32Array.BYTES_PER_ELEMENT)),
   };
   recording.times.set(times);
   recording.pages.set(pages);
+  const last = new Map<number, number>();
+  for (const [index, page] of pages.entries()) {
+    recording.before[index] = last.get(page) ?? -1;
+    last.set(page, index);
+  }
   return recording;
 }

@@ -11,8 +11,8 @@ import { parseScenario, type Surroundings } from '../../src/scenario/parse.ts';
 const surroundings: Surroundings = {
   guestFile: (path) => ({ ...libraryGuest('web')!, name: path }),
   trace: () => ({
-    reads: { times: new Float64Array(0), pages: new Uint32Array(0) },
-    writes: { times: Float64Array.of(1), pages: Uint32Array.of(7) },
+    reads: { times: new Float64Array(0), pages: new Uint32Array(0), before: new Int32Array(0) },
+    writes: { times: Float64Array.of(1), pages: Uint32Array.of(7), before: Int32Array.of(-1) },
   }),
 };
 const parse = (text: string) => parseScenario(text, 'scenario.yaml', surroundings);
@@ -59,6 +59,41 @@ describe('a scenario', () => {
     ]);
   });
 
+  it('keeps the half of what competes that a change does not name', () => {
+    const { initial, changes } = parse(
+      'guest: web\nlink:\n  bandwidth: 1gbit\n  competing: { rate: 100mbit, streams: 2 }\n' +
+        '  changes: [{ at: 1s, competing: { rate: 200mbit } }, { at: 2s, competing: { streams: 0 } }]\n',
+    ).simulation.link;
+    const others = [initial, ...changes.map(({ conditions }) => conditions)].map(
+      ({ otherBytesPerSec, otherStreams }) => [otherBytesPerSec, otherStreams],
+    );
+    expect(others).toEqual([
+      [12.5e6, 2],
+      [25e6, 2],
+      [25e6, 0],
+    ]);
+  });
+
+  it('takes sizes of the schema’s own examples, in whole pages', () => {
+    for (const example of ['64MiB', '1.5GB']) {
+      const { memoryBytes } = parse(`guest: { name: x, memory: 1M }\nmemory: ${example}\n${LINK}`).simulation
+        .guest;
+      expect(memoryBytes % 4096).toBe(0);
+    }
+  });
+
+  it('begins with the migration where its guest plays a trace', () => {
+    const ran = (workload: string, more = '') =>
+      parse(`guest: { name: x, memory: 1G, workload: ${workload} }\n${LINK}${more}`).simulation.guest
+        .ranSeconds;
+    const trace = '{ kind: trace, file: t.txt }';
+    expect(ran(trace)).toBe(0);
+    expect(ran(`{ kind: mix, parts: [{ kind: idle }, ${trace}] }`)).toBe(0);
+    expect(ran(`{ kind: phases, phases: [{ seconds: 1, workload: ${trace} }] }`)).toBe(0);
+    expect(ran(trace, 'ran: 5s\n')).toBe(5);
+    expect(ran('{ kind: idle }')).toBe(30);
+  });
+
   it('has costs by name, or a name and what is different', () => {
     const { costs } = parse(`guest: web\ncosts: { like: xen-2005, resumeMs: 9 }\n${LINK}`).simulation;
     expect(costs).toEqual({ ...costsNamed('xen-2005'), resumeMs: 9 });
@@ -77,6 +112,10 @@ describe('a scenario', () => {
       `guest: web\n${LINK}migration: { maxDowntime: 300 }\n`,
       /maxDowntime: write it with its unit.*\(line 3\)/,
     ],
+    [`guest: web\n${LINK}migration: { maxDowntime: 0ms }\n`, /maxDowntime: .*>=1.*\(line 3\)/],
+    [`guest: web\n${LINK}migration: { deadline: 8d }\n`, /deadline: .*\(line 3\)/],
+    [`guest: web\n${LINK}migration: { headStart: 2m }\n`, /headStart: .*\(line 3\)/],
+    ['guest: web\nlink: { bandwidth: 1gbit, windowPerStream: 0KiB }\n', /windowPerStream: at least 4KiB/],
     [`guest: web\n${LINK}colour: red\n`, /unknown key colour \(line 3\)/],
     ['guest: [\n', /scenario\.yaml: .*line 2/s],
     ['', /keys and values/],

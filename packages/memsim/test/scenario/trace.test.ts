@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { loadScenario } from '../../src/scenario/load.ts';
+import { loadScenario, loadSweep } from '../../src/scenario/load.ts';
 import { simulate } from '../../src/simulator/simulate.ts';
 
 let folder: string;
@@ -41,4 +41,17 @@ test('a trace of a guest that is written in the scenario lies beside that', () =
   trace('t.txt', 0);
   writeFileSync(join(folder, 't.txt'), '1 99999999 w\n');
   expect(() => loadScenario(join(folder, 's.yaml'))).toThrow(/beyond the guest's memory/);
+});
+
+test('a sweep reads a trace once for all of its runs', () => {
+  const inline = GUEST.trimEnd().replaceAll('\n', '\n    ');
+  writeFileSync(
+    join(folder, 'sweep.yaml'),
+    `guests:\n  - ${inline}\nlinks: { a: { bandwidth: 1gbit }, b: { bandwidth: 10gbit } }\n`,
+  );
+  trace('t.txt', 10);
+  const { runs } = loadSweep(join(folder, 'sweep.yaml'));
+  const traces = runs.map(({ simulation: { guest } }) => 'trace' in guest.workload && guest.workload.trace);
+  expect(traces).toHaveLength(8);
+  expect(new Set(traces).size).toBe(1);
 });

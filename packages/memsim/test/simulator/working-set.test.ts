@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Workload } from '../../src/simulator/dirty/regions.ts';
 import { WorkingSet } from '../../src/simulator/dirty/working-set.ts';
+import { parseTrace } from '../../src/workload/trace.ts';
 import { playedPages } from './brute-force.ts';
 
 const MEMORY = 50_021;
@@ -110,13 +111,13 @@ describe('pages that a workload dirties in an interval, each counted once', () =
   });
 
   it('are those of a trace, and none after its end', () => {
-    const times = Float64Array.from({ length: 5000 }, (_, index) => index * 2);
-    const pages = Uint32Array.from({ length: 5000 }, (_, index) => (index * 37) % 900);
-    const none = { times: new Float64Array(0), pages: new Uint32Array(0) };
-    const workload: Workload = { kind: 'trace', trace: { writes: { times, pages }, reads: none } };
+    const lines = Array.from({ length: 5000 }, (_, index) => `${index * 2} ${(index * 37) % 900} w`);
+    const workload: Workload = { kind: 'trace', trace: parseTrace(lines.join('\n'), MEMORY, 't') };
     const set = new WorkingSet(workload, MEMORY);
     expect(set.distinctPages(0, 0.2)).toBeCloseTo(100, 6);
     expect(set.distinctPages(0, 5)).toBeCloseTo(900, 6);
+    // Pages that were written before as well.
+    expect(set.distinctPages(4, 4.2)).toBeCloseTo(100, 6);
     expect(set.distinctPages(20, 30)).toBe(0);
   });
 

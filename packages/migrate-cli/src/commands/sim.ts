@@ -28,7 +28,11 @@ export function addSimCommand(program: Command, context: CommandContext): void {
     .option('--compare', 'simulate every strategy and say which to choose')
     .option('--sweep <file>', 'simulate all that a sweep file crosses')
     .option('--out <prefix>', 'where a sweep writes its files (default: as its file is called, here)')
-    .addOption(new Option('--threads <n>', 'for a sweep (default: one for each core)').argParser(wholeNumber))
+    .addOption(
+      new Option('--threads <n>', 'for a sweep (default: one for each core; at most four)').argParser(
+        wholeNumber,
+      ),
+    )
     .option('--json', 'print one JSON object and nothing else')
     .addHelpText('after', HELP)
     .action(async (scenario: string | undefined, options: SimOptions) => {

@@ -1,6 +1,7 @@
 /** `vmferry sim`: one scenario, or a sweep. */
-import { writeFile } from 'node:fs/promises';
-import { basename, extname } from 'node:path';
+import { constants } from 'node:fs';
+import { access, open, realpath, writeFile } from 'node:fs/promises';
+import { basename, dirname, extname } from 'node:path';
 import type { Strategy } from '@vmferry/engine/options';
 import { exitStatus } from '@vmferry/engine/report/report';
 import { forecasts, recommend } from '@vmferry/memsim/forecast/strategies';
@@ -35,6 +36,7 @@ export async function runSim(
     if (path !== undefined) throw usageError('give a scenario, or --sweep with a file, not both');
     if (options.strategy !== undefined || options.compare === true)
       throw usageError('a sweep names its strategies itself');
+    if (options.threads === 0) throw usageError('--threads: at least 1');
     return await sweep(options.sweep, options, context);
   }
   if (path === undefined) throw usageError('name a scenario, or a sweep with --sweep');
@@ -85,6 +87,10 @@ async function scenario(path: string, options: SimOptions, { io }: CommandContex
 
 async function sweep(path: string, options: SimOptions, { io }: CommandContext): Promise<number> {
   const { name, file, runs } = withFileErrors(() => loadSweep(path));
+  const prefix = options.out ?? basename(path, extname(path));
+  const files = { json: `${prefix}.json`, csv: `${prefix}.csv`, html: `${prefix}.html` };
+  // A sweep may take a minute: what keeps it from being kept is told before.
+  for (const each of Object.values(files)) await refuseUnwritable(each, path);
   const began = performance.now();
   const terminal = io.stderr.isTTY === true;
   const result = await runSweep(runs, {
@@ -95,8 +101,6 @@ async function sweep(path: string, options: SimOptions, { io }: CommandContext):
   });
   if (terminal) io.stderr.write('\r\u001b[K');
   const seconds = (performance.now() - began) / 1000;
-  const prefix = options.out ?? basename(path, extname(path));
-  const files = { json: `${prefix}.json`, csv: `${prefix}.csv`, html: `${prefix}.html` };
   await save(
     files.json,
     `${JSON.stringify({ schema: 1, name, runs: result.rows, courses: result.courses })}\n`,
@@ -112,11 +116,29 @@ async function sweep(path: string, options: SimOptions, { io }: CommandContext):
   return 0;
 }
 
+/** Leaves nothing behind and changes nothing. */
+async function refuseUnwritable(file: string, sweepFile: string): Promise<void> {
+  const there = await realpath(file).catch(() => undefined);
+  if (there !== undefined && there === (await realpath(sweepFile)))
+    throw usageError(`--out: ${file} is the sweep itself, which would be overwritten: choose another prefix`);
+  try {
+    if (there === undefined) await access(dirname(file), constants.W_OK);
+    else await (await open(file, constants.O_WRONLY)).close();
+  } catch (thrown) {
+    throw unwritable(file, thrown);
+  }
+}
+
 async function save(file: string, text: string): Promise<void> {
   try {
     await writeFile(file, text);
   } catch (thrown) {
-    const why = thrown instanceof Error ? thrown.message : String(thrown);
-    throw usageError(`--out: cannot write ${file}: ${why}`);
+    throw unwritable(file, thrown);
   }
+}
+
+function unwritable(file: string, thrown: unknown): Error {
+  return usageError(
+    `--out: cannot write ${file}: ${thrown instanceof Error ? thrown.message : String(thrown)}`,
+  );
 }

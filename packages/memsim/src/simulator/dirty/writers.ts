@@ -354,19 +354,20 @@ function bursts(cells: Cells, region: Region, burstPages: number, everySeconds: 
 }
 
 function recorded(cells: Cells, { reads, writes }: Trace): Writer {
+  const distinct = new Float64Array(cells.first.length);
   const lastMs = Math.max(reads.times.at(-1) ?? 0, writes.times.at(-1) ?? 0);
   return {
     spare: (a, b, untouched) => {
-      const seen = new Set<number>();
-      const distinct = new Map<number, number>();
-      for (const page of between(writes, a, b)) {
-        if (seen.has(page)) continue;
-        seen.add(page);
-        const stretch = stretchAt(cells, page);
-        distinct.set(stretch, (distinct.get(stretch) ?? 0) + 1);
+      const [from, to] = [firstAt(writes.times, a * 1000), firstAt(writes.times, b * 1000)];
+      distinct.fill(0);
+      for (let index = from; index < to; index += 1) {
+        // Counted already.
+        if (writes.before[index]! >= from) continue;
+        distinct[stretchAt(cells, writes.pages[index]!)]! += 1;
       }
-      for (const [stretch, count] of distinct) {
-        const spared = 1 - count / cells.pages[stretch]!;
+      for (let stretch = 0; stretch < distinct.length; stretch += 1) {
+        if (distinct[stretch] === 0) continue;
+        const spared = 1 - distinct[stretch]! / cells.pages[stretch]!;
         for (let cell = cells.from[stretch]!; cell < cells.from[stretch + 1]!; cell += 1)
           untouched[cell]! *= spared;
       }
