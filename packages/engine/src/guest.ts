@@ -96,6 +96,13 @@ export interface Nic {
   readonly addresses: readonly string[];
 }
 
+/** How a guest stands, its migration aside. */
+export interface RunState {
+  readonly running: boolean;
+  /** The hypervisor's own word for it: "paused", "io-error". */
+  readonly word: string;
+}
+
 /** What the source knows of a guest before anything is touched. It goes to the destination's `prepare`. */
 export interface GuestDescription {
   readonly kind: 'qemu' | 'libvirt' | 'sim';
@@ -228,6 +235,11 @@ export interface SourceGuest {
    * counts as downtime when the guest stops: it should be some hundredths of a second's worth.
    */
   setPace(contentBytesPerSec: BytesPerSec): void;
+  /**
+   * How the guest stood when the migration stopped it, from the item `state-complete` on: others may have stopped it
+   * or let it go on since `describe`. Left out: as it was described.
+   */
+  runState?(): Promise<RunState>;
   /** Slows the guest's CPUs by `percent` (0 to 99); 0 lets go. */
   setThrottle(percent: number): Promise<void>;
   /** Bytes that the destination's hypervisor answers to the source's, carried untouched. */
@@ -256,7 +268,7 @@ export interface SourceGuest {
   forget(options: { destroy: boolean }): Promise<void>;
   /** Lets go of sockets without a word to the guest. */
   close(): Promise<void>;
-  /** Resolves with the reason when the hypervisor dies or gives up on its own. Never rejects. */
+  /** Resolves with the reason when the hypervisor dies or the guest comes to its end in it. Never rejects. */
   readonly gone: Promise<GuestError>;
 }
 

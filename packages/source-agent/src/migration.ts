@@ -63,6 +63,10 @@ const HALTED =
 /** Of a post-copy that was given up before its commit: only the destination can know whether it could be finished. */
 const HALTED_EARLY =
   'The source cannot take the guest back. Where the destination had loaded it, its agent has let it run: if "virsh domstate --reason" says "running (post-copy failed)" there, finish it with "vmferry resume". If the domain is not there, what it had in memory is lost: destroy it on the source and start it from its disks.';
+const RUNS_MEANWHILE =
+  'The guest was paused when its migration began, and was let run before its end: it runs on the destination.';
+const stoppedMeanwhile = (word: string): string =>
+  `The guest was stopped while it was moved, and not by its migration (the source's hypervisor says "${word}"): it arrives as it was, and does not run before it is told to (QEMU: cont).`;
 /** In post-copy, where a hypervisor itself would wait for ever. */
 const STALLED_MS = 30_000;
 /** After the guest runs: the destination's last figures, with its announcements over. */
@@ -139,6 +143,8 @@ export class SourceMigration implements RunningMigration {
   #examines = false;
   /** The source's hypervisor ended, and the guest with it. */
   #guestEnded = false;
+  /** The guest stands on the destination as it stood here. */
+  #leavesPaused = false;
   #forgotten: Promise<void> = Promise.resolve();
   #finishing: (report: SwitchoverReport) => void = () => {};
 
@@ -291,9 +297,10 @@ export class SourceMigration implements RunningMigration {
         why: `The link to the destination was lost: ${why}`,
       }),
     );
-    void guest.gone.then((error) =>
-      this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message }),
-    );
+    void guest.gone.then((error) => {
+      this.#failure ??= factsOf(error);
+      this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message });
+    });
     const items = await this.#getReady(guest, destination);
     if (!items || this.#machine?.state.phase !== 'copying') return;
     if (this.#cancelled) {
@@ -531,13 +538,27 @@ export class SourceMigration implements RunningMigration {
   }
 
   async #write(record: Extract<SourceAction, { type: 'journal' }>['record']): Promise<void> {
+    // SEALED says it, which follows.
+    const learned = record === 'sealed' ? this.#learnRunState() : Promise.resolve();
+    learned.catch(() => {});
     try {
       await this.#journal!.write(record, this.#machine!.state.mode);
-      this.#machine?.dispatch({ type: 'journal-written', record });
     } catch (error) {
       this.#log.error({ err: error }, 'journal');
       this.#machine?.dispatch({ type: 'journal-failed', record });
+      return;
     }
+    await learned;
+    this.#machine?.dispatch({ type: 'journal-written', record });
+  }
+
+  /** How the guest stood when the migration stopped it: it may have been stopped, or let run, since it was described. */
+  async #learnRunState(): Promise<void> {
+    const { running } = this.#description!;
+    const { running: ran, word } = (await this.#guest?.runState?.()) ?? { running, word: '' };
+    this.#leavesPaused = !ran;
+    if (running && !ran) this.#note(stoppedMeanwhile(word));
+    if (!running && ran) this.#note(RUNS_MEANWHILE);
   }
 
   #send(message: Extract<SourceAction, { type: 'send' }>['message']): void {
@@ -548,7 +569,7 @@ export class SourceMigration implements RunningMigration {
       case 'sealed':
         control.send({
           type: 'sealed',
-          paused: !this.#description!.running,
+          paused: this.#leavesPaused,
           announce: { ips: this.#request.announceIps, nics: [] },
         });
         return;

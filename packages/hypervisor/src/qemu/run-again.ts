@@ -2,12 +2,11 @@
 import { GuestError } from '@vmferry/engine/errors';
 import { QmpError } from './qmp/errors.ts';
 import { type QmpExecutor, statusReply, typed } from './qmp/schema.ts';
+import { isEnded } from './run-state.ts';
 
 /** A destination that is ending may hold the disks' locks until it is gone. */
 const RUN_TIMEOUT_MS = 30_000;
 const RUN_RETRY_MS = 20;
-/** Run states that `cont` does not leave. */
-const ENDED = ['shutdown', 'guest-panicked', 'internal-error'];
 
 /** Resolves when it runs. QEMU says that a migration is over a little before it would take `cont`. */
 export async function runAgain(client: QmpExecutor): Promise<void> {
@@ -17,7 +16,7 @@ export async function runAgain(client: QmpExecutor): Promise<void> {
     const why = await tryToRun(client);
     ({ running, status } = await typed(client, 'query-status', statusReply));
     if (running) return;
-    if (performance.now() > deadline || ENDED.includes(status)) throw stands(status, why);
+    if (performance.now() > deadline || isEnded(status)) throw stands(status, why);
     await new Promise((resolve) => setTimeout(resolve, RUN_RETRY_MS));
   }
 }

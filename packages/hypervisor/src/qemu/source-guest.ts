@@ -18,6 +18,7 @@ import type {
   PageBatch,
   PageRange,
   RamBlock,
+  RunState,
   SourceGuest,
   SourceItem,
   SourcePlan,
@@ -29,13 +30,14 @@ import { sourceBlockers } from './inspect/blockers.ts';
 import { MigrationSettings, merged, sourceSettings, type WantedSettings } from './inspect/capabilities.ts';
 import { describeGuest } from './inspect/guest.ts';
 import { locateBlocks } from './inspect/memory-map.ts';
-import { setLeavingMark, takeLeavingMark } from './mark.ts';
+import { type Found, setLeavingMark, takeLeavingMark } from './mark.ts';
 import { listenForQemu, type MigrationListener } from './migration-socket.ts';
 import { OutgoingStream } from './outgoing-stream.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, QmpError } from './qmp/errors.ts';
 import { dirtyRateReply, migrateReply, typed } from './qmp/schema.ts';
 import { restingState, runAgain } from './run-again.ts';
+import { endedIn, isEnded, RunStateWatch } from './run-state.ts';
 
 /** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */
 const SWITCH_NOW_MS = 2_000_000;
@@ -65,13 +67,18 @@ export class QemuSourceGuest implements SourceGuest {
   readonly #client: QmpClient;
   readonly #name: string;
   readonly #settings: MigrationSettings;
+  readonly #runs: RunStateWatch;
   #stream: OutgoingStream | undefined;
   /** As `describe` found them. */
   #blocks: readonly RamBlock[] = [];
   #session = '';
-  #wasRunning = true;
   #oneLiveRound = false;
   #migrating = false;
+  #givenUp = false;
+  /** As the mark says it, once there is one. */
+  #found: Found | undefined;
+  /** The mark is being brought up to date. Never rejects. */
+  #marking: Promise<void> = Promise.resolve();
   /** Settled when `open` has come to its end, whichever way. */
   #opening: Promise<unknown> = Promise.resolve();
   #unsubscribe: (() => void)[] = [];
@@ -89,12 +96,21 @@ export class QemuSourceGuest implements SourceGuest {
     this.#client = client;
     this.#name = name;
     this.#settings = new MigrationSettings(client);
+    let resolveEnded: (error: GuestError) => void = () => {};
+    const ended = new Promise<GuestError>((resolve) => {
+      resolveEnded = resolve;
+    });
+    this.#runs = new RunStateWatch(client, {
+      stopped: (atMs) => this.#stream?.guestStopped({ type: 'stopped', atMs }),
+      changed: (running) => this.#markAgain(running),
+      ended: resolveEnded,
+    });
     let shutdown = '';
     client.on('SHUTDOWN', ({ data }) => {
       const who = data['guest'] === true ? 'the guest shut itself down' : 'it was told to end';
       shutdown = `${who} (${String(data['reason'])}): `;
     });
-    this.gone = client.closed.then(
+    const gone = client.closed.then(
       (error) =>
         new GuestError(
           'E_GUEST_GONE',
@@ -103,11 +119,12 @@ export class QemuSourceGuest implements SourceGuest {
           { cause: error },
         ),
     );
+    this.gone = Promise.race([gone, ended]);
   }
 
   async describe(): Promise<GuestDescription> {
     const description = await this.#asking(() => describeGuest(this.#client, this.#name));
-    this.#wasRunning = description.running;
+    this.#runs.found(description.running);
     this.#oneLiveRound = description.oneLiveRound;
     this.#blocks = description.blocks;
     return description;
@@ -138,9 +155,10 @@ export class QemuSourceGuest implements SourceGuest {
     const locating = plan.postcopy ? this.#locateMemory() : Promise.resolve(new Map<string, number>());
     locating.catch(() => {});
     const settings = await this.#settings.read();
+    this.#found = { running: this.#runs.running, settings };
     await Promise.all([
       // QEMU takes commands in their order: it is marked before anything is changed.
-      setLeavingMark(this.#client, this.#session, { running: this.#wasRunning, settings }),
+      setLeavingMark(this.#client, this.#session, this.#found),
       this.#settings.apply(this.#wantedSettings(plan), settings),
     ]);
     const addresses = await locating;
@@ -217,13 +235,28 @@ export class QemuSourceGuest implements SourceGuest {
 
   #subscribe(stream: OutgoingStream): void {
     this.#unsubscribe = [
-      this.#client.on('STOP', (event) => {
-        if (this.#migrating) stream.guestStopped({ type: 'stopped', atMs: event.atMs });
-      }),
       this.#client.on('MIGRATION_PASS', (event) => {
+        this.#runs.passBegan();
         void stream.passBegan(Number(event.data['pass']));
       }),
     ];
+  }
+
+  /** What a restarted agent finds is how the guest stood last. */
+  #markAgain(running: boolean): void {
+    if (!this.#found || this.#givenUp) return;
+    this.#found = { ...this.#found, running };
+    const taken = takeLeavingMark(this.#client, this.#session);
+    const set = setLeavingMark(this.#client, this.#session, this.#found);
+    // A monitor that died is told by `gone`.
+    this.#marking = Promise.all([this.#marking, taken, set]).then(
+      () => {},
+      () => {},
+    );
+  }
+
+  async runState(): Promise<RunState> {
+    return await this.#asking(() => this.#runs.settled());
   }
 
   async #completed(): Promise<void> {
@@ -292,14 +325,17 @@ export class QemuSourceGuest implements SourceGuest {
   }
 
   async rollback(): Promise<void> {
+    this.#givenUp = true;
     this.#stream?.giveUp();
     // What is half begun cannot be ended: it would begin after its end.
     await this.#opening;
     await this.#asking(async () => {
       if (this.#migrating) await this.#giveUp();
-      await this.#takeBack();
+      const status = await this.#takeBack();
       await this.#settings.restore();
+      await this.#marking;
       await takeLeavingMark(this.#client, this.#session);
+      if (isEnded(status)) throw endedIn(status);
     });
   }
 
@@ -318,12 +354,18 @@ export class QemuSourceGuest implements SourceGuest {
     await drained;
   }
 
-  /** Lets the guest run if it ran before, and makes sure that it does. */
-  async #takeBack(): Promise<void> {
-    if (this.#wasRunning) await runAgain(this.#client);
+  /** Lets the guest run if it ran before, and makes sure that it does. Gives its run state. */
+  async #takeBack(): Promise<string> {
+    const { running } = await this.#runs.settled();
+    if (running) {
+      await runAgain(this.#client);
+      return 'running';
+    }
+    const status = await restingState(this.#client);
     // QEMU leaves the state after a migration only by running the guest or by a reset, whatever the guest was
     // before, and a paused guest is not to be run without being asked for.
-    else if ((await restingState(this.#client)) === 'postmigrate') this.remark = STAYS_POSTMIGRATE;
+    if (status === 'postmigrate') this.remark = STAYS_POSTMIGRATE;
+    return status;
   }
 
   async forget({ destroy }: { destroy: boolean }): Promise<void> {
@@ -349,6 +391,7 @@ export class QemuSourceGuest implements SourceGuest {
   }
 
   #unsubscribeAll(): void {
+    this.#runs.close();
     for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe();
   }
 
