@@ -8,6 +8,8 @@ import type { RunTool } from './tools.ts';
 /** Where a NIC is attached on this host. */
 export interface NicPlace {
   readonly mac: string;
+  /** As `Nic.name`. */
+  readonly name?: string;
   /** Undefined when the hypervisor does not tell (user-mode networking, vhost-user). */
   readonly hostInterface?: string;
 }
@@ -51,7 +53,7 @@ export async function planAnnouncement(input: {
   };
   const targets: AnnounceTarget[] = [];
   for (const { mac, ips, routers } of collected.nics) {
-    const place = input.places.find((each) => sameMac(each.mac, mac.text));
+    const place = placeOf(mac.text, input);
     if (place?.hostInterface === undefined) {
       notes.push(
         `No host interface is known for ${mac.text}; its announcement is left to the hypervisor's announce-self`,
@@ -72,6 +74,23 @@ export async function planAnnouncement(input: {
     });
   }
   return { targets, notes };
+}
+
+/**
+ * A guest may have given a NIC another address than it was started with, which this host's hypervisor learns with the
+ * guest's state only. Then the NIC's name tells which it is, or its place in line.
+ */
+function placeOf(
+  mac: string,
+  { nics, places }: { readonly nics: readonly Nic[]; readonly places: readonly NicPlace[] },
+): NicPlace | undefined {
+  const known = places.find((each) => sameMac(each.mac, mac));
+  if (known) return known;
+  const index = nics.findIndex((nic) => sameMac(nic.mac, mac));
+  const isAnothers = (place: NicPlace) => nics.some((nic) => sameMac(nic.mac, place.mac.toLowerCase()));
+  const named = places.find(({ name }) => name !== undefined && name === nics[index]?.name);
+  const inLine = nics.length === places.length ? places[index] : undefined;
+  return [named, inLine].find((place) => place !== undefined && !isAnothers(place));
 }
 
 function sameMac(text: string, canonical: string): boolean {

@@ -65,7 +65,10 @@ function* groups(text: string): Generator<NetClient[]> {
   yield group;
 }
 
-/** A tap that was handed to QEMU as a descriptor, or that a helper opened, has no name here. */
+/**
+ * The tap; or the bridge that QEMU's helper put one into, whose name QEMU does not know. A tap that was handed to QEMU
+ * as a descriptor has no name here.
+ */
 function tapOf({ type, info }: NetClient): string | undefined {
-  return type === 'tap' ? /(?:^|,)ifname=([^,]+)/.exec(info)?.[1] : undefined;
+  return type === 'tap' ? /(?:^|,)(?:ifname|br)=([^,]+)/.exec(info)?.[1] : undefined;
 }

@@ -49,14 +49,20 @@ net0: index=1,type=nic,model=virtio-net-pci,macaddr=52:54:00:11:22:33
     const text = `\
 net0: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:11:22:33
  \\ hostnet0: index=0,type=tap,fd=34
-net1: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:11:22:34
- \\ br: index=0,type=tap,helper=/usr/lib/qemu/qemu-bridge-helper,br=br0
 net2: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:11:22:35
  \\ st: index=0,type=stream,unix:/run/x,ifname=tap3
 net3: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:11:22:36
 `;
-    expect(parseNics(text).map((found) => found.hostInterface)).toEqual(Array(4).fill(undefined));
-    expect(parseNics(text)).toHaveLength(4);
+    expect(parseNics(text).map((found) => found.hostInterface)).toEqual(Array(3).fill(undefined));
+    expect(parseNics(text)).toHaveLength(3);
+  });
+
+  it('are on the bridge that a helper put their tap into', () => {
+    const text = `\
+net1: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:11:22:34
+ \\ n1: index=0,type=tap,helper=(null),br=br0
+`;
+    expect(parseNics(text)).toEqual([nic('net1', '52:54:00:11:22:34', 'br0')]);
   });
 
   it('are none where there are none', () => {
