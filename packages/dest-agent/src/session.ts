@@ -633,7 +633,11 @@ export class DestSession implements RunningMigration, EndingSession {
   /** Nothing was begun: the guest's hypervisor is left as it was found. */
   async #letGo(): Promise<void> {
     this.#announcing?.close();
-    await this.#guest?.close();
+    try {
+      await this.#guest?.close();
+    } catch (error) {
+      this.#log.warn({ err: error }, 'a hypervisor could not be let go of');
+    }
     this.#resolve('refused', null);
   }
 

@@ -1,7 +1,9 @@
 import type { Socket } from 'node:net';
 import { type DestAgentOptions, defaultLimits } from '@vmferry/agent-core/config';
 import { createLogger } from '@vmferry/agent-core/log';
-import { DestAgent } from '@vmferry/dest-agent/agent';
+import { DestAgent, type DestAgentParts } from '@vmferry/dest-agent/agent';
+import { GuestError } from '@vmferry/engine/errors';
+import type { DestGuest } from '@vmferry/engine/guest';
 import { ControlChannel } from '@vmferry/wire/control';
 import { Link } from '@vmferry/wire/link';
 import { Listener } from '@vmferry/wire/listener';
@@ -17,9 +19,12 @@ async function startAgent(options: Partial<DestAgentOptions> = {}): Promise<stri
   return (await started(options)).url;
 }
 
-async function started(options: Partial<DestAgentOptions>): Promise<{ agent: DestAgent; url: string }> {
+async function started(
+  options: Partial<DestAgentOptions>,
+  parts: DestAgentParts = {},
+): Promise<{ agent: DestAgent; url: string }> {
   const log = createLogger({ level: 'fatal', role: 'dest' });
-  const agent = new DestAgent({ stateDir: '/nonexistent', insecure: false, log, ...options });
+  const agent = new DestAgent({ stateDir: '/nonexistent', insecure: false, log, ...options }, parts);
   const listener = await Listener.listen('ws://127.0.0.1:0', {
     handlers: {
       [MIGRATION_PATH]: (socket, peer) => agent.acceptMigration(socket, peer),
@@ -41,6 +46,8 @@ const hello = {
   role: 'control',
   limits: { maxFrameBytes: 1 << 20, windowBytes: 1 << 20 },
 } as const;
+
+const offer = { type: 'open', guest: {}, request: {}, plan: { postcopy: false }, streams: 1 } as const;
 
 const open = async (socket: ReturnType<typeof connectData>) =>
   new ControlChannel(new Link(await socket, { name: 'test', onFrame: () => {} }));
@@ -84,11 +91,7 @@ test('a guest whose configured command is wrong is refused, and the agent lives 
   for (let times = 0; times < 2; times += 1) {
     const control = await open(connect(url, { path: MIGRATION_PATH }));
     await control.request({ ...hello, features: [] }, 'welcome', 5000);
-    const { reasons } = await control.request(
-      { type: 'open', guest: {}, destGuest: 'qemu:web1', request: {}, plan: { postcopy: false }, streams: 1 },
-      'rejected',
-      5000,
-    );
+    const { reasons } = await control.request({ ...offer, destGuest: 'qemu:web1' }, 'rejected', 5000);
     expect(reasons).toMatchObject([{ code: 'E_GUEST_UNREACHABLE' }]);
     await control.link.close();
   }
@@ -107,6 +110,19 @@ test('a peer whose hello comes with nonsense right behind it is dropped, and the
   expect((await link.closed).error?.message).toContain('E_FRAME');
   const control = await open(connect(url, { path: MIGRATION_PATH }));
   await control.request({ ...hello, features: [] }, 'welcome', 5000);
+});
+
+test('a hypervisor that cannot be let go of does not end the agent', async () => {
+  const guest: Pick<DestGuest, 'close'> = {
+    close: () => Promise.reject(new GuestError('E_GUEST_FAILED', 'it does not answer', 'end it')),
+  };
+  const { agent, url } = await started({}, { guests: async () => guest as DestGuest });
+  const control = await open(connect(url, { path: MIGRATION_PATH }));
+  await control.request({ ...hello, features: [] }, 'welcome', 5000);
+  // Its description is none.
+  control.send({ ...offer, destGuest: 'qemu:/web1' });
+  await control.link.closed;
+  await expect.poll(() => agent.list()).toMatchObject([{ guest: 'qemu:/web1', outcome: 'refused' }]);
 });
 
 test('an agent that was told to end takes no more guests in', async () => {
