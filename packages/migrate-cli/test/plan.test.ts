@@ -20,6 +20,7 @@ interface Figures {
   readonly dirty?: (seconds: number) => number | undefined;
   readonly blockers?: (postcopy: boolean) => GuestError[];
   readonly bytesPerSec?: number | undefined;
+  readonly content?: NonNullable<Awaited<ReturnType<PlanParts['guest']>>['content']>;
   /** Of a guest whose driver has something to tell the destination: what that one answers. */
   readonly answer?: Awaited<ReturnType<PlanParts['ask']>>;
 }
@@ -27,7 +28,8 @@ interface Figures {
 /** What was asked of the guest. */
 async function plan(figures: Figures, options: Partial<PlanOptions> = {}) {
   const asked: string[] = [];
-  const guest: Partial<SourceGuest> = {
+  const guest: Partial<Awaited<ReturnType<PlanParts['guest']>>> = {
+    ...(figures.content === undefined ? {} : { content: figures.content }),
     describe: async () =>
       ({
         ...{ kind: 'qemu', name: 'web1', hypervisorVersion: '9.0', machine: 'pc', vcpus: 4 },
@@ -188,6 +190,40 @@ describe('vmferry plan', () => {
     const absent = await vmferry('plan', 'qemu:/nowhere.sock', '--bandwidth', '1gbit');
     expect(absent.status).toBe(2);
     expect(absent.stderr).toMatch(/E_GUEST_UNREACHABLE/);
+  });
+
+  it.each([
+    [['--streams', '0'], /--streams: /],
+    [['--streams', '999'], /--streams: /],
+    [['--max-downtime', '0ms'], /--max-downtime: /],
+    [['--deadline', '0s', '--streams', '0'], /--deadline: .*; --streams: |--streams: .*; --deadline: /],
+    [['--bandwidth', '0'], /--bandwidth: a link that carries nothing/],
+  ])('refuses goals that a migration would refuse: %j', async (goals, message) => {
+    const { status, stdout, stderr } = await vmferry(
+      ...['plan', 'sim:idle', '--bandwidth', '1gbit', ...goals, '--json'],
+    );
+    expect(status).toBe(2);
+    expect(stderr).toMatch(message);
+    expect(JSON.parse(stdout).error).toMatchObject({ code: 'E_USAGE', side: 'cli' });
+  });
+
+  it('measures a simulated guest, whose file says what it holds', async () => {
+    const { status, stdout } = await vmferry('plan', 'sim:web', '--bandwidth', '1gbit', '--json');
+    expect(status).toBe(0);
+    const json = JSON.parse(stdout);
+    expect(json.measured).toMatchObject({ kind: 'sim', memoryBytes: 2 ** 29 });
+    expect(json.notes.join()).not.toMatch(/What memory holds/);
+  });
+
+  it('takes what memory holds from the guest where it is known', async () => {
+    const zeroes = { zero: 1, text: 0, random: 0, duplicate: 0 };
+    const { stdout } = await plan({ content: zeroes });
+    expect(stdout).not.toMatch(/What memory holds is not known/);
+    const wireBytes = async (content?: Figures['content']) => {
+      const json = JSON.parse((await plan(content ? { content } : {}, { json: true })).stdout);
+      return json.strategies[0].report.wireBytes as number;
+    };
+    expect(await wireBytes(zeroes)).toBeLessThan((await wireBytes()) / 3);
   });
 
   it('measures the link to a real agent, without a word of a guest', async () => {

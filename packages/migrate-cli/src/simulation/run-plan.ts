@@ -4,10 +4,11 @@ import { fromWireError } from '@vmferry/agent-core/wire-errors';
 import { POSTCOPY_BATCH, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
 import { GuestError, MigrationError } from '@vmferry/engine/errors';
 import type { GuestDescription, SourceGuest, SourcePlan } from '@vmferry/engine/guest';
-import { type MigrateRequest, migrateRequestSchema } from '@vmferry/engine/options';
+import type { MigrateRequest } from '@vmferry/engine/options';
 import { bytes, PAGE_BYTES } from '@vmferry/engine/units';
 import { type Measured, planned } from '@vmferry/memsim/forecast/plan';
 import { forecasts, recommend } from '@vmferry/memsim/forecast/strategies';
+import type { Content } from '@vmferry/memsim/simulator/content';
 import type { askDestination } from '@vmferry/source-agent/ask-destination';
 import type { DestinationOptions } from '@vmferry/source-agent/destination';
 import type { LinkMeasurement } from '@vmferry/source-agent/link-probe';
@@ -16,7 +17,7 @@ import { PeerError, WireError } from '@vmferry/wire/errors';
 import type { CommandContext } from '../context.ts';
 import { write } from '../io.ts';
 import { usageError } from '../reports.ts';
-import type { MigrateOptions } from '../request.ts';
+import { type MigrateOptions, requestOf } from '../request.ts';
 import { type HostOptions, loadSettings } from '../settings.ts';
 import { loadSimulated, resolveGuest } from '../simulated.ts';
 import { formatDuration, formatRate, formatSize } from '../units.ts';
@@ -59,6 +60,8 @@ interface Obstacle {
 /** A simulated guest runs for as long as it is measured, on a host of its own. */
 export interface MeasuredGuest
   extends Pick<SourceGuest, 'describe' | 'blockers' | 'measureDirtyRate' | 'preflight'> {
+  /** What its memory holds, where its file says so. */
+  readonly content?: Content;
   close(): Promise<void>;
 }
 
@@ -75,11 +78,13 @@ const PARTS: PlanParts = {
     const { sourceGuests } = await import('@vmferry/source-agent/guests');
     const { SimulationHost } = await import('@vmferry/memsim/guest/host');
     const simulation = new SimulationHost(definition ? [...configured, definition] : configured);
+    const content = definition?.file.content;
     const driver = await sourceGuests(simulation, {
       libvirt: settings.libvirt,
       guests: settings.file.guests,
     })(guest);
     return {
+      ...(content === undefined ? {} : { content }),
       ...(driver.preflight === undefined ? {} : { preflight: (plan: SourcePlan) => driver.preflight!(plan) }),
       describe: () => driver.describe(),
       blockers: (plan) => driver.blockers(plan),
@@ -105,18 +110,12 @@ export async function runPlan(
   const { io } = context;
   if (options.to === undefined && options.bandwidth === undefined)
     throw usageError('name the destination agent with --to, or what the link carries with --bandwidth');
+  if (options.bandwidth === 0) throw usageError('--bandwidth: a link that carries nothing moves no guest');
+  // What is wrong with the goals is told before anything is measured.
+  const request = await requestedOf(uri, options);
   const link = await measuredLink(options, context, parts);
-  const seen = await measuredGuest(uri, options, context, parts);
+  const seen = await measuredGuest(uri, request, options, context, parts);
   const measured: Measured = { ...seen.measured, ...link };
-  const request = {
-    strategy: 'auto',
-    maxDowntimeMs: options.maxDowntime,
-    maxBandwidth: options.maxBandwidth ?? 0,
-    streams: options.streams,
-    compress: options.compress,
-    ...(options.deadline === undefined ? {} : { deadlineMs: options.deadline }),
-    ...(options.onStall === undefined ? {} : { onStall: options.onStall }),
-  } as const;
   const simulation = planned(measured, request);
   const all = forecasts(simulation);
   const recommended = recommend(all);
@@ -218,13 +217,14 @@ function refusedBy(cause: PeerError): MigrationError {
 }
 
 interface Seen {
-  readonly measured: Pick<Measured, 'description' | 'dirty' | 'postcopyObstacle'>;
+  readonly measured: Pick<Measured, 'description' | 'dirty' | 'postcopyObstacle' | 'content'>;
   readonly obstacles: readonly Obstacle[];
   readonly notes: readonly string[];
 }
 
 async function measuredGuest(
   uri: string,
+  request: MigrateRequest,
   options: PlanOptions,
   context: CommandContext,
   parts: PlanParts,
@@ -232,7 +232,6 @@ async function measuredGuest(
   try {
     const guest = await parts.guest(uri, options, context);
     try {
-      const request = await requestedOf(uri, options);
       const description = await guest.describe();
       const blockers = await guest.blockers(planOf(false, request));
       const [obstacle] = blockers.length > 0 ? [] : await guest.blockers(planOf(true, request));
@@ -251,6 +250,7 @@ async function measuredGuest(
           description,
           dirty,
           postcopyObstacle: obstacle?.message ?? there.postcopyObstacle,
+          ...(guest.content === undefined ? {} : { content: guest.content }),
         },
         obstacles: [...blockers.map((blocker) => obstacleOn('source', blocker)), ...there.obstacles],
         notes: there.notes,
@@ -269,18 +269,15 @@ async function measuredGuest(
   }
 }
 
-/** What a migration would be asked for. */
+/** What a migration would be asked for. Rejects with `E_USAGE`. */
 async function requestedOf(uri: string, options: PlanOptions): Promise<MigrateRequest> {
-  const { to = 'ws://127.0.0.1:0', destGuest, destXml, copyStorage = 'none' } = options;
-  const parsed = migrateRequestSchema.safeParse({
-    guest: uri,
-    to,
-    copyStorage,
-    ...(destGuest === undefined ? {} : { destGuest }),
-    ...(destXml === undefined ? {} : { destXml: await readConfigFile(destXml, 'domain', 'cli', 'E_USAGE') }),
+  const { to = 'ws://127.0.0.1:0', destXml, copyStorage = 'none', ...others } = options;
+  const xml = destXml === undefined ? undefined : await readConfigFile(destXml, 'domain', 'cli', 'E_USAGE');
+  return requestOf(uri, to, options.insecure === true, {
+    ...others,
+    ...{ strategy: 'auto', copyStorage, logLevel: 'silent' },
+    ...(xml === undefined ? {} : { destXml: xml }),
   });
-  if (parsed.success) return parsed.data;
-  throw usageError(parsed.error.issues.map(({ message }) => message).join('; '));
 }
 
 /** Both sides' preflight, by post-copy, of which pre-copy needs a part. */
