@@ -54,6 +54,7 @@ const known = new Set<string>([
   'E_UNSUPPORTED',
   'E_STREAM',
   'E_STALLED',
+  'E_DEADLINE',
   'E_LINK_LOST',
   'E_JOURNAL',
   'E_TIMEOUT',

@@ -423,12 +423,15 @@ export class SourceMigration implements RunningMigration {
         return;
       case 'stopped':
         this.#times.stop(item.atMs);
+        this.#steering?.stopped();
         if (!this.#times.ran) this.#setPhase('switchover');
         return;
       case 'opaque':
         this.#times.opaque();
         return;
       case 'state-complete':
+        // Of a guest that stood already nobody said that it stops.
+        this.#steering?.stopped();
         this.#steering?.stop();
         if (item.pagesFollow) this.#machine?.amend(sourceToPostcopy);
         this.#machine?.dispatch({ type: 'state-complete' });

@@ -5,8 +5,8 @@ import type { MigrationEvent } from '@vmferry/engine/events';
 import type { SourceGuest, SourceItem } from '@vmferry/engine/guest';
 import type { ChosenStrategy, MigrateRequest } from '@vmferry/engine/options';
 import { HEARD_MS, LANDING_MS } from '@vmferry/engine/policy/landing';
+import type { Delivered } from '@vmferry/engine/policy/link-meter';
 import {
-  type Delivered,
   type ProgressSample,
   type Seen,
   type SteeringAction,
@@ -84,6 +84,16 @@ export class Steering {
   }
 
   /** Nothing is decided any more. */
+  get over(): boolean {
+    return this.#policy.over;
+  }
+
+  /** The hypervisor has stopped the guest to move it. */
+  stopped(): void {
+    this.#carryOut(this.#policy.stopped());
+  }
+
+  /** Gives up whatever was to be decided. */
   stop(): void {
     this.#reading.open();
     this.#policy.stop();
@@ -101,7 +111,8 @@ export class Steering {
       const progress = await this.#options.guest.progress();
       this.#carryOut(this.#policy.sample(this.#withHeld(progress), this.#options.delivered(), now()));
     } catch (error) {
-      this.#options.onFailure(error);
+      // One that sends its last pages answers only afterwards, and nobody waits for it.
+      if (!this.#policy.over) this.#options.onFailure(error);
     } finally {
       this.#sampling = false;
     }
@@ -135,7 +146,13 @@ export class Steering {
         onSwitchover(action.why);
         return;
       case 'measure-dirty-rate':
-        this.#do(guest.measureDirtyRate().then((rate) => this.#policy.dirtyRateMeasured(rate)));
+        this.#do(
+          guest.measureDirtyRate().then(
+            (rate) => this.#policy.dirtyRateMeasured(rate),
+            // It is only not known. A hypervisor that ended is told by its driver.
+            () => {},
+          ),
+        );
         return;
       case 'switchover':
         this.#do(guest.switchover());
@@ -147,7 +164,7 @@ export class Steering {
         this.#do(guest.setThrottle(action.percent));
         return;
       case 'abort':
-        onAbort('E_STALLED', action.why);
+        onAbort(action.code, action.why);
         return;
     }
   }

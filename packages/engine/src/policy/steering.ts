@@ -6,17 +6,18 @@ import type { ChosenStrategy, MigrateRequest } from '../options.ts';
 import { type Bytes, type BytesPerSec, bytesPerSec, type Millis, PAGE_BYTES, type Round } from '../units.ts';
 import { chooseStrategy } from './choose-strategy.ts';
 import { type ConvergenceDecision, decide, defaultOnStall, startConvergence } from './convergence.ts';
+import { type Overdue, overdue } from './deadline.ts';
 import { finalRound } from './final-round.ts';
 import { afterHeadStart, type HeadStart, headStartOf } from './head-start.ts';
 import { postcopyNow } from './hybrid.ts';
+import { type Delivered, LinkMeter } from './link-meter.ts';
 
 const SAMPLE_MS = 200;
 /** Where post-copy may have to begin within a round: there is only this one moment for it. */
 const FINAL_SAMPLE_MS = 40;
-/** A shorter time says nothing about the link. */
-const LEAST_MEASURED_MS = SAMPLE_MS / 4;
 const ONE_ROUND_WHY =
   'The end of the first round: this QEMU emulates the CPU (TCG before 9.0), and its dirty log misses writes in later rounds.';
+const BY_ITSELF_WHY = 'The hypervisor came to the end of its rounds before anything else was decided.';
 
 export interface SteeringFacts {
   readonly request: Pick<
@@ -28,12 +29,6 @@ export interface SteeringFacts {
   readonly oneLiveRound: boolean;
   /** Undefined where post-copy is possible; else why not. */
   readonly postcopyObstacle: string | undefined;
-}
-
-/** Totals so far: content bytes of raw pages that the destination has taken, and pages without content. */
-export interface Delivered {
-  readonly contentBytes: number;
-  readonly zeroPages: number;
 }
 
 /** What the guest knows of its memory at a round's end or in between. */
@@ -68,7 +63,7 @@ export type SteeringAction =
   | { readonly type: 'switchover' }
   | { readonly type: 'start-postcopy' }
   | { readonly type: 'throttle'; readonly percent: number }
-  | { readonly type: 'abort'; readonly why: string };
+  | { readonly type: 'abort'; readonly code: 'E_STALLED' | 'E_DEADLINE'; readonly why: string };
 
 export class SteeringPolicy {
   readonly #facts: SteeringFacts;
@@ -78,18 +73,22 @@ export class SteeringPolicy {
   /** What goes ahead of the guest, where post-copy was asked for. */
   readonly #headStart: HeadStart | undefined;
   #over = false;
-  #last: Delivered & { readonly at: Millis };
-  #bandwidth: BytesPerSec = bytesPerSec(0);
+  readonly #link: LinkMeter;
   #previousRemaining: number | undefined;
   #rounds = 0;
+  readonly #startedAt: Millis;
+  /** The guest's stream. */
   #began: Millis;
   #dirtyRate: BytesPerSec | undefined;
+  /** The operator was told that the deadline is over. */
+  #toldOverdue = false;
 
   /** `now` and all later ones are stamps of one clock. */
   constructor(facts: SteeringFacts, now: Millis) {
     this.#facts = facts;
+    this.#startedAt = now;
     this.#began = now;
-    this.#last = { at: now, contentBytes: 0, zeroPages: 0 };
+    this.#link = new LinkMeter(now);
     const { strategy, maxDowntimeMs, deadlineMs, onStall } = facts.request;
     this.#strategy = strategy === 'auto' ? 'undecided' : strategy;
     this.#headStart = strategy === 'postcopy' ? headStartOf(facts.request, facts.memoryBytes) : undefined;
@@ -124,22 +123,34 @@ export class SteeringPolicy {
 
   /** How often `sample` is to be called, in milliseconds. */
   get sampleMs(): number {
-    const choosing = this.#facts.oneLiveRound && this.#strategy !== 'precopy';
+    const { request, oneLiveRound } = this.#facts;
+    const { onStall } = request;
+    const choosing =
+      oneLiveRound && (this.#strategy !== 'precopy' || onStall === 'postcopy' || onStall === 'abort');
     return choosing || this.#headStart ? FINAL_SAMPLE_MS : SAMPLE_MS;
   }
 
   /** The guest's stream has begun. */
   begin(now: Millis): SteeringAction[] {
+    this.#began = now;
     if (this.#strategy === 'postcopy') {
-      this.#began = now;
       if (this.#headStart) return [];
       return this.#startPostcopy('Post-copy was asked for: the guest moves first, its memory follows.');
     }
     if (!this.#facts.oneLiveRound) return [];
-    // It stops at the end of its first round whatever is decided; only post-copy can come before.
-    this.#began = now;
+    // It stops at the end of its first round whatever is decided; only post-copy, or giving up, can come before.
     const reason: SteeringAction = { type: 'reason', why: ONE_ROUND_WHY };
-    return this.#strategy === 'undecided' ? [reason, { type: 'measure-dirty-rate' }] : [reason];
+    return this.#strategy === 'hybrid' ? [reason] : [reason, { type: 'measure-dirty-rate' }];
+  }
+
+  /** The hypervisor has stopped the guest to move it, whoever decided that. */
+  stopped(): SteeringAction[] {
+    const byItself = !this.#over && !this.#facts.oneLiveRound;
+    this.#over = true;
+    return [
+      ...this.#settleOn('precopy', BY_ITSELF_WHY),
+      ...(byItself ? [{ type: 'reason', why: BY_ITSELF_WHY } as const] : []),
+    ];
   }
 
   stop(): void {
@@ -160,18 +171,18 @@ export class SteeringPolicy {
   roundEnd(seen: Seen, delivered: Delivered, now: Millis): SteeringAction[] {
     if (this.#headStart) return this.headStartOver();
     if (this.#over || this.#facts.oneLiveRound) return [];
-    this.#measure(delivered, now);
+    this.#link.look(delivered, now);
     this.#rounds += 1;
     const previousBytes = this.#previousRemaining;
     this.#previousRemaining = seen.remainingBytes;
-    const chosen = this.#strategy === 'undecided' ? this.#choose(seen.dirtyBytesPerSec) : [];
+    const chosen = this.#strategy === 'undecided' ? this.#choose(this.#firstDirtyRate(seen, now)) : [];
     if (this.#strategy !== 'hybrid') return [...chosen, ...this.#decide('round-end', seen, now)];
     const why = postcopyNow({
       rounds: this.#rounds,
       memoryBytes: this.#facts.memoryBytes,
       remainingBytes: seen.remainingBytes,
       previousBytes,
-      bandwidthBytesPerSec: this.#bandwidth,
+      bandwidthBytesPerSec: this.#link.bandwidth,
     });
     if (why !== undefined) return [...chosen, ...this.#startPostcopy(why)];
     const left = `the dirty memory still falls fast: ${seen.remainingBytes} bytes are left`;
@@ -181,29 +192,60 @@ export class SteeringPolicy {
   /** Between round ends. */
   sample(seen: Seen, delivered: Delivered, now: Millis): SteeringAction[] {
     if (this.#over) return [];
+    this.#link.look(delivered, now);
+    const late = this.#atDeadline(seen, now);
+    if (this.#over) return late;
     if (this.#headStart) return this.#duringHeadStart(this.#headStart, seen, now);
-    this.#measure(delivered, now);
-    return this.#facts.oneLiveRound ? this.#decideFinalRound(seen, now) : this.#decide('progress', seen, now);
+    return this.#facts.oneLiveRound
+      ? [...late, ...this.#decideFinalRound(seen, now)]
+      : this.#decide('progress', seen, now);
   }
 
-  #duringHeadStart({ ms, pages }: HeadStart, { remainingBytes }: Seen, now: Millis): SteeringAction[] {
-    const gone = this.#facts.memoryBytes - remainingBytes;
-    return now - this.#began >= ms || gone >= pages * PAGE_BYTES ? this.headStartOver() : [];
+  #duringHeadStart({ ms, pages }: HeadStart, seen: Seen, now: Millis): SteeringAction[] {
+    const gone = this.#facts.memoryBytes - seen.remainingBytes;
+    const over = now - this.#began >= ms || gone >= pages * PAGE_BYTES;
+    return [this.#progress(seen, 0), ...(over ? this.headStartOver() : [])];
+  }
+
+  #isPastDeadline(now: Millis): boolean {
+    const { deadlineMs } = this.#facts.request;
+    return deadlineMs !== undefined && now - this.#startedAt >= deadlineMs;
+  }
+
+  /** Nothing where the deadline is not over, or where it is for the judgement of rounds to say what is to be done. */
+  #atDeadline(seen: Seen, now: Millis): SteeringAction[] {
+    if (!this.#isPastDeadline(now)) return [];
+    const decision: Overdue = overdue({
+      elapsedMs: now - this.#startedAt,
+      stoodMs: now - this.#link.takenAt,
+      remainingBytes: seen.remainingBytes,
+      rounds: this.#headStart ? 'none' : this.#facts.oneLiveRound ? 'one' : 'many',
+      onStall: this.#convergence.goals.onStall,
+      postcopyObstacle: this.#facts.postcopyObstacle,
+    });
+    switch (decision.action) {
+      case 'judge-rounds':
+        return [];
+      case 'go-on': {
+        if (this.#toldOverdue) return [];
+        this.#toldOverdue = true;
+        return [{ type: 'tell', what: 'switch over at the end of the round', why: decision.why }];
+      }
+      case 'start-postcopy':
+        return this.#startPostcopy(decision.why);
+      case 'abort':
+        return this.#abort('E_DEADLINE', decision.why);
+    }
   }
 
   get #postcopyPossible(): boolean {
     return this.#facts.postcopyObstacle === undefined;
   }
 
-  /** Bandwidth since the last look, where what was sent says anything about the link. */
-  #measure({ contentBytes, zeroPages }: Delivered, now: Millis): void {
-    const passedMs = now - this.#last.at;
-    if (passedMs < LEAST_MEASURED_MS) return;
-    const content = contentBytes - this.#last.contentBytes;
-    const zeros = (zeroPages - this.#last.zeroPages) * PAGE_BYTES;
-    this.#last = { at: now, contentBytes, zeroPages };
-    if (zeros > content) return;
-    this.#bandwidth = bytesPerSec((content * 1000) / passedMs);
+  /** Where the hypervisor has no figure yet (QEMU has none before a second), what the round left tells as much. */
+  #firstDirtyRate({ remainingBytes, dirtyBytesPerSec }: Seen, now: Millis): number {
+    const tookMs = now - this.#began;
+    return dirtyBytesPerSec > 0 || tookMs <= 0 ? dirtyBytesPerSec : (remainingBytes * 1000) / tookMs;
   }
 
   #choose(dirtyBytesPerSec: number): SteeringAction[] {
@@ -211,7 +253,7 @@ export class SteeringPolicy {
     const { strategy, why } = chooseStrategy({
       memoryBytes,
       dirtyBytesPerSec,
-      linkBytesPerSec: this.#bandwidth > 0 ? this.#bandwidth : undefined,
+      linkBytesPerSec: this.#link.bandwidth > 0 ? this.#link.bandwidth : undefined,
       postcopyPossible: this.#postcopyPossible,
       postcopyObstacle,
       maxDowntimeMs: request.maxDowntimeMs,
@@ -232,9 +274,10 @@ export class SteeringPolicy {
       remainingBytes: seen.remainingBytes,
       elapsedMs: now - this.#began,
       dirtyBytesPerSec: this.#dirtyRate,
-      bandwidthBytesPerSec: this.#bandwidth,
+      bandwidthBytesPerSec: this.#link.bandwidth,
       maxDowntimeMs: request.maxDowntimeMs,
-      postcopyPossible: this.#postcopyPossible,
+      onStall: request.onStall,
+      postcopyObstacle: this.#facts.postcopyObstacle,
     });
     const progress = this.#progress(
       { ...seen, dirtyBytesPerSec: this.#dirtyRate ?? bytesPerSec(0) },
@@ -242,10 +285,11 @@ export class SteeringPolicy {
     );
     if (decision.action === 'wait') return [progress];
     if (decision.action === 'start-postcopy') return [progress, ...this.#startPostcopy(decision.why)];
+    if (decision.action === 'abort') return [progress, ...this.#abort('E_STALLED', decision.why)];
     this.#over = true;
     return [
       progress,
-      ...(this.#strategy === 'undecided' ? [{ type: 'strategy', strategy: 'precopy' } as const] : []),
+      ...this.#settleOn('precopy'),
       { type: 'tell', what: 'switch over at the end of the round', why: decision.why },
       { type: 'reason', why: decision.why },
     ];
@@ -260,14 +304,14 @@ export class SteeringPolicy {
         round,
         remainingBytes,
         dirtyBytesPerSec,
-        ...(this.#bandwidth > 0 ? { bandwidthBytesPerSec: this.#bandwidth } : {}),
+        ...(this.#link.bandwidth > 0 ? { bandwidthBytesPerSec: this.#link.bandwidth } : {}),
       },
       now,
     );
     this.#convergence = state;
     const progress = this.#progress(seen, decision.expectedDowntimeMs);
     const told = type === 'round-end' || decision.action !== 'continue';
-    return told ? [progress, ...this.#act(decision)] : [progress];
+    return told ? [progress, ...this.#act(decision, now)] : [progress];
   }
 
   #progress(seen: Seen, expectedDowntimeMs: number): SteeringAction {
@@ -278,36 +322,43 @@ export class SteeringPolicy {
         round,
         remainingBytes,
         dirtyBytesPerSec,
-        bandwidthBytesPerSec: this.#bandwidth,
+        bandwidthBytesPerSec: this.#link.bandwidth,
         expectedDowntimeMs,
       },
     };
   }
 
-  #act(decision: ConvergenceDecision): SteeringAction[] {
+  #act(decision: ConvergenceDecision, now: Millis): SteeringAction[] {
     const { why } = decision;
+    const code = this.#isPastDeadline(now) ? 'E_DEADLINE' : 'E_STALLED';
     switch (decision.action) {
       case 'continue':
         return [{ type: 'tell', what: 'another round', why }];
       case 'switchover':
         this.#over = true;
-        return [{ type: 'tell', what: 'switch over', why }, { type: 'reason', why }, { type: 'switchover' }];
+        return [
+          ...this.#settleOn('precopy'),
+          { type: 'tell', what: 'switch over', why },
+          { type: 'reason', why },
+          { type: 'switchover' },
+        ];
       case 'start-postcopy':
         return this.#postcopyPossible
           ? this.#startPostcopy(why)
-          : this.#abort(`${why} Post-copy is not possible: ${this.#facts.postcopyObstacle}.`);
+          : this.#abort(code, `${why} Post-copy is not possible: ${this.#facts.postcopyObstacle}.`);
       case 'throttle':
         return [
           { type: 'tell', what: `throttle the guest by ${decision.percent} %`, why },
           { type: 'throttle', percent: decision.percent },
         ];
       case 'abort':
-        return this.#abort(why);
+        return this.#abort(code, why);
     }
   }
 
   #startPostcopy(why: string): SteeringAction[] {
     this.#over = true;
+    if (this.#strategy !== 'postcopy') this.#strategy = 'hybrid';
     return [
       { type: 'tell', what: 'start post-copy', why },
       { type: 'reason', why },
@@ -316,11 +367,20 @@ export class SteeringPolicy {
     ];
   }
 
-  #abort(why: string): SteeringAction[] {
+  /** What was done is the strategy, where none was chosen. */
+  #settleOn(strategy: ChosenStrategy, why?: string): SteeringAction[] {
+    if (this.#strategy !== 'undecided') return [];
+    this.#strategy = strategy;
+    const told: SteeringAction[] =
+      why === undefined ? [] : [{ type: 'tell', what: `strategy ${strategy}`, why, strategy }];
+    return [{ type: 'strategy', strategy }, ...told];
+  }
+
+  #abort(code: 'E_STALLED' | 'E_DEADLINE', why: string): SteeringAction[] {
     this.#over = true;
     return [
       { type: 'tell', what: 'give up', why },
-      { type: 'abort', why },
+      { type: 'abort', code, why },
     ];
   }
 }

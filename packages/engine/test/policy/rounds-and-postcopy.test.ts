@@ -1,6 +1,6 @@
 import { type FinalRound, finalRound } from '@vmferry/engine/policy/final-round';
 import { postcopyNow } from '@vmferry/engine/policy/hybrid';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
 const MIB = 2 ** 20;
 
@@ -34,7 +34,8 @@ const last = (change: Partial<FinalRound>) =>
     dirtyBytesPerSec: 10 * MIB,
     bandwidthBytesPerSec: 100 * MIB,
     maxDowntimeMs: 300,
-    postcopyPossible: true,
+    onStall: undefined,
+    postcopyObstacle: undefined,
     ...change,
   });
 
@@ -51,12 +52,46 @@ test('with one live round auto goes over to post-copy when it does not fit, if i
   const decision = last({ dirtyBytesPerSec: 50 * MIB });
   expect(decision).toMatchObject({ action: 'start-postcopy', expectedDowntimeMs: 1000 });
   expect('why' in decision && decision.why).toMatch(/more than the 300 ms allowed/);
-  expect(last({ dirtyBytesPerSec: 50 * MIB, postcopyPossible: false }).action).toBe('stop-at-end');
+  expect(last({ dirtyBytesPerSec: 50 * MIB, postcopyObstacle: 'none' }).action).toBe('stop-at-end');
 });
 
 test('with one live round a pre-copy that was asked for stays one, and a hybrid becomes post-copy before the end', () => {
   expect(last({ strategy: 'precopy', dirtyBytesPerSec: 50 * MIB }).action).toBe('stop-at-end');
   expect(last({ strategy: 'hybrid' }).action).toBe('start-postcopy');
+});
+
+test('with one live round what the operator wants in a stall is done before its end', () => {
+  const tooMuch = { strategy: 'precopy', dirtyBytesPerSec: 50 * MIB } as const;
+  expect(last({ ...tooMuch, onStall: 'postcopy' }).action).toBe('start-postcopy');
+  expect(last({ ...tooMuch, onStall: 'abort' }).action).toBe('abort');
+  expect(last({ ...tooMuch, onStall: 'stop' }).action).toBe('stop-at-end');
+  const impossible = last({ ...tooMuch, onStall: 'postcopy', postcopyObstacle: 'no userfaultfd' });
+  expect(impossible).toMatchObject({ action: 'abort', why: expect.stringMatching(/no userfaultfd/) });
+  expect(last({ ...tooMuch, onStall: 'abort', maxDowntimeMs: 2000 }).action).toBe('stop-at-end');
+});
+
+describe('with one live round, a dirty rate that was not measured', () => {
+  const unknown = { dirtyBytesPerSec: undefined, remainingBytes: 30 * MIB };
+
+  test('is waited for as long as there is time', () => {
+    expect(last({ ...unknown, remainingBytes: 50 * MIB }).action).toBe('wait');
+  });
+
+  test('is not taken for nothing, and post-copy is the safe choice', () => {
+    const decision = last(unknown);
+    expect(decision).toMatchObject({ action: 'start-postcopy', why: expect.stringMatching(/not measured/) });
+    expect('why' in decision && decision.why).not.toMatch(/ 0 B/);
+  });
+
+  test('does not matter where all of memory would fit', () => {
+    const decision = last({ ...unknown, memoryBytes: 64 * MIB, bandwidthBytesPerSec: 400 * MIB });
+    expect(decision).toMatchObject({ action: 'stop-at-end', why: expect.stringMatching(/160 ms/) });
+  });
+
+  test('is told as such where nothing hangs on it', () => {
+    const decision = last({ ...unknown, strategy: 'precopy', onStall: 'abort' });
+    expect(decision).toMatchObject({ action: 'stop-at-end', why: expect.stringMatching(/not measured/) });
+  });
 });
 
 test('what is dirtied is never thought to be more than all memory', () => {

@@ -45,15 +45,22 @@ describe('the policy over a whole migration', () => {
       [1500, 1500],
     ])('lets memory go ahead for a while (%s)', (asked, ms) => {
       const policy = begun(asked);
-      expect(policy.sample(seen(1, GiB, 0), delivered(0), millis(1000 + ms - 1))).toEqual([]);
-      expect(types(policy.sample(seen(1, GiB, 0), delivered(0), millis(1000 + ms)))).toEqual(start);
+      expect(types(policy.sample(seen(1, GiB, 0), delivered(0), millis(1000 + ms - 1)))).toEqual([
+        'progress',
+      ]);
+      expect(types(policy.sample(seen(1, GiB, 0), delivered(0), millis(1000 + ms)))).toEqual([
+        'progress',
+        ...start,
+      ]);
       expect(policy.over).toBe(true);
       expect(policy.headStartOver()).toEqual([]);
     });
 
     it('lets a quarter of it go ahead and no more', () => {
-      expect(types(begun().sample(seen(1, GiB * 0.76, 0), delivered(0), millis(1010)))).toEqual([]);
-      expect(types(begun().sample(seen(1, GiB * 0.75, 0), delivered(0), millis(1010)))).toEqual(start);
+      const at = (share: number) =>
+        types(begun().sample(seen(1, GiB * share, 0), delivered(0), millis(1010)));
+      expect(at(0.76)).toEqual(['progress']);
+      expect(at(0.75)).toEqual(['progress', ...start]);
       expect(begun().headStart).toEqual({ ms: 1000, pages: GiB / 4 / 4096 });
       expect(types(begun().headStartOver())).toEqual(start);
     });
@@ -115,5 +122,115 @@ describe('the policy over a whole migration', () => {
       last = policy.roundEnd(seen(number, 900e6, 500e6), delivered(number * 1e9), millis(number * 10_000));
     }
     expect(last.at(-1)).toMatchObject({ type: 'abort', why: expect.stringContaining('no userfaultfd') });
+  });
+
+  it('takes what the first round left for the dirty rate where the hypervisor has none yet', () => {
+    const policy = new SteeringPolicy(facts, millis(0));
+    policy.begin(millis(1000));
+    policy.sample(seen(1, GiB / 2, 0), delivered(GiB / 4), millis(1250));
+    const [, told] = policy.roundEnd(seen(1, 90e6, 0), delivered(GiB / 2), millis(1500));
+    expect(told).toMatchObject({ type: 'tell', why: expect.stringMatching(/dirties 172 MiB\/s/) });
+  });
+
+  describe('with a deadline', () => {
+    const late = (request: object, more: Partial<SteeringFacts> = {}) => {
+      const whole = { strategy: 'precopy', maxDowntimeMs: 300, deadlineMs: 5000, ...request } as const;
+      const policy = new SteeringPolicy({ ...facts, ...more, request: whole }, millis(0));
+      policy.begin(millis(0));
+      policy.dirtyRateMeasured(bytesPerSec(1e6));
+      expect(types(policy.sample(seen(1, GiB, 0), delivered(90e6), millis(4900)))).toEqual(['progress']);
+      return policy;
+    };
+    const over = (policy: SteeringPolicy) =>
+      policy.sample(seen(1, GiB * 0.9, 0), delivered(100e6), millis(5000));
+    const once = { oneLiveRound: true } as const;
+
+    it.each([
+      ['precopy', undefined, /no time left for throttling/],
+      ['precopy', 'abort', /922 MiB of the only round are left/],
+      ['hybrid', 'abort', /only round/],
+    ] as const)('%s gives up within its one live round (on a stall: %s)', (strategy, onStall, why) => {
+      expect(over(late({ strategy, onStall }, once)).at(-1)).toMatchObject({
+        type: 'abort',
+        code: 'E_DEADLINE',
+        why: expect.stringMatching(why),
+      });
+    });
+
+    it.each(['auto', 'hybrid'] as const)(
+      '%s goes over to post-copy within its one live round',
+      (strategy) => {
+        expect(types(over(late({ strategy }, once)))).toEqual([
+          'tell',
+          'reason',
+          'strategy',
+          'start-postcopy',
+        ]);
+      },
+    );
+
+    it('lets the one live round end where the operator would have the guest stopped, and says so once', () => {
+      const policy = late({ onStall: 'stop' }, once);
+      expect(over(policy)[0]).toMatchObject({ type: 'tell', why: expect.stringMatching(/deadline is over/) });
+      expect(types(policy.sample(seen(1, GiB * 0.8, 0), delivered(200e6), millis(5200)))).toEqual([
+        'progress',
+      ]);
+    });
+
+    it('lets the guest go at once where post-copy was asked for', () => {
+      const policy = late({ strategy: 'postcopy', headStartMs: 60_000 });
+      expect(types(over(policy))).toEqual(['tell', 'reason', 'start-postcopy']);
+    });
+
+    it('names it where rounds are given up for it, and not where they are given up for a stall', () => {
+      const aborted = over(late({ onStall: 'abort', maxDowntimeMs: 1 }));
+      expect(aborted.at(-1)).toMatchObject({ type: 'abort', code: 'E_DEADLINE' });
+    });
+
+    it.each([
+      ['precopy', 'stop', false],
+      ['hybrid', undefined, true],
+      ['postcopy', undefined, false],
+    ] as const)(
+      'does not stop a guest for a destination that takes nothing (%s, %s)',
+      (strategy, onStall, oneLiveRound) => {
+        const policy = late({ strategy, onStall, headStartMs: 60_000 }, { oneLiveRound });
+        policy.sample(seen(1, GiB * 0.9, 0), delivered(90e6), millis(4950));
+        const actions = policy.sample(seen(1, GiB * 0.9, 0), delivered(90e6), millis(6000));
+        expect(actions.at(-1)).toMatchObject({
+          type: 'abort',
+          code: 'E_DEADLINE',
+          why: expect.stringMatching(/taken nothing for 1\.1 s/),
+        });
+      },
+    );
+  });
+
+  describe('where a hypervisor stops the guest by itself', () => {
+    it('calls it pre-copy if nothing was chosen before, and says why', () => {
+      const policy = new SteeringPolicy(facts, millis(0));
+      const actions = policy.stopped();
+      expect(types(actions)).toEqual(['strategy', 'tell', 'reason']);
+      expect(policy).toMatchObject({ strategy: 'precopy', over: true });
+      expect(policy.stopped()).toEqual([]);
+    });
+
+    it('leaves the strategy that was chosen', () => {
+      const policy = new SteeringPolicy(
+        { ...facts, request: { strategy: 'postcopy', maxDowntimeMs: 300, headStartMs: 0 } },
+        millis(0),
+      );
+      policy.begin(millis(0));
+      expect(policy.stopped()).toEqual([]);
+    });
+  });
+
+  it('has chosen pre-copy when it switches over before the first round is over', () => {
+    const request = { strategy: 'auto', maxDowntimeMs: 300_000, deadlineMs: 1000 } as const;
+    const policy = new SteeringPolicy({ ...facts, request }, millis(0));
+    policy.begin(millis(0));
+    policy.sample(seen(1, GiB, 0), delivered(GiB / 4), millis(500));
+    const actions = policy.sample(seen(1, GiB / 2, 0), delivered(GiB / 2), millis(1000));
+    expect(types(actions)).toEqual(['progress', 'strategy', 'tell', 'reason', 'switchover']);
   });
 });

@@ -28,10 +28,14 @@ export type RoundsEnd =
       readonly aheadMs: number;
       readonly discards: number;
     }
-  | { readonly type: 'abort'; readonly why: string }
+  | Extract<SteeringAction, { type: 'abort' }>
   | { readonly type: 'link-dead' };
 
-type Told = 'go-on' | 'switchover' | 'start-postcopy' | { readonly abort: string };
+type Told =
+  | 'go-on'
+  | 'switchover'
+  | 'start-postcopy'
+  | { readonly abort: Extract<SteeringAction, { type: 'abort' }> };
 
 export class Rounds {
   readonly #migration: Migration;
@@ -80,7 +84,10 @@ export class Rounds {
     migration.roundEnded(this.#round, this.#dirtyRate, nextBytes);
     this.#toSend = next;
     // The hypervisor stops the guest by itself.
-    if (simulation.guest.oneLiveRound) return this.#end('switchover', 0);
+    if (simulation.guest.oneLiveRound) {
+      this.#carryOut(conductor.stopped());
+      return this.#end('switchover', 0);
+    }
     const told = this.#carryOut(
       conductor.roundEnd(this.#seen(nextBytes), migration.delivered, millis(migration.now)),
     );
@@ -269,7 +276,7 @@ export class Rounds {
           told = action.type;
           break;
         case 'abort':
-          told = { abort: action.why };
+          told = { abort: action };
           break;
         case 'progress':
           break;
@@ -280,7 +287,7 @@ export class Rounds {
 
   /** @param share how much of what was to be sent in a round that began at `beganTau` went */
   #end(told: Exclude<Told, 'go-on'>, share: number, beganTau = this.#migration.tau): RoundsEnd {
-    if (typeof told === 'object') return { type: 'abort', why: told.abort };
+    if (typeof told === 'object') return told.abort;
     const { set, costs } = this.#migration;
     const { landedMs, aheadMs } = landing(this.#migration, this.#codecs.codec);
     this.#migration.pass((told === 'start-postcopy' ? landedMs : 0) + costs.stopMs);

@@ -29,7 +29,7 @@ export function simulate(simulation: Simulation): SimulationResult {
   const end = new Rounds(migration, codecs).run();
   switch (end.type) {
     case 'abort':
-      return resultOf(migration, 'failed', errorOf('E_STALLED', end.why, 'precopy'));
+      return resultOf(migration, 'failed', errorOf(end.code, end.why, 'precopy'));
     case 'link-dead':
       return resultOf(migration, 'failed', LINK_DEAD);
     case 'stop':

@@ -54,6 +54,7 @@ export function adaptiveRate({ minRate, maxRate }: AdaptiveRate): Conductor {
       rate = Math.max(minRate, next);
       return [];
     },
+    stopped: () => [],
     dirtyRateMeasured: () => {},
   };
 }

@@ -1,5 +1,6 @@
 /** Whoever decides over a simulated migration: the engine's policy, or one that was published. */
-import type { Delivered, Seen, SteeringAction } from '@vmferry/engine/policy/steering';
+import type { Delivered } from '@vmferry/engine/policy/link-meter';
+import type { Seen, SteeringAction } from '@vmferry/engine/policy/steering';
 import type { Millis } from '@vmferry/engine/units';
 
 export interface Conductor {
@@ -19,5 +20,7 @@ export interface Conductor {
   headStartOver(): readonly SteeringAction[];
   sample(seen: Seen, delivered: Delivered, now: Millis): readonly SteeringAction[];
   roundEnd(seen: Seen, delivered: Delivered, now: Millis): readonly SteeringAction[];
+  /** The hypervisor has stopped the guest by itself. */
+  stopped(): readonly SteeringAction[];
   dirtyRateMeasured(bytesPerSec: number): void;
 }

@@ -32,6 +32,7 @@ export function enginePolicy(options: EnginePolicyOptions, now: Millis): Conduct
     headStartOver: () => policy.headStartOver(),
     sample: (seen, delivered, at) => policy.sample(seen, delivered, at),
     roundEnd: (seen, delivered, at) => policy.roundEnd(seen, delivered, at),
+    stopped: () => policy.stopped(),
     dirtyRateMeasured: (rate) => policy.dirtyRateMeasured(bytesPerSec(rate)),
   };
 }
