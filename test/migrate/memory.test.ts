@@ -50,7 +50,8 @@ async function moveAll(source: QemuSourceGuest, dest: QemuDestGuest): Promise<nu
     if (item.type === 'round-end') {
       rounds += 1;
       if (rounds === LEAST_ROUNDS) await source.switchover();
-    } else if (item.type !== 'stopped' && item.type !== 'verbatim') await dest.apply(item);
+    } else if (item.type !== 'round-over' && item.type !== 'stopped' && item.type !== 'verbatim')
+      await dest.apply(item);
   }
   await dest.ready();
   return rounds;

@@ -4,7 +4,8 @@
  *
  * Order of a source guest's items:
  *
- *     opaque* ram-layout (opaque | pages | round-end)* stopped (opaque | pages)* end
+ *     opaque* ram-layout (opaque | pages | round-over | round-end)* stopped
+ *             (opaque | pages | round-over | round-end)* end
  *
  * `opaque` items are barriers: the destination applies one only after every page batch that came before
  * it, and no page batch that came after it any sooner. Between two barriers batches may be applied in any
@@ -64,6 +65,11 @@ export interface PageBatch {
 export type SourceItem =
   | { readonly type: 'ram-layout'; readonly layout: RamLayout }
   | PageBatch
+  /**
+   * The pages of a round have all come before this. Its `round-end` follows, later where the hypervisor answers nobody
+   * at that moment; where this is left out it is here.
+   */
+  | { readonly type: 'round-over'; readonly round: Round }
   | {
       readonly type: 'round-end';
       readonly round: Round;
@@ -292,7 +298,7 @@ export type PrepareResult =
   | { readonly ok: false; readonly reasons: readonly GuestError[]; readonly notes?: readonly string[] };
 
 /** What a destination guest applies. */
-export type DestItem = Exclude<SourceItem, { type: 'round-end' | 'stopped' | 'verbatim' }>;
+export type DestItem = Exclude<SourceItem, { type: 'round-over' | 'round-end' | 'stopped' | 'verbatim' }>;
 
 /** What a guest's driver finds when it looks at the guest after its arrival. */
 export type Examination =

@@ -408,6 +408,10 @@ export class SourceMigration implements RunningMigration {
       case 'ram-layout':
         this.#steering?.begin();
         return;
+      case 'round-over':
+        this.#syncWire();
+        this.#builder.roundOver(item.round, machineNow());
+        return;
       case 'round-end': {
         this.#syncWire();
         const { round, dirtyBytesPerSec } = item;

@@ -47,12 +47,12 @@ export class Times {
   }
 
   /**
-   * The guest stood still at `atMs`. In post-copy this may be heard of when the guest runs already: while the background
-   * has no turn, nothing more of the stream is read, and the news stands in it.
+   * The guest stood still at `atMs`. That is heard of a little later, and in post-copy perhaps when the guest runs already:
+   * while the background has no turn, nothing more of the stream is read, and the news stands in it.
    */
   stop(atMs: Millis): void {
     this.#stoppedAtMs = atMs;
-    const agoMs = this.ran ? Math.max(0, wallClockMs() - atMs) : 0;
+    const agoMs = Math.max(0, wallClockMs() - atMs);
     this.#stopped = millis(machineNow() - agoMs);
     this.#lastPage = undefined;
     this.#builder.stopped();

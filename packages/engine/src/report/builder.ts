@@ -36,6 +36,8 @@ export class ReportBuilder {
   #wireBytes = 0;
   #roundStart: Span = { pages: 0, rawBytes: 0, wireBytes: 0 };
   #roundStartedAt: number;
+  /** Rounds that are over, and whose figures are not known yet. */
+  readonly #roundsOver = new Map<Round, { readonly span: Span; readonly at: Millis }>();
   #downtime: { readonly ms: number; readonly uncertaintyMs: number } | undefined;
   #stopped = false;
   #reason = '';
@@ -86,14 +88,20 @@ export class ReportBuilder {
     this.#roundStartedAt = now;
   }
 
-  /** Closes a round with everything that was sent since the one before, and returns its row. */
+  /** All that a round sends was sent; its `roundEnd` may come later. */
+  roundOver(round: Round, now: Millis): void {
+    this.#roundsOver.set(round, { span: this.#span(), at: now });
+  }
+
+  /** Closes a round with everything that was sent since the one before until it was over, and returns its row. */
   roundEnd(end: {
     readonly round: Round;
     readonly now: Millis;
     readonly dirtyBytesPerSec: BytesPerSec;
   }): RoundRow {
-    const span = this.#span();
-    const durationMs = Math.max(0, end.now - this.#roundStartedAt);
+    const { span, at } = this.#roundsOver.get(end.round) ?? { span: this.#span(), at: end.now };
+    for (const round of this.#roundsOver.keys()) if (round <= end.round) this.#roundsOver.delete(round);
+    const durationMs = Math.max(0, at - this.#roundStartedAt);
     const rawBytes = span.rawBytes - this.#roundStart.rawBytes;
     const row: RoundRow = {
       round: end.round,
@@ -105,7 +113,7 @@ export class ReportBuilder {
       bandwidthBytesPerSec: perSecond(rawBytes, durationMs),
     };
     this.#roundStart = span;
-    this.#roundStartedAt = end.now;
+    this.#roundStartedAt = at;
     this.#rounds.push(row);
     if (this.#rounds.length > MAX_ROUND_ROWS) this.#mergeRounds();
     return row;

@@ -31,6 +31,18 @@ describe('the report builder', () => {
     expect(built.rounds.length).toBe(2);
   });
 
+  it('counts for a round what was sent until it was over, however late its figures are known', () => {
+    const report = builder();
+    report.pages({ raw: 10 }, bytes(40_960));
+    report.roundOver(round(1), millis(1400));
+    report.pages({ raw: 3 }, bytes(12_288));
+    const first = report.roundEnd({ round: round(1), now: millis(1900), dirtyBytesPerSec: bytesPerSec(7) });
+    expect(first).toMatchObject({ pages: 10, rawBytes: 40_960, durationMs: 400 });
+    report.roundOver(round(2), millis(1950));
+    const third = report.roundEnd({ round: round(3), now: millis(2000), dirtyBytesPerSec: bytesPerSec(7) });
+    expect(third).toMatchObject({ pages: 3, durationMs: 600 });
+  });
+
   it('says what was not measured, and shows it as 0', () => {
     const report = builder();
     report.stopped();

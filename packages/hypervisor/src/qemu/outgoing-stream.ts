@@ -104,12 +104,16 @@ export class OutgoingStream {
     if (!this.#givenUp) this.#aside(item);
   }
 
-  /** A pass begins right after QEMU read the dirty log, so what is left is known exactly at that moment. */
+  /**
+   * A pass begins right after QEMU read the dirty log, so what is left is known exactly at that moment. Before the pass
+   * of the stopped guest QEMU tells it only when all of that pass was sent.
+   */
   async passBegan(pass: number): Promise<void> {
     const ended = this.#round;
     this.#round = round(pass);
     this.#decoder.round = this.#round;
     if (ended === 0 || this.#postcopy || this.#givenUp) return;
+    this.#aside({ type: 'round-over', round: ended });
     try {
       const { remainingBytes, dirtyBytesPerSec } = await this.#options.progress();
       this.#aside({ type: 'round-end', round: ended, remainingBytes, dirtyBytesPerSec });

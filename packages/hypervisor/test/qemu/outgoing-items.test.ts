@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { SourceItem } from '@vmferry/engine/guest';
+import { bytes, bytesPerSec, millis } from '@vmferry/engine/units';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StreamDecoder } from '../../src/qemu/stream/decoder.ts';
 import { connectedToQemu, recordedPostcopy } from './support/stream/outgoing.ts';
@@ -72,5 +73,31 @@ describe.each(['7.2', '10.0'])('the stream of a QEMU %s that begins a post-copy'
     const items = await itemsOf(stream);
     const got = items.flatMap((item) => (item.type === 'opaque' ? [item.bytes] : []));
     expect(Buffer.concat(got).equals(Buffer.concat(wanted))).toBe(true);
+  });
+});
+
+describe('the end of a round', () => {
+  it('is in its place, though QEMU says only after the last pages what the round has left', async () => {
+    let answer: () => void = () => {};
+    const { outgoing, qemu } = await connectedToQemu(
+      join(folder, 'round'),
+      () =>
+        new Promise((resolve) => {
+          answer = () => resolve({ remainingBytes: bytes(0), dirtyBytesPerSec: bytesPerSec(9) });
+        }),
+    );
+    await outgoing.passBegan(1);
+    outgoing.guestStopped({ type: 'stopped', atMs: millis(7) });
+    void outgoing.passBegan(2);
+    qemu.end(recordedPostcopy('7.2'));
+    const types: string[] = [];
+    for await (const item of outgoing.items()) {
+      if (item.type === 'pages') item.release();
+      if (item.type === 'state-complete') answer();
+      types.push(item.type);
+    }
+    outgoing.close();
+    expect(types.slice(0, 2)).toEqual(['stopped', 'round-over']);
+    expect(types.indexOf('round-end')).toBeGreaterThan(types.indexOf('state-complete'));
   });
 });

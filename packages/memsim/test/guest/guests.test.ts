@@ -37,6 +37,7 @@ const busy = { vcpus: 2, workload: { kind: 'uniform', pagesPerSec: 20_000 } };
 const LETTER: Readonly<Record<SourceItem['type'], string>> = {
   'ram-layout': 'L',
   pages: 'p',
+  'round-over': 'R',
   'round-end': 'r',
   opaque: 'o',
   verbatim: 'v',

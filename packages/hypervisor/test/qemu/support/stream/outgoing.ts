@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net';
 import { gunzipSync } from 'node:zlib';
 import { bytes } from '@vmferry/engine/units';
 import { LocalListener } from '@vmferry/native/local-socket';
-import { OutgoingStream } from '../../../../src/qemu/outgoing-stream.ts';
+import { OutgoingStream, type OutgoingStreamOptions } from '../../../../src/qemu/outgoing-stream.ts';
 
 const BATCHES = { rawPages: 32, pages: 64 };
 
@@ -14,7 +14,10 @@ export function recordedPostcopy(version: string): Buffer {
 }
 
 /** `path` is where a socket may be made. */
-export async function connectedToQemu(path: string): Promise<{ outgoing: OutgoingStream; qemu: Socket }> {
+export async function connectedToQemu(
+  path: string,
+  progress: OutgoingStreamOptions['progress'] = () => Promise.reject(new Error('nobody asks')),
+): Promise<{ outgoing: OutgoingStream; qemu: Socket }> {
   const accepted = new LocalListener(path).accept();
   const qemu = connect(path);
   const outgoing = new OutgoingStream({
@@ -24,7 +27,7 @@ export async function connectedToQemu(path: string): Promise<{ outgoing: Outgoin
       batches: { precopy: BATCHES, postcopy: BATCHES },
       bufferBytes: bytes(2 ** 22),
     },
-    progress: () => Promise.reject(new Error('nobody asks')),
+    progress,
     completed: () => Promise.resolve(),
   });
   outgoing.begin({ socket: (await accepted)!, pid: undefined, addresses: new Map() });
