@@ -134,6 +134,26 @@ test.each(strategies)(
   },
 );
 
+test.each(['precopy', 'hybrid', 'auto'] as const)(
+  'a destination that takes nothing does not keep a migration beyond its deadline (%s)',
+  async (strategy) => {
+    const site = await start({
+      dest: (dest) =>
+        overriding(dest, {
+          apply: (item) => {
+            if (item.type !== 'pages') return dest.apply(item);
+            item.release();
+            return new Promise(() => {});
+          },
+        }),
+    });
+    const { report } = await follow(site.migrate({ strategy, ...SLOW, deadlineMs: 1200 }));
+    expect(report).toMatchObject({ outcome: 'failed', error: { code: 'E_DEADLINE' } });
+    expect(report.error?.message).toMatch(/deadline.*taken nothing/);
+    await goesOnAtSource(site, report);
+  },
+);
+
 test('a source that dies takes its guest with it, and says that it runs nowhere', async () => {
   const site = await start();
   const migration = site.migrate({ strategy: 'precopy', ...SLOW });
@@ -270,5 +290,42 @@ describe('after the commit of a post-copy', () => {
     await expect.poll(() => site.dest.running).toBe(true);
     // Neither side's journal is held open for whatever may come yet.
     await expect.poll(() => openFilesBelow(site.agents.stateDir)).toEqual([]);
+  });
+
+  test('a destination that takes nothing calls an operator, and may finish all the same', async () => {
+    let stands = true;
+    let goOn: () => void = () => {};
+    const going = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    const site = await start({
+      stalledMs: 1000,
+      dest: (dest) => {
+        let runs = false;
+        return overriding(dest, {
+          run: async (how) => {
+            runs = true;
+            return await dest.run(how);
+          },
+          apply: async (item) => {
+            if (runs && stands) await going;
+            await dest.apply(item);
+          },
+        });
+      },
+    });
+    const { report } = await follow(
+      site.migrate({ strategy: 'postcopy', ...SLOW, maxBandwidth: 12_000_000 }),
+    );
+    expect(report).toMatchObject({
+      outcome: 'attention',
+      error: { code: 'E_STALLED', guestRunsOn: 'dest', message: expect.stringMatching(/taken nothing/) },
+    });
+    const source = site.source;
+    stands = false;
+    goOn();
+    // The source keeps its guest until the destination has all of it.
+    await expect.poll(() => site.here.machine('g')).not.toBe(source);
+    expect((await site.dest.verify()).sound).toBe(true);
   });
 });

@@ -199,3 +199,25 @@ test('a guest whose examination takes longer than other figures are waited for s
   expect(report.outcome).toBe('completed');
   expect(report.notes).toContainEqual(expect.stringMatching(SOUND));
 });
+
+test('what is left in post-copy, and how fast it goes, is told until the last page', async () => {
+  // Few faults: what the background brings is what there is to see.
+  const calm = definition({ content: { random: 1 }, workload: { kind: 'uniform', pagesPerSec: 10 } });
+  const site = await start(calm);
+  const { report, events } = await follow(
+    site.migrate({ strategy: 'postcopy', maxBandwidth: 16_000_000, compress: 'off' }),
+  );
+  expect(report.outcome, JSON.stringify(report.error)).toBe('completed');
+  const told = events.flatMap((event) =>
+    event.type === 'progress' && event.phase === 'postcopy' ? [event] : [],
+  );
+  const left = told.map(({ remainingBytes }) => remainingBytes);
+  const figures = JSON.stringify(told.map((each) => [each.remainingBytes, each.bandwidthBytesPerSec]));
+  expect(new Set(left).size, figures).toBeGreaterThan(3);
+  expect(left[0], figures).toBeGreaterThan(10e6);
+  expect(left.at(-1), figures).toBeLessThan(8e6);
+  expect(
+    told.filter(({ bandwidthBytesPerSec }) => bandwidthBytesPerSec > 1e6).length,
+    figures,
+  ).toBeGreaterThan(2);
+});

@@ -37,6 +37,7 @@ export interface Site {
 export interface Spoil {
   readonly limits?: SourceLimits;
   readonly lastFiguresMs?: number;
+  readonly stalledMs?: number;
   readonly source?: (guest: SourceGuest, machine: () => SimulatedMachine) => SourceGuest;
   readonly dest?: (guest: DestGuest) => DestGuest;
 }
@@ -58,6 +59,7 @@ export async function startSite(guest: GuestDefinition, spoil: Spoil = {}): Prom
       sourceParts: {
         guests: sources,
         ...(spoil.limits ? { switchoverLimits: spoil.limits } : {}),
+        ...(spoil.stalledMs === undefined ? {} : { stalledMs: spoil.stalledMs }),
         ...(spoil.lastFiguresMs === undefined ? {} : { lastFiguresMs: spoil.lastFiguresMs }),
       },
       destParts: { guests: dests },

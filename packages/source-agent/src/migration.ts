@@ -16,16 +16,8 @@ import type { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { expressPages } from '@vmferry/engine/carriage/batch-limits';
 import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
-import type {
-  GuestDescription,
-  PageBatch,
-  SourceGuest,
-  SourceItem,
-  SourcePlan,
-  SourceProgress,
-} from '@vmferry/engine/guest';
+import type { GuestDescription, PageBatch, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
 import type { ChosenStrategy, MigrateRequest, Strategy } from '@vmferry/engine/options';
-import type { ProgressSample } from '@vmferry/engine/policy/steering';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
@@ -44,11 +36,15 @@ import { type ControlMessage, MAX_SENTENCE } from '@vmferry/wire/messages';
 import { Carrier } from './carrier.ts';
 import { CodecChooser } from './codec-chooser.ts';
 import type { Destination } from './destination.ts';
+import { DiskWatch } from './disk-watch.ts';
 import { type FailureFacts, factsOf, knownCode } from './failures.ts';
 import type { SourceGuestFactory } from './guests.ts';
+import { LiveProgress } from './live-progress.ts';
 import { Pace } from './pace.ts';
 import { PostcopySender } from './postcopy-sender.ts';
 import { Preflight } from './preflight.ts';
+import { runStateRemark } from './run-state-remark.ts';
+import { StallWatch } from './stall-watch.ts';
 import { Steering } from './steering.ts';
 import { Times } from './times.ts';
 import { transfer } from './transfer.ts';
@@ -57,16 +53,11 @@ const SWITCHOVER_LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };
 const PROGRESS_MS = 200;
 /** Between two tries to let a guest run again that would not. */
 const RETRY_MS = 5000;
-const DISKS_MS = 500;
 const HALTED =
   'Bring both agents and the link between them back, then finish it with "vmferry resume". Never let the guest run on the source.';
 /** Of a post-copy that was given up before its commit: only the destination can know whether it could be finished. */
 const HALTED_EARLY =
   'The source cannot take the guest back. Where the destination had loaded it, its agent has let it run: if "virsh domstate --reason" says "running (post-copy failed)" there, finish it with "vmferry resume". If the domain is not there, what it had in memory is lost: destroy it on the source and start it from its disks.';
-const RUNS_MEANWHILE =
-  'The guest was paused when its migration began, and was let run before its end: it runs on the destination.';
-const stoppedMeanwhile = (word: string): string =>
-  `The guest was stopped while it was moved, and not by its migration (the source's hypervisor says "${word}"): it arrives as it was, and does not run before it is told to (QEMU: cont).`;
 /** In post-copy, where a hypervisor itself would wait for ever. */
 const STALLED_MS = 30_000;
 /** After the guest runs: the destination's last figures, with its announcements over. */
@@ -112,19 +103,11 @@ export class SourceMigration implements RunningMigration {
   #postcopyObstacle: string | undefined;
   #delivered = { contentBytes: 0, zeroPages: 0 };
   #wireBytes = 0;
-  /** The last time that the destination took anything. */
-  #taken = { amount: 0, at: 0 };
-  #progress: ProgressSample = {
-    round: 0,
-    remainingBytes: 0,
-    dirtyBytesPerSec: 0,
-    bandwidthBytesPerSec: 0,
-    expectedDowntimeMs: 0,
-  };
+  readonly #stalls: StallWatch;
+  #progress: LiveProgress | undefined;
   #progressTimer: NodeJS.Timeout | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
-  #disks: SourceProgress['disks'];
-  #disksTimer: NodeJS.Timeout | undefined;
+  #disks: DiskWatch | undefined;
   #cancelled = false;
   #report: MigrationReport | undefined;
   /** The machine has come to a report, which may be that an operator is needed. */
@@ -160,6 +143,9 @@ export class SourceMigration implements RunningMigration {
       startedAt: began,
     });
     this.#times = new Times(began, this.#builder, () => this.#destination?.clock);
+    const { stalledMs = STALLED_MS } = options;
+    const { deadlineMs } = options.request;
+    this.#stalls = new StallWatch({ stalledMs, examinedMs: EXAMINED_TIMEOUT_MS, deadlineMs }, began);
     this.#codec = new CodecChooser(options.request.compress, (why) =>
       this.#emit({ type: 'note', text: why }),
     );
@@ -288,6 +274,15 @@ export class SourceMigration implements RunningMigration {
       onTaken: (batch) => this.#count(batch),
       onFailure: (error) => this.#fail(error),
     });
+    this.#progress = new LiveProgress(
+      {
+        guest,
+        memoryBytes: this.#description!.memoryBytes,
+        delivered: () => this.#delivered,
+        held: () => carrier.bulkOutstanding + (this.#sender?.waitingBytes ?? 0),
+      },
+      machineNow(),
+    );
     this.#steering = this.#makeSteering(guest);
     destination.control.onMessage = (message) => this.#onMessage(message);
     void destination.broken.then((why) =>
@@ -334,7 +329,11 @@ export class SourceMigration implements RunningMigration {
     }
     await destination.start();
     if (this.#machine?.state.phase !== 'copying') return undefined;
-    if ((this.#request.copyStorage ?? 'none') !== 'none') this.#watchDisks(guest);
+    if ((this.#request.copyStorage ?? 'none') !== 'none') {
+      this.#disks = new DiskWatch(guest, () => {
+        if (this.#phase === 'setup') this.#onProgressTime();
+      });
+    }
     void destination.carryAll(guest.sideConnections, this.#log);
     const comparing = destination.compareClocks();
     comparing.catch(() => {});
@@ -348,27 +347,6 @@ export class SourceMigration implements RunningMigration {
     const taken = this.#machine?.state.mode !== 'postcopy' || (await carrier.drained());
     // A link that ended before is told by itself.
     if (taken) this.#machine?.dispatch({ type: 'stream-end' });
-  }
-
-  /** Disks are copied before the guest's memory, and after it begins the policy's own looks do not tell of them. */
-  #watchDisks(guest: SourceGuest): void {
-    let looking = false;
-    this.#disksTimer = setInterval(() => {
-      if (looking) return;
-      looking = true;
-      guest
-        .progress()
-        .then(({ disks }) => {
-          if (!disks) return;
-          this.#disks = disks;
-          if (this.#phase === 'setup') this.#onProgressTime();
-        })
-        // A guest that cannot be asked is told by its driver.
-        .catch(() => {})
-        .finally(() => {
-          looking = false;
-        });
-    }, DISKS_MS);
   }
 
   /** Raw pages are those that have content. */
@@ -388,9 +366,7 @@ export class SourceMigration implements RunningMigration {
       held: () => this.#carrier?.bulkOutstanding ?? 0,
       landed: async () => await this.#carrier?.landed(),
       emit: (event) => this.#emit(event),
-      progress: (sample) => {
-        this.#progress = sample;
-      },
+      progress: (sample) => this.#progress?.policySaw(sample),
       onSwitchover: (why) => this.#builder.switchover(why),
       onStrategy: (strategy) => this.#choose(strategy),
       onAbort: (code, why) => this.#machine?.dispatch({ type: 'failed', code, why }),
@@ -562,10 +538,10 @@ export class SourceMigration implements RunningMigration {
   /** How the guest stood when the migration stopped it: it may have been stopped, or let run, since it was described. */
   async #learnRunState(): Promise<void> {
     const { running } = this.#description!;
-    const { running: ran, word } = (await this.#guest?.runState?.()) ?? { running, word: '' };
-    this.#leavesPaused = !ran;
-    if (running && !ran) this.#note(stoppedMeanwhile(word));
-    if (!running && ran) this.#note(RUNS_MEANWHILE);
+    const found = (await this.#guest?.runState?.()) ?? { running, word: '' };
+    this.#leavesPaused = !found.running;
+    const remark = runStateRemark(running, found);
+    if (remark !== undefined) this.#note(remark);
   }
 
   #send(message: Extract<SourceAction, { type: 'send' }>['message']): void {
@@ -678,7 +654,8 @@ export class SourceMigration implements RunningMigration {
     if (!this.#guest?.suspend || this.#machine?.state.mode !== 'postcopy') return false;
     // Of a link that breaks, one stream may be the first to know.
     const linked = this.#destination?.control.link.state === 'open' && code !== 'E_LINK_LOST';
-    return !linked || code === 'E_STALLED' || this.#machine.state.phase === 'rolling-back';
+    const stalled = code === 'E_STALLED' && this.#machine.state.phase !== 'committed';
+    return !linked || stalled || this.#machine.state.phase === 'rolling-back';
   }
 
   async #suspend(): Promise<void> {
@@ -754,7 +731,7 @@ export class SourceMigration implements RunningMigration {
 
   #build(outcome: Outcome, error: ErrorReport | null): MigrationReport {
     clearInterval(this.#progressTimer);
-    clearInterval(this.#disksTimer);
+    this.#disks?.stop();
     this.#syncWire();
     this.#builder.link({
       ...this.#preflight.link,
@@ -777,30 +754,32 @@ export class SourceMigration implements RunningMigration {
     this.#wireBytes = sent;
   }
 
-  /** A guest that stands still while nobody takes the rest of it is let run again; after the commit it cannot be. */
-  #watchStopped(): void {
-    const { contentBytes, zeroPages } = this.#delivered;
-    const taken = contentBytes + zeroPages;
-    const now = machineNow();
-    if (taken !== this.#taken.amount) this.#taken = { amount: taken, at: now };
+  #watchForStalls(): void {
     const machine = this.#machine;
-    const { stopped } = this.#times;
-    if (stopped === undefined || !machine) return;
-    const stoodMs = now - Math.max(this.#taken.at, stopped);
-    const { phase, limits } = machine.state;
-    const { stalledMs = STALLED_MS } = this.#options;
-    if (phase === 'copying' && stoodMs >= limits.readyMs) {
-      const why = `The destination has taken nothing for ${limits.readyMs} ms while the guest stood still.`;
-      machine.dispatch({ type: 'failed', code: 'E_TIMEOUT', why });
-    } else if (phase === 'finishing' && stoodMs >= stalledMs && this.#guest?.suspend) {
-      const why = `The destination has taken nothing for ${stalledMs} ms, and memory of the guest is still missing there.`;
-      machine.dispatch({ type: 'failed', code: 'E_STALLED', why });
-    }
+    if (!machine) return;
+    const { contentBytes, zeroPages } = this.#delivered;
+    const failure = this.#stalls.look(
+      {
+        state: machine.state,
+        taken: contentBytes + zeroPages,
+        stopped: this.#times.stopped,
+        decided: this.#steering?.over ?? false,
+        elapsedMs: this.#times.elapsedMs,
+        examines: this.#examines,
+      },
+      machineNow(),
+    );
+    if (failure) machine.dispatch({ type: 'failed', ...failure });
   }
 
   #onProgressTime(): void {
     this.#syncWire();
-    this.#watchStopped();
+    this.#watchForStalls();
+    const progress = this.#progress!;
+    const phase = this.#machine?.state.phase;
+    const decided = phase !== 'rolling-back' && phase !== 'rolled-back' && (this.#steering?.over ?? false);
+    progress.look(decided, machineNow());
+    const disks = this.#disks?.copied;
     this.#codec.observe({
       congested: this.#carrier?.congested ?? false,
       contentBytes: this.#delivered.contentBytes,
@@ -809,13 +788,13 @@ export class SourceMigration implements RunningMigration {
     this.#emit({
       type: 'progress',
       phase: this.#phase,
-      ...this.#progress,
+      ...progress.sample,
       elapsedMs: this.#times.elapsedMs,
       totalBytes: this.#description?.memoryBytes ?? 0,
       rawBytes: this.#builder.rawBytes,
       wireBytes: this.#wireBytes,
       faults: this.#sender?.faults ?? 0,
-      ...(this.#disks ? { disks: this.#disks } : {}),
+      ...(disks ? { disks } : {}),
     });
   }
 

@@ -73,6 +73,11 @@ export class PostcopySender {
     return this.#faults;
   }
 
+  /** Content bytes that wait for the link. */
+  get waitingBytes(): number {
+    return this.#backlog.bytes;
+  }
+
   /** A vCPU on the destination waits. */
   fault(ranges: readonly PageRange[]): void {
     const now = performance.now();
