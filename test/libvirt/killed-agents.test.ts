@@ -103,7 +103,7 @@ async function settledBySource(): Promise<(string | undefined)[]> {
   return (await Promise.all(texts)).map((text) => parseJournal(text).records.at(-1)?.state);
 }
 
-test('an agent that is killed in pre-copy, of either side, leaves the domain on the source', async () => {
+test('an agent that is killed in pre-copy, of either side, leaves the domain on the source; its QEMU’s end is told as that', async () => {
   const domain = await rig.libvirts.boot();
   await domain.awaitOn('b');
   await killSource(domain, 'precopy', (source) => says(source, inPrecopy));
@@ -117,6 +117,15 @@ test('an agent that is killed in pre-copy, of either side, leaves the domain on 
   expect(report).toMatchObject({ outcome: 'failed', error: { guestRunsOn: 'source' } });
   await stays(domain);
   await verifyHistory(domain.places);
+
+  await domain.awaitOn('b');
+  const agents = await rig.libvirts.agents();
+  const migration = agents.migrate({ guest: domain.uri, strategy: 'precopy', maxBandwidth: SLOW });
+  await when(migration, (event) => event.type === 'progress' && event.rawBytes > 8e6);
+  await rig.libvirts.hosts.a.killDomain(domain.name);
+  const ended = await migration.done;
+  expect(ended).toMatchObject({ outcome: 'failed', error: { code: 'E_GUEST_GONE', guestRunsOn: 'neither' } });
+  await expect.poll(() => domain.states(), { timeout: 30_000 }).toBe('a: gone, b: gone');
 }, 90_000);
 
 test.each(['source', 'destination'] as const)(

@@ -156,8 +156,16 @@ export class TwoLibvirts {
   /** Whatever there is of this domain on either host ends with the test. */
   removeLater(uuid: string): void {
     for (const host of ['a', 'b'] as const) {
-      this.#later(this.to[host], (connection) => removeDomain(this.hosts[host], connection, uuid));
+      this.#later(host, (on) => removeDomain(this.hosts[on], this.to[on], uuid));
     }
+  }
+
+  /** libvirtd crashes and is started again; its domains go on. Agents are to be made anew. */
+  async restart(host: HostName): Promise<void> {
+    this.#later(this.to[host], (lost) => lost.close());
+    await this.hosts[host].killDaemon();
+    await this.hosts[host].startDaemon();
+    this.to[host] = await this.hosts[host].connect();
   }
 
   async close(): Promise<void> {

@@ -285,17 +285,8 @@ export class SourceMigration implements RunningMigration {
     );
     this.#steering = this.#makeSteering(guest);
     destination.control.onMessage = (message) => this.#onMessage(message);
-    void destination.broken.then((why) =>
-      this.#machine?.dispatch({
-        type: 'link-lost',
-        code: 'E_LINK_LOST',
-        why: `The link to the destination was lost: ${why}`,
-      }),
-    );
-    void guest.gone.then((error) => {
-      this.#failure ??= factsOf(error);
-      this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message });
-    });
+    void destination.broken.then((why) => this.#onBroken(why));
+    void guest.gone.then((error) => this.#onGone(error));
     const items = await this.#getReady(guest, destination);
     if (!items || this.#machine?.state.phase !== 'copying') return;
     if (this.#cancelled) {
@@ -316,6 +307,28 @@ export class SourceMigration implements RunningMigration {
     })
       .then(() => this.#sentAll(carrier))
       .catch((error: unknown) => this.#fail(error));
+  }
+
+  /** A destination that cannot end what it had says why it goes away. */
+  #onBroken(how: string): void {
+    const phase = this.#machine?.state.phase;
+    const told =
+      phase === 'copying' || phase === 'sealing' || phase === 'sealed' ? this.#peerFailure : undefined;
+    const why = told?.message ?? `The link to the destination was lost: ${how}`;
+    this.#machine?.dispatch({ type: 'link-lost', code: told ? knownCode(told.code) : 'E_LINK_LOST', why });
+  }
+
+  /** Where only the way to the guest is gone, the guest's hypervisor lives: it needs nobody to send the rest. */
+  #onGone(error: GuestError): void {
+    const { code, message: why } = error;
+    const committed =
+      this.#machine?.state.phase === 'committed' || this.#machine?.state.phase === 'finishing';
+    if (committed && code === 'E_GUEST_UNREACHABLE') {
+      this.#note(`After the commit ${why}.`);
+      return;
+    }
+    this.#failure ??= factsOf(error);
+    this.#machine?.dispatch({ type: code === 'E_GUEST_GONE' ? 'guest-gone' : 'failed', code, why });
   }
 
   /** Both hypervisors get ready at the same time, unless they speak to each other: nothing of the guest is read before. */
@@ -676,7 +689,7 @@ export class SourceMigration implements RunningMigration {
     const cause = peer?.message === report.why ? peer : own;
     const neither = this.#guestEnded || peer?.guestRunsOn === 'neither';
     return {
-      code: cause ? knownCode(cause.code) : code,
+      code: this.#guestEnded ? 'E_GUEST_GONE' : cause ? knownCode(cause.code) : code,
       message: report.why,
       side: cause === peer && peer ? 'dest' : (own?.side ?? 'source'),
       phase: this.#failedIn ?? this.#phase,

@@ -100,7 +100,8 @@ async function carriedOut(domain: HaltedDomain, attempt: Attempt): Promise<unkno
   }
 }
 
-function left(state: DomainState | undefined): boolean {
+/** It is not there any more, or only its definition. */
+export function left(state: DomainState | undefined): boolean {
   return state === undefined || state.state === 'shut-off';
 }
 

@@ -42,6 +42,23 @@ export function gone(what: string): GuestError {
   );
 }
 
+/** Its QEMUs go on without it: that is no guest's end. */
+export function daemonGone(reason: string): GuestError {
+  return new GuestError(
+    'E_GUEST_UNREACHABLE',
+    `the source's libvirtd is gone (${reason})`,
+    'see that it runs again, and its log, then start the migration again',
+  );
+}
+
+export function callsLost(): GuestError {
+  return new GuestError(
+    'E_LINK_LOST',
+    "The link to the destination was lost: libvirt's connection to the destination's libvirt broke",
+    "see the logs of both agents; libvirt's own connection is the stream named rpc",
+  );
+}
+
 export function stuckInPostcopy(name: string): GuestError {
   return new GuestError(
     'E_GUEST_FAILED',

@@ -45,7 +45,7 @@ import {
 } from './domain-events.ts';
 import { machineOf, readInterfaces } from './domain-xml.ts';
 import { asGuestError, asking } from './errors.ts';
-import { type Attempt, finish } from './finishing.ts';
+import { type Attempt, finish, left } from './finishing.ts';
 import { migrateOptions, PLAIN, resumeOptions } from './migrate-options.ts';
 import { monitorOf } from './monitor.ts';
 import { type LibvirtOptions, parseDomainAddress } from './options.ts';
@@ -54,9 +54,20 @@ import { type Finding, notes, refusals } from './preflight/finding.ts';
 import { gatherDomain, type SourceHost, sourceHost } from './preflight/gather-domain.ts';
 import { sourceFindings } from './preflight/preflight.ts';
 import { qemuPid } from './qemu-process.ts';
+import { reconnect } from './reconnect.ts';
 import { Rendezvous } from './rendezvous.ts';
 import { CallingRpc } from './rpc-relay.ts';
-import { busy, cannotKeep, givenUp, gone, stands, stuckInPostcopy, unfinished } from './source-faults.ts';
+import {
+  busy,
+  callsLost,
+  cannotKeep,
+  daemonGone,
+  givenUp,
+  gone,
+  stands,
+  stuckInPostcopy,
+  unfinished,
+} from './source-faults.ts';
 import { newRendezvous } from './tokens.ts';
 
 /** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */
@@ -68,14 +79,21 @@ const ONE_ROUND_MS = 0;
 /** Post-copy can be started once libvirt has begun the job. */
 const START_POSTCOPY_MS = 10_000;
 const RETRY_MS = 10;
+/** From the break of libvirt's connection to what else there is to know of it. */
+const TOLD_MS = 1000;
 /** From the word that the migration is given up to its end, before libvirt's calls are cut off. */
 const ABORT_MS = 1000;
 const SETTLE_TIMEOUT_MS = 60_000;
+/** From a libvirtd's restart to its having settled what it left. */
+const RESTARTED_MS = 10_000;
+const SETTLE_POLL_MS = 200;
 
 export class LibvirtSourceGuest implements SourceGuest {
   readonly gone: Promise<GuestError>;
-  readonly #connection: LibvirtConnection;
-  readonly #domain: Domain;
+  /** Another one once libvirtd was restarted, and the domain with it. */
+  #connection: LibvirtConnection;
+  #domain: Domain;
+  readonly #uri: string;
   readonly #events: DomainEvents;
   readonly #options: LibvirtOptions;
   readonly #rendezvousName = newRendezvous();
@@ -120,7 +138,7 @@ export class LibvirtSourceGuest implements SourceGuest {
       try {
         const domain = await connection.domainByName(name);
         const events = await DomainEvents.subscribe(connection, domain.uuid);
-        return new LibvirtSourceGuest(connection, domain, events, options);
+        return new LibvirtSourceGuest(connection, domain, events, { ...options, uri });
       } catch (error) {
         await connection.close();
         throw error;
@@ -135,6 +153,7 @@ export class LibvirtSourceGuest implements SourceGuest {
     options: LibvirtOptions,
   ) {
     this.#connection = connection;
+    this.#uri = options.uri;
     this.#domain = domain;
     this.#events = events;
     this.#options = options;
@@ -150,7 +169,7 @@ export class LibvirtSourceGuest implements SourceGuest {
       this.#resolveGone = resolve;
     });
     connection.once('close', (reason) => {
-      if (reason !== 'client') this.#resolveGone(gone(`the source's libvirtd is gone (${reason})`));
+      if (reason !== 'client') this.#resolveGone(daemonGone(reason));
     });
     this.#unsubscribe = events.on((happening) => this.#watch(happening));
   }
@@ -316,9 +335,23 @@ export class LibvirtSourceGuest implements SourceGuest {
       }
       const rpc = new CallingRpc(socket, how);
       this.#rpc.add(rpc);
-      void rpc.held.then(() => this.#resolveFinishedThere());
+      void this.#watchCalls(rpc);
       this.#side.push({ kind: 'rpc', stream: rpc.stream });
     });
+  }
+
+  /** libvirt itself would wait for ever: what keeps its connection answers its keepalive. */
+  async #watchCalls(rpc: CallingRpc): Promise<void> {
+    const first = await Promise.race([
+      rpc.ended.then(() => 'ended' as const),
+      rpc.held.then(() => 'held' as const),
+      rpc.detached.then(() => 'detached' as const),
+    ]);
+    if (first === 'held') this.#resolveFinishedThere();
+    if (first !== 'detached') return;
+    // Whoever knows more of why it broke has told it by then.
+    await Promise.race([this.#job, sleep(TOLD_MS, undefined, { ref: false })]);
+    if (!this.#jobEnded && !this.#givenUp) this.#resolveGone(callsLost());
   }
 
   #serveSide(rendezvous: Rendezvous, kind: 'nbd' | 'ram'): Promise<void> {
@@ -459,6 +492,7 @@ export class LibvirtSourceGuest implements SourceGuest {
     // What is half begun cannot be ended: it would begin after its end.
     await Promise.race([this.#opening, this.#begun]);
     await asking(async () => {
+      await this.#reach();
       if (this.#job) await this.#giveUp();
       await this.#takeBack();
       if (this.#downtimeMs !== undefined) await this.#domain.setMaxDowntimeMs(this.#downtimeMs);
@@ -474,7 +508,7 @@ export class LibvirtSourceGuest implements SourceGuest {
     const drained = this.#stream?.drain();
     await this.#domain.abortJob().catch((error: unknown) => {
       // Too late, or over: the domain's state tells.
-      if (!isLibvirtError(error, 'VIR_ERR_OPERATION_INVALID')) throw error;
+      if (!isLibvirtError(error, 'VIR_ERR_OPERATION_INVALID', 'VIR_ERR_NO_DOMAIN')) throw error;
     });
     await Promise.race([this.#job, sleep(ABORT_MS)]);
     for (const rpc of this.#rpc) rpc.hangUp();
@@ -486,18 +520,42 @@ export class LibvirtSourceGuest implements SourceGuest {
 
   async #isInPostcopy(): Promise<boolean> {
     if (this.#stream?.postcopy) return true;
-    const { reason } = await this.#domain.state();
+    const reason = (await this.#stateOrGone())?.reason;
     return reason === 'post-copy' || reason === 'post-copy-failed';
   }
 
   /** libvirt has let the guest run again; makes sure of it. */
   async #takeBack(): Promise<void> {
-    const state = await this.#domain.state();
+    const state = await this.#settledState();
+    if (state === undefined || left(state)) throw gone('the domain ended on the source');
     if (!this.#wasRunning || state.state === 'running') return;
     if (state.state !== 'paused' || state.reason === 'post-copy-failed') throw stands(state);
     await this.#domain.resume();
     const again = await this.#domain.state();
     if (again.state !== 'running') throw stands(again);
+  }
+
+  /** A libvirtd that was restarted gives the migration up by itself, in a while. */
+  async #settledState(): Promise<DomainState | undefined> {
+    const deadline = performance.now() + RESTARTED_MS;
+    for (;;) {
+      const state = await this.#stateOrGone();
+      if (state?.reason !== 'migration' || performance.now() > deadline) return state;
+      await sleep(SETTLE_POLL_MS);
+    }
+  }
+
+  /** The libvirtd that was there when this guest was opened may have been restarted. */
+  async #reach(): Promise<void> {
+    if (!this.#connection.closed) return;
+    const connection = await reconnect(this.#uri);
+    void this.#connection.close().catch(() => {});
+    this.#connection = connection;
+    try {
+      this.#domain = await connection.domainByUuid(this.#domain.uuid);
+    } catch (error) {
+      throw isLibvirtError(error, 'VIR_ERR_NO_DOMAIN') ? gone('the domain ended on the source') : error;
+    }
   }
 
   committed(): void {
@@ -559,8 +617,21 @@ export class LibvirtSourceGuest implements SourceGuest {
       ),
     ]);
     if (error === undefined) return;
-    const state = await this.#stateOrGone();
-    if (state !== undefined && state.state !== 'shut-off') throw asGuestError(error);
+    await asking(async () => {
+      if (this.#connection.closed && (await this.#endedUnattended())) return;
+      if (!left(await this.#stateOrGone())) throw error;
+    });
+  }
+
+  /** A libvirtd that was restarted ends the domain by itself when QEMU has sent all. */
+  async #endedUnattended(): Promise<boolean> {
+    try {
+      await this.#reach();
+      return left(await this.#settledState());
+    } catch (error) {
+      if (error instanceof GuestError && error.code === 'E_GUEST_GONE') return true;
+      throw error;
+    }
   }
 
   async #stateOrGone(): Promise<DomainState | undefined> {
