@@ -153,6 +153,24 @@ test.each(['precopy', 'hybrid', 'auto'] as const)(
     await goesOnAtSource(site, report);
   },
 );
+test('a destination that cannot end what it had says so, and the guest goes on at the source', async () => {
+  const site = await start({
+    dest: (dest) =>
+      overriding(dest, {
+        ready: () =>
+          Promise.reject(new GuestError('E_GUEST_FAILED', 'a device does not fit.', 'start it alike')),
+        discard: () => Promise.reject(new GuestError('E_GUEST_FAILED', 'nobody answers', 'end it by hand')),
+      }),
+  });
+  const { report } = await follow(site.migrate({ strategy: 'precopy' }));
+  const message = 'a device does not fit. The guest could not be ended on the destination: nobody answers';
+  expect(report).toMatchObject({
+    outcome: 'failed',
+    error: { code: 'E_GUEST_FAILED', side: 'dest', message, guestRunsOn: 'source' },
+  });
+  expect(site.source.running).toBe(true);
+  await writesOn(site.source, 200);
+});
 
 test('a source that dies takes its guest with it, and says that it runs nowhere', async () => {
   const site = await start();

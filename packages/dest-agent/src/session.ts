@@ -443,7 +443,9 @@ export class DestSession implements RunningMigration, EndingSession {
     void guest.gone.then((error) => {
       this.#guestGone = true;
       this.#failure ??= error;
-      this.#machine?.dispatch({ type: 'guest-gone', code: error.code, why: error.message });
+      // That only the way to its hypervisor is gone is not the guest's end: a committed one may have to run here.
+      const type = error.code === 'E_GUEST_GONE' ? 'guest-gone' : 'failed';
+      this.#machine?.dispatch({ type, code: error.code, why: error.message });
     });
     const plan = { postcopy: opened.plan.postcopy, bufferBytes: bytes(this.#options.bufferBytes) };
     await guest.open(plan, session);
@@ -658,6 +660,12 @@ export class DestSession implements RunningMigration, EndingSession {
       this.#tellSource(report);
       // What can be finished later is left so.
       await this.#guest?.suspend?.().catch((error: unknown) => this.#log.warn({ err: error }, 'suspend'));
+    }
+    // What could not be ended here is no reason to wait for the source, which has the guest: without the link it rolls back.
+    if (outcome === 'attention' && this.#machine?.state.phase === 'discarding') {
+      const { cause } = this.#machine.state;
+      this.#tellSource({ ...report, code: cause.code, why: `${cause.why} ${report.why}` });
+      void this.#control.link.close();
     }
     await this.#journal?.close();
     if (outcome !== 'attention') {

@@ -46,12 +46,15 @@ import { daemonSockets, type LibvirtOptions, parseDomainAddress } from './option
 import { type DestPolicy, type DestPreflight, destPreflight } from './preflight/dest.ts';
 import { parseDomainFacts } from './preflight/domain-facts.ts';
 import { notes, refusals } from './preflight/finding.ts';
+import { reconnect } from './reconnect.ts';
 import { Rendezvous } from './rendezvous.ts';
 import { CalledRpc } from './rpc-relay.ts';
 
 /** libvirt ends a domain that came to nothing by itself; QEMU takes its time under emulation. */
 const DISCARD_MS = 30_000;
 const POLL_MS = 50;
+/** libvirt finishes within fractions of a second. */
+const UNDO_MS = 10_000;
 /** From the guest's running here to the source's libvirt having been told. */
 const FINISH_MS = 30_000;
 /** libvirt sees by itself that the guest's stream broke. */
@@ -59,7 +62,8 @@ const SUSPEND_MS = 1000;
 
 export class LibvirtDestGuest implements DestGuest {
   readonly gone: Promise<GuestError>;
-  readonly #connection: LibvirtConnection;
+  /** Another one once libvirtd was restarted. */
+  #connection: LibvirtConnection;
   readonly #name: string;
   readonly #options: LibvirtOptions;
   readonly #policy: DestPolicy;
@@ -76,8 +80,8 @@ export class LibvirtDestGuest implements DestGuest {
   #connected: Promise<void> | undefined;
   #qemuEnded: Promise<MigrationEnding> | undefined;
   #resumed: Promise<Millis> | undefined;
-  /** libvirt takes the guest for moved, and has it paused. */
-  #finished = false;
+  /** libvirt was let finish after pre-copy: it takes the guest for moved, or is about to, and has it paused. */
+  #finishes = false;
   /** Post-copy: the guest's state is loaded, and could run. */
   #loaded = false;
   #postcopyIsFinal = false;
@@ -112,7 +116,7 @@ export class LibvirtDestGuest implements DestGuest {
       this.#resolveGone = resolve;
     });
     connection.once('close', (reason) => {
-      if (reason !== 'client') this.#resolveGone(gone(`the destination's libvirtd is gone (${reason})`));
+      if (reason !== 'client') this.#resolveGone(daemonGone(reason));
     });
   }
 
@@ -259,8 +263,8 @@ export class LibvirtDestGuest implements DestGuest {
       return;
     }
     await this.#untilCompleted();
+    this.#finishes = true;
     await this.#finish({ paused: true });
-    this.#finished = true;
   }
 
   /** libvirt takes the guest for moved. */
@@ -294,10 +298,12 @@ export class LibvirtDestGuest implements DestGuest {
     return await asking(async () => {
       this.#running = true;
       await this.#images?.keep();
-      if (this.#finished) {
+      if (this.#finishes) {
         if (paused) return { atMs: millis(Date.now()) };
+        const restarted = this.#connection.closed;
+        if (restarted) await this.#reach();
         await (await this.#domain()).resume();
-        return { atMs: await this.#resumed! };
+        return { atMs: restarted ? millis(Date.now()) : await this.#resumed! };
       }
       const finished = this.#finish({ paused: false });
       finished.catch(() => {});
@@ -362,22 +368,35 @@ export class LibvirtDestGuest implements DestGuest {
     // What is half begun cannot be ended: there would be images after its end.
     await this.#opening;
     this.#stream.answerWithZeros();
+    // libvirt may be in the middle of it: only then is there something to undo, or nothing.
+    if (this.#finishes && this.#rpc?.asked) await Promise.race([this.#rpc.finished, sleep(UNDO_MS)]);
     this.#rpc?.hangUp();
     this.#stream.close();
     await asking(async () => {
-      if (this.#finished) await this.#undo();
+      if (this.#connection.closed) await this.#reach();
+      if (this.#finishes) await this.#undo();
       await this.#untilEnded();
       await this.#images?.remove();
     });
   }
 
-  /** libvirt has taken it for moved, and it never ran. */
+  /** A libvirtd that was restarted ends what was coming in. */
+  async #reach(): Promise<void> {
+    const connection = await reconnect(this.#options.uri);
+    void this.#connection.close().catch(() => {});
+    this.#connection = connection;
+  }
+
+  /** libvirt has taken it for moved, and it never ran. Where it has not, it ends it by itself. */
   async #undo(): Promise<void> {
     const domain = await lookUp(() => this.#domain());
     if (!domain) return;
-    if (!this.#definedBefore && (await domain.isPersistent())) await domain.undefine();
-    const { state } = await domain.state();
-    if (state === 'paused') await domain.destroy();
+    const undefine = !this.#definedBefore && (await domain.isPersistent());
+    const { state, reason } = await domain.state();
+    // While it still comes in it is libvirt's.
+    if (state === 'paused' && reason !== 'migration') await domain.destroy();
+    // An NVRAM that came along is the guest's, which is at home on the source.
+    if (undefine) await domain.undefine(['keep-nvram']);
   }
 
   /** libvirt ends what was coming in when it is hung up on. */
@@ -487,6 +506,15 @@ function notHalted(name: string, state: string): GuestError {
 
 function gone(what: string): GuestError {
   return new GuestError('E_GUEST_GONE', what, "look into libvirt's and QEMU's logs on the destination host");
+}
+
+/** Its QEMUs go on without it: that is no guest's end. */
+function daemonGone(reason: string): GuestError {
+  return new GuestError(
+    'E_GUEST_UNREACHABLE',
+    `the destination's libvirtd is gone (${reason})`,
+    "see that it runs again, and its log; then see the domain's state on both hosts",
+  );
 }
 
 function notFinished(why: string): GuestError {
