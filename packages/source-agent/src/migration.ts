@@ -324,7 +324,7 @@ export class SourceMigration implements RunningMigration {
     const committed =
       this.#machine?.state.phase === 'committed' || this.#machine?.state.phase === 'finishing';
     if (committed && code === 'E_GUEST_UNREACHABLE') {
-      this.#note(`After the commit ${why}.`);
+      this.#note(`After the commit: ${why}. The migration went on without it.`);
       return;
     }
     this.#failure ??= factsOf(error);
@@ -667,6 +667,8 @@ export class SourceMigration implements RunningMigration {
     if (!this.#guest?.suspend || this.#machine?.state.mode !== 'postcopy') return false;
     // Of a link that breaks, one stream may be the first to know.
     const linked = this.#destination?.control.link.state === 'open' && code !== 'E_LINK_LOST';
+    // A destination that says that the guest runs there, and fails, has left it halted.
+    if (this.#peerFailure?.guestRunsOn === 'dest') return true;
     const stalled = code === 'E_STALLED' && this.#machine.state.phase !== 'committed';
     return !linked || stalled || this.#machine.state.phase === 'rolling-back';
   }

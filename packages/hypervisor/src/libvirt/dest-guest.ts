@@ -300,10 +300,7 @@ export class LibvirtDestGuest implements DestGuest {
       await this.#images?.keep();
       if (this.#finishes) {
         if (paused) return { atMs: millis(Date.now()) };
-        const restarted = this.#connection.closed;
-        if (restarted) await this.#reach();
-        await (await this.#domain()).resume();
-        return { atMs: restarted ? millis(Date.now()) : await this.#resumed! };
+        return { atMs: await this.#resume() };
       }
       const finished = this.#finish({ paused: false });
       finished.catch(() => {});
@@ -312,6 +309,16 @@ export class LibvirtDestGuest implements DestGuest {
       const failed = finished.then(() => this.#resumed!);
       return { atMs: await Promise.race([this.#resumed!, failed, this.#untilGone()]) };
     });
+  }
+
+  /** The stamp is QEMU's. Of a libvirtd that was restarted no event comes. */
+  async #resume(): Promise<Millis> {
+    const restarted = this.#connection.closed;
+    if (restarted) await this.#reach();
+    const lost = new Promise<void>((resolve) => this.#connection.once('close', () => resolve()));
+    await (await this.#domain()).resume();
+    const now = (): Millis => millis(Date.now());
+    return restarted ? now() : await Promise.race([this.#resumed!, lost.then(now)]);
   }
 
   async suspend(): Promise<void> {
