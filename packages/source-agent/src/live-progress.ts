@@ -11,6 +11,9 @@ import { type Millis, PAGE_BYTES } from '@vmferry/engine/units';
 /** Where the destination takes nothing there is nothing new to hear, and a hypervisor whose migration halts may not answer. */
 const QUIET_MS = 2000;
 
+/** `steered`: the policy looks. `decided`: it does not any more. `postcopy`: each page that is left goes once. */
+export type Stage = 'steered' | 'decided' | 'postcopy';
+
 export interface LiveProgressOptions {
   readonly guest: Pick<SourceGuest, 'progress'>;
   readonly memoryBytes: number;
@@ -26,6 +29,8 @@ export class LiveProgress {
   /** What was left when it was last known, and what had been taken by then. */
   #known: { readonly leftBytes: number; readonly takenBytes: number };
   #asking = false;
+  /** The hypervisor has said in post-copy what is left. */
+  #countsDown = false;
 
   /** `now` and all later ones are stamps of one clock. */
   constructor(options: LiveProgressOptions, now: Millis) {
@@ -50,31 +55,39 @@ export class LiveProgress {
     this.#known = { leftBytes: sample.remainingBytes, takenBytes: this.#takenBytes };
   }
 
-  /** To be called now and then. `decided`: the policy looks no more. */
-  look(decided: boolean, now: Millis): void {
+  /** To be called now and then. */
+  look(stage: Stage, now: Millis): void {
     this.#link.look(this.#options.delivered(), now);
-    if (!decided) return;
-    if (now - this.#link.takenAt < QUIET_MS) void this.#ask();
-    const { leftBytes, takenBytes } = this.#known;
+    if (stage === 'steered') return;
+    if (now - this.#link.takenAt < QUIET_MS) void this.#ask(stage);
     this.#sample = {
       ...this.#sample,
-      remainingBytes: Math.max(0, leftBytes - (this.#takenBytes - takenBytes)),
+      remainingBytes: this.#leftBytes,
       bandwidthBytesPerSec: this.#link.bandwidth,
     };
   }
 
-  async #ask(): Promise<void> {
+  async #ask(stage: Stage): Promise<void> {
     if (this.#asking) return;
     this.#asking = true;
     try {
       const { round, remainingBytes, dirtyBytesPerSec } = await this.#options.guest.progress();
-      this.#known = { leftBytes: remainingBytes + this.#options.held(), takenBytes: this.#takenBytes };
+      const said = remainingBytes + this.#options.held();
+      // Pages that answered faults are left for a hypervisor that was not asked for them.
+      const leftBytes = this.#countsDown ? Math.min(said, this.#leftBytes) : said;
+      this.#known = { leftBytes, takenBytes: this.#takenBytes };
+      this.#countsDown = stage === 'postcopy';
       this.#sample = { ...this.#sample, round, dirtyBytesPerSec };
     } catch {
       // A guest that cannot be asked is told by its driver.
     } finally {
       this.#asking = false;
     }
+  }
+
+  get #leftBytes(): number {
+    const { leftBytes, takenBytes } = this.#known;
+    return Math.max(0, leftBytes - (this.#takenBytes - takenBytes));
   }
 
   get #takenBytes(): number {

@@ -39,7 +39,7 @@ import type { Destination } from './destination.ts';
 import { DiskWatch } from './disk-watch.ts';
 import { type FailureFacts, factsOf, knownCode } from './failures.ts';
 import type { SourceGuestFactory } from './guests.ts';
-import { LiveProgress } from './live-progress.ts';
+import { LiveProgress, type Stage } from './live-progress.ts';
 import { Pace } from './pace.ts';
 import { PostcopySender } from './postcopy-sender.ts';
 import { Preflight } from './preflight.ts';
@@ -279,7 +279,7 @@ export class SourceMigration implements RunningMigration {
         guest,
         memoryBytes: this.#description!.memoryBytes,
         delivered: () => this.#delivered,
-        held: () => carrier.bulkOutstanding + (this.#sender?.waitingBytes ?? 0),
+        held: () => carrier.bulkOutstanding + (this.#sender?.heldBytes ?? 0),
       },
       machineNow(),
     );
@@ -787,13 +787,18 @@ export class SourceMigration implements RunningMigration {
     if (failure) machine.dispatch({ type: 'failed', ...failure });
   }
 
+  get #stage(): Stage {
+    const { phase, mode } = this.#machine!.state;
+    const givenUp = phase === 'rolling-back' || phase === 'rolled-back';
+    if (givenUp || this.#steering?.over !== true) return 'steered';
+    return mode === 'postcopy' ? 'postcopy' : 'decided';
+  }
+
   #onProgressTime(): void {
     this.#syncWire();
     this.#watchForStalls();
     const progress = this.#progress!;
-    const phase = this.#machine?.state.phase;
-    const decided = phase !== 'rolling-back' && phase !== 'rolled-back' && (this.#steering?.over ?? false);
-    progress.look(decided, machineNow());
+    progress.look(this.#stage, machineNow());
     const disks = this.#disks?.copied;
     this.#codec.observe({
       congested: this.#carrier?.congested ?? false,

@@ -56,6 +56,8 @@ export class PostcopySender {
   #pumping = false;
   /** Express batches that are being made ready. */
   #expressing = 0;
+  /** Content bytes of express batches that have not arrived. */
+  #expressBytes = 0;
   #closed = false;
   /** Content bytes of the background that may go although faults come, and when there will be more. */
   #granted = 0;
@@ -73,9 +75,9 @@ export class PostcopySender {
     return this.#faults;
   }
 
-  /** Content bytes that wait for the link. */
-  get waitingBytes(): number {
-    return this.#backlog.bytes;
+  /** Content bytes that wait for the link, or answer faults and have not arrived. */
+  get heldBytes(): number {
+    return this.#backlog.bytes + this.#expressBytes;
   }
 
   /** A vCPU on the destination waits. */
@@ -205,11 +207,14 @@ export class PostcopySender {
   }
 
   #express(batch: PageBatch, codec: 'none' | 'lz4' = 'none', onLanded: () => void = () => {}): void {
+    const contentBytes = batch.content.length;
     this.#expressing += 1;
+    this.#expressBytes += contentBytes;
     const land = this.#fly(batch);
     this.#options.carrier
       .express(batch, codec, () => {
         land();
+        this.#expressBytes -= contentBytes;
         onLanded();
       })
       .catch((error: unknown) => this.#fail(error))

@@ -53,7 +53,7 @@ describe('how far a migration is', () => {
     const { progress, state, asked } = rig();
     progress.policySaw(policy);
     state.contentBytes = 10 * MB;
-    progress.look(false, millis(1000));
+    progress.look('steered', millis(1000));
     expect(progress.sample).toEqual(policy);
     expect(asked()).toBe(0);
   });
@@ -61,33 +61,51 @@ describe('how far a migration is', () => {
   it('goes on when the policy has decided, with a hypervisor that does not answer', () => {
     const { progress, state, asked } = rig();
     state.contentBytes = 10 * MB;
-    progress.look(false, millis(1000));
+    progress.look('steered', millis(1000));
     progress.policySaw(policy);
     state.contentBytes = 30 * MB;
-    progress.look(true, millis(2000));
+    progress.look('decided', millis(2000));
     expect(progress.sample).toMatchObject({ remainingBytes: 20 * MB, bandwidthBytesPerSec: 20 * MB });
-    progress.look(true, millis(2200));
+    progress.look('decided', millis(2200));
     expect(progress.sample.bandwidthBytesPerSec).toBe(0);
     expect(asked()).toBe(1);
   });
 
   it('is what the hypervisor says in post-copy, with what waits for the link', async () => {
     const { progress, state, answer } = rig();
-    progress.look(true, millis(200));
+    progress.look('postcopy', millis(200));
     state.contentBytes = 5 * MB;
     state.held = 2 * MB;
     answer({ remainingBytes: bytes(60 * MB) });
     await nextTurn();
-    progress.look(true, millis(400));
+    progress.look('postcopy', millis(400));
     expect(progress.sample).toMatchObject({ round: 2, remainingBytes: 62 * MB });
     state.contentBytes = 7 * MB;
-    progress.look(true, millis(600));
+    progress.look('postcopy', millis(600));
     expect(progress.sample.remainingBytes).toBe(60 * MB);
+  });
+
+  it('does not grow in post-copy, where a hypervisor does not know of pages that answered faults', async () => {
+    const { progress, state, answer } = rig();
+    progress.look('postcopy', millis(200));
+    answer({ remainingBytes: bytes(60 * MB) });
+    await nextTurn();
+    state.contentBytes = 20 * MB;
+    progress.look('postcopy', millis(400));
+    expect(progress.sample.remainingBytes).toBe(40 * MB);
+    answer({ remainingBytes: bytes(58 * MB) });
+    await nextTurn();
+    progress.look('postcopy', millis(600));
+    expect(progress.sample.remainingBytes).toBe(40 * MB);
+    answer({ remainingBytes: bytes(30 * MB) });
+    await nextTurn();
+    progress.look('postcopy', millis(800));
+    expect(progress.sample.remainingBytes).toBe(30 * MB);
   });
 
   it('is not asked for while the destination takes nothing', () => {
     const { progress, asked } = rig();
-    progress.look(true, millis(2000));
+    progress.look('decided', millis(2000));
     expect(asked()).toBe(0);
   });
 });

@@ -345,3 +345,18 @@ test('faults that never cease give the background its share after a while', asyn
     vi.useRealTimers();
   }
 });
+
+test('what was read for faults and has not arrived is held, as is what waits for the link', async () => {
+  const { sender, carrier, sent, land } = rig();
+  carrier.bulkOutstanding = 2 ** 30;
+  void sender.add(batchOf(0, 256));
+  expect(sender.heldBytes).toBe(256 * PAGE_BYTES);
+  sender.fault([faultOn(130)]);
+  await nextTurn();
+  expect(sender.heldBytes).toBe(256 * PAGE_BYTES);
+  const gone = sent.flatMap(({ pages }) => pages).length;
+  land();
+  expect(gone).toBeGreaterThan(0);
+  expect(sender.heldBytes).toBe((256 - gone) * PAGE_BYTES);
+  sender.close();
+});
