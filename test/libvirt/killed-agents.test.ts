@@ -1,8 +1,9 @@
 /** An agent that is killed takes no guest along, and leaves none running twice. */
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createLogger } from '@vmferry/agent-core/log';
 import type { RunningMigration } from '@vmferry/agent-core/operations';
+import { DestAgent } from '@vmferry/dest-agent/agent';
 import { parseJournal } from '@vmferry/engine/journal/records';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import { SourceAgent } from '@vmferry/source-agent/agent';
@@ -82,11 +83,12 @@ async function killDest(
   domain: MovingDomain,
   strategy: 'precopy' | 'postcopy',
   inside: (migration: RunningMigration) => Promise<unknown>,
+  copyStorage: 'none' | 'all' = 'none',
 ): Promise<MigrationReport> {
   const dest = await command('b', ['agent', 'dest', '--no-rehearsal', '--listen', 'ws://127.0.0.1:0']);
   const [, to = ''] = await says(dest, /(ws:\/\/127\.0\.0\.1:\d+)/);
   const agents = await rig.libvirts.agents();
-  const migration = agents.migrate({ guest: domain.uri, to, strategy, maxBandwidth: SLOW });
+  const migration = agents.migrate({ guest: domain.uri, to, strategy, copyStorage, maxBandwidth: SLOW });
   await inside(migration);
   dest.kill('SIGKILL');
   return await migration.done;
@@ -103,6 +105,30 @@ async function settledBySource(): Promise<(string | undefined)[]> {
   return (await Promise.all(texts)).map((text) => parseJournal(text).records.at(-1)?.state);
 }
 
+const imagesOf = (host: 'a' | 'b') => join(rig.libvirts.hosts[host].dir, 'lib', 'images');
+
+/** One that the hosts do not share. */
+async function attachDisk(domain: MovingDomain): Promise<void> {
+  for (const host of ['a', 'b'] as const) await mkdir(imagesOf(host), { recursive: true });
+  await writeFile(join(imagesOf('a'), 'late.raw'), Buffer.alloc(1 << 20));
+  await (await domain.on('a')).attachDevice(
+    `<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none'/>
+      <source file='/var/lib/libvirt/images/late.raw'/><target dev='vdz' bus='virtio'/></disk>`,
+  );
+}
+
+/** Another destination agent was started in place of the killed one. */
+async function settledByDest(): Promise<void> {
+  const { dir, agentSettings } = rig.libvirts.hosts.b;
+  const log = createLogger({ level: 'fatal', role: 'dest' });
+  await new DestAgent({
+    stateDir: join(dir, 'state'),
+    insecure: false,
+    log,
+    libvirt: agentSettings,
+  }).settle();
+}
+
 test('an agent that is killed in pre-copy, of either side, leaves the domain on the source; its QEMU’s end is told as that', async () => {
   const domain = await rig.libvirts.boot();
   await domain.awaitOn('b');
@@ -111,16 +137,28 @@ test('an agent that is killed in pre-copy, of either side, leaves the domain on 
   expect(await settledBySource()).toEqual(['rolled-back']);
   await stays(domain);
   await domain.awaitOn('b');
-  const report = await killDest(domain, 'precopy', (migration) =>
-    when(migration, (event) => event.type === 'progress' && event.rawBytes > 8e6),
+  await attachDisk(domain);
+  const report = await killDest(
+    domain,
+    'precopy',
+    (migration) => when(migration, (event) => event.type === 'progress' && event.rawBytes > 8e6),
+    'all',
   );
   expect(report).toMatchObject({ outcome: 'failed', error: { guestRunsOn: 'source' } });
   await stays(domain);
+  expect(await readdir(imagesOf('b'))).toEqual(['late.raw']);
+  await settledByDest();
+  expect(await readdir(imagesOf('b'))).toEqual([]);
   await verifyHistory(domain.places);
 
   await domain.awaitOn('b');
   const agents = await rig.libvirts.agents();
-  const migration = agents.migrate({ guest: domain.uri, strategy: 'precopy', maxBandwidth: SLOW });
+  const migration = agents.migrate({
+    guest: domain.uri,
+    strategy: 'precopy',
+    maxBandwidth: SLOW,
+    copyStorage: 'all',
+  });
   await when(migration, (event) => event.type === 'progress' && event.rawBytes > 8e6);
   await rig.libvirts.hosts.a.killDomain(domain.name);
   const ended = await migration.done;

@@ -2,10 +2,12 @@
 import { matchesGlob } from 'node:path';
 import type { DestAgentOptions } from '@vmferry/agent-core/config';
 import { openGuest } from '@vmferry/agent-core/guest-schemes';
+import { journalPath } from '@vmferry/agent-core/journal-file';
 import { libvirtPolicy } from '@vmferry/agent-core/libvirt-config';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
 import { LibvirtDestGuest } from '@vmferry/hypervisor/libvirt/dest-guest';
+import { ImageRecord } from '@vmferry/hypervisor/libvirt/images/record';
 import { leftDomain } from '@vmferry/hypervisor/libvirt/leftover';
 import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
 import { QemuDestGuest } from '@vmferry/hypervisor/qemu/dest-guest';
@@ -20,7 +22,7 @@ import { startGuest } from './start-guest.ts';
 
 export type DestGuestFactory = (uri: string) => Promise<DestGuest>;
 
-type Allowed = Pick<DestAgentOptions, 'allowGuests' | 'guests' | 'libvirt'>;
+type Allowed = Pick<DestAgentOptions, 'allowGuests' | 'guests' | 'libvirt' | 'stateDir'>;
 
 /**
  * `simulation` has the simulated guests that may come in.
@@ -39,7 +41,12 @@ export function destGuests(options: Allowed, simulation: SimulationHost): DestGu
     }
     return await openGuest<DestGuest>(uri, {
       libvirt: (name) =>
-        LibvirtDestGuest.connect(name, libvirtOptions(options.libvirt), libvirtPolicy(options.libvirt)),
+        LibvirtDestGuest.connect(
+          name,
+          libvirtOptions(options.libvirt),
+          libvirtPolicy(options.libvirt),
+          (session) => imagesOf(options, session),
+        ),
       qemu: (name) => openQemu(name, options),
       sim: (name) => simulation.dest(name),
     });
@@ -52,10 +59,11 @@ export function destGuests(options: Allowed, simulation: SimulationHost): DestGu
 export async function endPreparedGuest(
   uri: string,
   session: string,
-  { guests, libvirt }: Allowed,
+  options: Allowed,
 ): Promise<EndOfPrepared> {
+  const { guests, libvirt } = options;
   return await openGuest<EndOfPrepared>(uri, {
-    libvirt: (name) => leftDomain(name, libvirtOptions(libvirt)),
+    libvirt: (name) => leftDomain(name, libvirtOptions(libvirt), imagesOf(options, session)),
     qemu: (name) => endPrepared(guests?.[name]?.qmp ?? name, session),
     sim: () => Promise.resolve({ found: 'gone' }),
   });
@@ -77,6 +85,11 @@ export async function lookAtCommittedGuest(
     qemu: (name) => lookAtPrepared(guests?.[name]?.qmp ?? name, session),
     sim: () => Promise.resolve({ found: 'gone' }),
   });
+}
+
+/** Beside the session's journal, which says whether they may be removed. */
+function imagesOf({ stateDir }: Allowed, session: string): ImageRecord {
+  return new ImageRecord(journalPath(stateDir, `${session}-dest`).replace(/journal$/, 'images'));
 }
 
 /** `name`: of a guest from the configuration, or a QMP socket. */

@@ -41,6 +41,7 @@ import {
 } from './domain-events.ts';
 import { identityOf, readInterfaces } from './domain-xml.ts';
 import { asking, messageOf } from './errors.ts';
+import type { ImageRecord } from './images/record.ts';
 import type { CreatedImages } from './images/store.ts';
 import { daemonSockets, type LibvirtOptions, parseDomainAddress } from './options.ts';
 import { type DestPolicy, type DestPreflight, destPreflight } from './preflight/dest.ts';
@@ -67,6 +68,8 @@ export class LibvirtDestGuest implements DestGuest {
   readonly #name: string;
   readonly #options: LibvirtOptions;
   readonly #policy: DestPolicy;
+  /** Where a session notes the images that it creates. */
+  readonly #imagesOf: ((session: string) => ImageRecord) | undefined;
   readonly #stream = new IncomingStream();
   readonly #local = new Set<Socket>();
   #rpc: CalledRpc | undefined;
@@ -92,13 +95,19 @@ export class LibvirtDestGuest implements DestGuest {
   #resolveGone: (error: GuestError) => void = () => {};
 
   /** @throws GuestError when libvirt cannot be had */
-  static async connect(text: string, options: LibvirtOptions, policy: DestPolicy): Promise<LibvirtDestGuest> {
+  static async connect(
+    text: string,
+    options: LibvirtOptions,
+    policy: DestPolicy,
+    imagesOf?: (session: string) => ImageRecord,
+  ): Promise<LibvirtDestGuest> {
     return await asking(async () => {
       const { name, uri } = parseDomainAddress(text, options.uri);
       // The name is a peer's, and what the agent connects to is its own configuration's.
       if (uri !== options.uri) throw otherLibvirt(uri);
       daemonSockets(uri);
-      return new LibvirtDestGuest(await LibvirtConnection.open(uri), name, { ...options, uri }, policy);
+      const connection = await LibvirtConnection.open(uri);
+      return new LibvirtDestGuest(connection, name, { ...options, uri }, policy, imagesOf);
     });
   }
 
@@ -107,8 +116,10 @@ export class LibvirtDestGuest implements DestGuest {
     name: string,
     options: LibvirtOptions,
     policy: DestPolicy,
+    imagesOf: ((session: string) => ImageRecord) | undefined,
   ) {
     this.#policy = policy;
+    this.#imagesOf = imagesOf;
     this.#connection = connection;
     this.#name = name;
     this.#options = options;
@@ -168,13 +179,13 @@ export class LibvirtDestGuest implements DestGuest {
     return await destPreflight(this.#connection, { ...facts, shape }, { postcopy, policy: this.#policy });
   }
 
-  open(): Promise<void> {
-    const opened = this.#open();
+  open(_: DestPlan, session: string): Promise<void> {
+    const opened = this.#open(session);
     this.#opening = opened.catch(() => {});
     return opened;
   }
 
-  async #open(): Promise<void> {
+  async #open(session: string): Promise<void> {
     await asking(async () => {
       const { uuid, rendezvous } = this.#description!;
       const events = await DomainEvents.subscribe(this.#connection, uuid);
@@ -185,7 +196,8 @@ export class LibvirtDestGuest implements DestGuest {
       this.#rendezvous = await Rendezvous.make(this.#options, rendezvous);
       // One that is finished later has its disks.
       if (this.#preflight && !this.#rejoining) {
-        this.#images = await this.#preflight.store.create(this.#preflight.images);
+        const { store, images } = this.#preflight;
+        this.#images = await store.create(images, this.#imagesOf?.(session));
       }
     });
   }
@@ -438,7 +450,7 @@ export class LibvirtDestGuest implements DestGuest {
     await this.#events?.close().catch(() => {});
     await this.#connection.close();
     // Of a guest of which it is not known that it is gone the disks stay.
-    await this.#images?.keep();
+    await this.#images?.leave();
   }
 }
 

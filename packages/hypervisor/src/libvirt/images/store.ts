@@ -12,6 +12,7 @@ import { type Finding, refusal, warning } from '../preflight/finding.ts';
 import { inUnits } from '../preflight/rules/words.ts';
 import { type Confined, confine, confineExisting, isTaken, type NamedDirectory } from './confine.ts';
 import { createImage } from './qemu-img.ts';
+import type { ImageRecord } from './record.ts';
 import type { ImageRequest } from './request.ts';
 
 export interface ImageStoreOptions {
@@ -36,9 +37,11 @@ const MODE = 0o600;
 /** Images that were created and whose guest has not come yet. */
 export class CreatedImages {
   #created: readonly Created[];
+  readonly #record: ImageRecord | undefined;
 
-  constructor(created: readonly Created[]) {
+  constructor(created: readonly Created[], record?: ImageRecord) {
     this.#created = created;
+    this.#record = record;
   }
 
   get paths(): readonly string[] {
@@ -47,6 +50,12 @@ export class CreatedImages {
 
   /** The guest is here: they are its own now. */
   async keep(): Promise<void> {
+    await this.#record?.forget();
+    await this.leave();
+  }
+
+  /** They stay, and whoever settles what this agent leaves may remove them. Any number of times. */
+  async leave(): Promise<void> {
     const created = this.#created;
     this.#created = [];
     await Promise.all(created.map(({ file }) => file.close()));
@@ -57,6 +66,7 @@ export class CreatedImages {
     const created = this.#created;
     this.#created = [];
     await removeAll(created);
+    await this.#record?.forget();
   }
 }
 
@@ -88,19 +98,21 @@ export class ImageStore {
   /**
    * Creates all of them, or none.
    *
+   * @param record notes them until their guest is here
    * @throws GuestError E_REFUSED, E_FILE_EXISTS, E_FILE_MISSING, E_NO_SPACE, E_GUEST_FAILED
    */
-  async create(requests: readonly ImageRequest[]): Promise<CreatedImages> {
+  async create(requests: readonly ImageRequest[], record?: ImageRecord): Promise<CreatedImages> {
     const inTheWay = (await this.check(requests)).find(({ severity }) => severity === 'refusal');
     if (inTheWay !== undefined) throw new GuestError(inTheWay.code, inTheWay.message, inTheWay.remedy);
     const created: Created[] = [];
     try {
-      for (const request of requests) await this.#createOne(request, created);
+      for (const request of requests) await this.#createOne(request, created, record);
     } catch (error) {
       await removeAll(created);
+      await record?.forget();
       throw error;
     }
-    return new CreatedImages(created);
+    return new CreatedImages(created, record);
   }
 
   #place(path: string): Promise<Confined> {
@@ -147,7 +159,11 @@ export class ImageStore {
     ];
   }
 
-  async #createOne(request: ImageRequest, created: Created[]): Promise<void> {
+  async #createOne(
+    request: ImageRequest,
+    created: Created[],
+    record: ImageRecord | undefined,
+  ): Promise<void> {
     const place = await this.#place(request.path);
     if (!place.ok) {
       const { code, message, remedy } = misplaced(request, place);
@@ -162,7 +178,9 @@ export class ImageStore {
       // Between the look and the opening somebody may have put a link on the way.
       if ((await readlink(through)) !== place.directory) throw moved(request.path);
       const file = await openNew(join(through, place.name), request);
-      created.push({ path: join(place.directory, place.name), file });
+      const path = join(place.directory, place.name);
+      created.push({ path, file });
+      await record?.add(path, file);
       await this.#giveAway(file);
       await createImage(file, request, this.#options.qemuImg);
       await file.sync();

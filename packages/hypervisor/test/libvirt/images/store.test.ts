@@ -1,6 +1,7 @@
 /** Disk images with the real qemu-img, in directories of their own. */
 import { execFile } from 'node:child_process';
 import {
+  appendFile,
   lstat,
   mkdir,
   mkdtemp,
@@ -16,6 +17,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { confine } from '@vmferry/hypervisor/libvirt/images/confine';
+import { ImageRecord } from '@vmferry/hypervisor/libvirt/images/record';
 import type { ImageRequest } from '@vmferry/hypervisor/libvirt/images/request';
 import { imageRequests } from '@vmferry/hypervisor/libvirt/images/request';
 import { ImageStore } from '@vmferry/hypervisor/libvirt/images/store';
@@ -217,6 +219,39 @@ test('an overlay refers to its backing image, which must be there and where it m
     'backing-filename-format': 'qcow2',
     'virtual-size': 10 * MiB,
   });
+});
+
+test('the images of an agent that was killed are removed by the next one, and nothing else', async () => {
+  const record = new ImageRecord(at('state/journal/s-dest.images'));
+  const names = ['a', 'b', 'c'].map((name) => at('images', name));
+  const killed = await store.create(
+    names.map((path) => request(path, { target: path })),
+    record,
+  );
+  await killed.leave();
+  // Somebody has made room for an image of their own meanwhile, and an agent died while it wrote.
+  await unlink(at('images/b'));
+  await writeFile(at('images/b'), 'mine');
+  await appendFile(at('state/journal/s-dest.images'), '{"path":"/');
+  expect(await new ImageRecord(at('state/journal/s-dest.images')).removeImages()).toEqual([
+    at('images/a'),
+    at('images/c'),
+  ]);
+  expect(await readFile(at('images/b'), 'utf8')).toBe('mine');
+  expect(await record.removeImages()).toEqual([]);
+});
+
+test('images that are kept or given up are no longer noted', async () => {
+  const record = new ImageRecord(at('state/s.images'));
+  const kept = await store.create([request(at('images/a'))], record);
+  expect(await readdir(at('state'))).toEqual(['s.images']);
+  await kept.keep();
+  expect(await record.removeImages()).toEqual([]);
+  const removed = await store.create([request(at('images/b'))], record);
+  await removed.remove();
+  await expect(store.create([request(at('images/c')), request('/elsewhere')], record)).rejects.toThrow();
+  expect(await readdir(at('state'))).toEqual([]);
+  expect(await readdir(at('images'))).toEqual(['a', 'below']);
 });
 
 test('room is checked for what will be written, and told for what may be', async () => {
