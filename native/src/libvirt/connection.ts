@@ -20,6 +20,7 @@ import { bits, type FlagsOf } from './flags.ts';
 import { LibvirtHost } from './host.ts';
 import { libvirt } from './library.ts';
 import type { Parameters } from './parameters.ts';
+import { SharedEvents } from './shared-events.ts';
 import type { ConnectionHandle, NativeRecord, Opened } from './table.ts';
 
 export interface ConnectOptions extends CallOptions {
@@ -100,6 +101,7 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
   readonly host: LibvirtHost;
   /** @internal */
   readonly handle: ConnectionHandle;
+  readonly #events = new SharedEvents((number) => this.#unsubscribe(number));
   #lost = false;
   #closing: Promise<number> | undefined;
 
@@ -156,6 +158,7 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
    * or those of calls still under way, with the last of which it is gone. Any number of times.
    */
   close(): Promise<number> {
+    this.#events.forget();
     this.#closing ??= call(libvirt().close, this.handle).finally(() => {
       if (!this.#lost) this.emit('close', 'client');
     });
@@ -243,7 +246,7 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
 
   /**
    * Calls `listener` for events of one domain, or of all. None is missed that comes after this has resolved; none comes
-   * after the subscription or the connection was closed.
+   * after the subscription or the connection was closed. Any number of listeners.
    */
   async subscribe<E extends DomainEvent>(
     event: E,
@@ -251,10 +254,12 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
     domain?: Domain,
   ): Promise<Subscription> {
     if (!Object.hasOwn(eventNumbers, event)) throw boundsError(`there is no event '${String(event)}'`);
-    const onEvent = (native: NativeEvents[E]) => this.#tell(listener, decodeEvent(event, native));
     const { subscribe } = libvirt();
-    const number = await call(subscribe, this.handle, eventNumbers[event], domain?.handle, onEvent);
-    return this.#subscription(number);
+    const register = (tell: (of: DomainEvents[E]) => void) => {
+      const onEvent = (native: NativeEvents[E]) => this.#tell(tell, decodeEvent(event, native));
+      return call(subscribe, this.handle, eventNumbers[event], domain?.handle, onEvent);
+    };
+    return this.#subscription(`${event} ${domain?.uuid ?? ''}`, register, listener);
   }
 
   /** The same for QEMU's own events: of one name, of those that match a pattern, or all (undefined). */
@@ -265,11 +270,14 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
   ): Promise<Subscription> {
     if (event !== undefined) requireText(event, 'event');
     const number = bits(flags.monitorEventFlags, options.flags);
-    const onEvent = (native: NativeMonitorEvent) => this.#tell(listener, decodeMonitorEvent(native));
     const { subscribeMonitor } = libvirt();
-    return this.#subscription(
-      await call(subscribeMonitor, this.handle, event, number, options.domain?.handle, onEvent),
-    );
+    const { domain } = options;
+    const register = (tell: (of: MonitorEvent) => void) => {
+      const onEvent = (native: NativeMonitorEvent) => this.#tell(tell, decodeMonitorEvent(native));
+      return call(subscribeMonitor, this.handle, event, number, domain?.handle, onEvent);
+    };
+    const key = `monitor ${JSON.stringify([event ?? null, number, domain?.uuid ?? null])}`;
+    return this.#subscription(key, register, listener);
   }
 
   /** Through here, so that a subscription holds its connection. */
@@ -277,19 +285,25 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
     if (this.#closing === undefined) listener(event);
   }
 
-  #subscription(number: number): Subscription {
+  async #subscription<Event>(
+    key: string,
+    register: (tell: (event: Event) => void) => Promise<number>,
+    listener: (event: Event) => void,
+  ): Promise<Subscription> {
+    const end = await this.#events.add(key, register, listener);
     let closing: Promise<void> | undefined;
-    const close = async () => {
-      // Closing the connection has ended it.
-      if (this.#closing !== undefined) await this.#closing;
-      else await call(libvirt().unsubscribe, this.handle, number);
-    };
     return {
       close: () => {
-        closing ??= close();
+        closing ??= end();
         return closing;
       },
     };
+  }
+
+  async #unsubscribe(number: number): Promise<void> {
+    // Closing the connection has ended it.
+    if (this.#closing !== undefined) await this.#closing;
+    else await call(libvirt().unsubscribe, this.handle, number);
   }
 
   /** @internal */

@@ -51,6 +51,56 @@ test('a subscription can be for one domain, and none comes once it is closed', a
   expect(mine).toHaveBeenCalledTimes(1);
 });
 
+test('any number of listeners hear of the same, until each has enough', async () => {
+  const connection = await connect();
+  const [one, again] = [await connection.domainByName('one'), await connection.domainByName('one')];
+  const heard: string[] = [];
+  const listen = (name: string) => (event: { readonly event: string }) =>
+    heard.push(`${name} ${event.event}`);
+  const same = listen('same');
+  const [first, second, third] = await Promise.all([
+    connection.subscribe('lifecycle', same, one),
+    connection.subscribe('lifecycle', same, again),
+    connection.subscribe('lifecycle', listen('other'), one),
+  ]);
+  await connection.subscribe('lifecycle', listen('all'));
+  await one.suspend();
+  await vi.waitFor(() => expect(heard).toHaveLength(4));
+  expect(heard.toSorted()).toEqual(['all suspended', 'other suspended', 'same suspended', 'same suspended']);
+  await first.close();
+  await second.close();
+  heard.length = 0;
+  await one.resume();
+  await vi.waitFor(() => expect(heard.toSorted()).toEqual(['all resumed', 'other resumed']));
+  // The last goes while another comes.
+  const [, late] = await Promise.all([third.close(), connection.subscribe('lifecycle', listen('late'), one)]);
+  heard.length = 0;
+  await one.suspend();
+  await vi.waitFor(() => expect(heard.toSorted()).toEqual(['all suspended', 'late suspended']));
+  await late.close();
+  expect(await connection.close()).toBe(0);
+});
+
+test('what one listener throws keeps the event from no other', async () => {
+  const connection = await connect();
+  const one = await connection.domainByName('one');
+  const thrown = new Promise<unknown>((resolve) => process.once('uncaughtException', resolve));
+  const others = process.rawListeners('uncaughtException').filter((each) => !('listener' in each));
+  for (const each of others) process.off('uncaughtException', each as () => void);
+  try {
+    await connection.subscribe('lifecycle', () => {
+      throw new Error('from the listener');
+    });
+    const heard = new Promise<string>((resolve) => {
+      void connection.subscribe('lifecycle', ({ event }) => resolve(event)).then(() => one.suspend());
+    });
+    expect(await heard).toBe('suspended');
+    expect(await thrown).toMatchObject({ message: 'from the listener' });
+  } finally {
+    for (const each of others) process.on('uncaughtException', each as () => void);
+  }
+});
+
 test('closing in the listener is fine', async () => {
   const connection = await connect();
   const one = await connection.domainByName('one');
