@@ -159,9 +159,10 @@ async function domainsLike(
 }
 
 function pathsOf({ shape: { disks, files }, images }: DomainFacts): string[] {
-  const ofDisks = disks.flatMap(({ target, source }) => {
+  const ofDisks = disks.flatMap(({ target, source, backing }) => {
     const path = 'path' in source ? source.path : images.find((image) => image.target === target)?.path;
-    return path === undefined ? [] : [path];
+    const below = backing.flatMap((image) => ('path' in image.source ? [image.source.path] : []));
+    return [...(path === undefined ? [] : [path]), ...below];
   });
   return [...ofDisks, ...files.map(({ path }) => path)];
 }

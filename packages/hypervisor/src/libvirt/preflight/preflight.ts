@@ -11,6 +11,7 @@ import { copyTargetRule } from './rules/copies.ts';
 import { cpuRule, passthroughRule, pinningRule, vcpusRule } from './rules/cpu.ts';
 import { boundDevicesRule, failoverRule, snapshotsRule } from './rules/devices.ts';
 import {
+  backingRule,
   diskCacheRule,
   filesRule,
   localMediaRule,
@@ -54,6 +55,7 @@ const destRules: readonly DestRule[] = [
   resumableRule,
   diskCacheRule,
   reachabilityRule,
+  backingRule,
   copyTargetRule,
   filesRule,
   networksRule,

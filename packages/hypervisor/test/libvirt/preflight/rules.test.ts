@@ -41,6 +41,11 @@ const onNfs = image({ inode: 7, filesystem: 'nfs4', shared: true });
 const onDisk = image({ inode: 7, filesystem: 'ext4', shared: false });
 const there = (inode = 7) =>
   new Map<string, Place>([['/img/a', { found: 'something', kind: 'file', inode }]]);
+const layered = disk({
+  xml: `<backingStore type='file'><format type='qcow2'/><source file='/img/base'/>
+    <backingStore type='file'><format type='raw'/><source file='/img/deep'/><backingStore/></backingStore></backingStore>`,
+});
+const layeredOnNfs = onNfs.map((each) => ({ ...each, path: '/img/a' }));
 const nowhere = new Map<string, Place>([['/img/a', { found: 'nothing' }]]);
 const lun = disk({ type: 'block', source: `dev='/img/a'` });
 const volume = disk({ type: 'volume', source: `pool='p' volume='a'` });
@@ -299,6 +304,30 @@ const dest: Record<string, Case> = {
     domain: { shape: disk(), images: onNfs },
     host: { places: there(8) },
     finds: [['warning', 'E_DISK_UNSAFE']],
+  },
+  'a backing image that is not there': {
+    domain: { shape: layered, images: layeredOnNfs },
+    host: { places: new Map([...there(), ['/img/base', { found: 'nothing' }]]) },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /vda lies on \/img\/base, which host-b does not have/,
+  },
+  'a backing image, far below, that nobody may look at': {
+    domain: { shape: layered, images: layeredOnNfs },
+    host: { places: new Map([...there(), ['/img/deep', { found: 'unknown', why: 'permission denied' }]]) },
+    finds: [['warning', 'E_FILE_MISSING']],
+    words: /\/img\/deep/,
+  },
+  'backing images that are there': {
+    domain: { shape: layered, images: layeredOnNfs },
+    host: { places: new Map([...there(), ['/img/base', there().get('/img/a')!]]) },
+  },
+  'a backing image of an image that is elsewhere there': {
+    domain: { shape: layered, images: [{ ...layeredOnNfs[0]!, path: '/mnt/a' }] },
+    host: { places: new Map([...there(), ['/img/base', { found: 'nothing' }]]) },
+  },
+  'a backing image of a disk that is copied whole': {
+    domain: { ...copied, shape: layered, images: layeredOnNfs },
+    host: { places: new Map([['/img/base', { found: 'nothing' }]]) },
   },
   'a medium that is not there': {
     domain: { shape: disk({ device: 'cdrom' }) },

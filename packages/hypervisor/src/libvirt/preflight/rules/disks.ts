@@ -93,6 +93,31 @@ export function reachabilityRule(facts: DomainFacts, host: HostFacts): Finding[]
   });
 }
 
+/** An image that is opened there opens all that lies below it. What is copied: `images/store.ts`. */
+export function backingRule(facts: DomainFacts, { host, places }: HostFacts): Finding[] {
+  return facts.shape.disks.flatMap((disk) => {
+    const { target, backing } = disk;
+    // The chain is told as it is on the source: of an image at another place it says nothing.
+    if (isCopied(disk, facts) || pathOf(disk) !== imageOf(facts, target)?.path) return [];
+    return backing.flatMap(({ source }) => {
+      const place = 'path' in source ? places.get(source.path) : undefined;
+      if (place === undefined || !('path' in source) || place.found === 'something') return [];
+      const message = `disk ${target} lies on ${source.path}, which ${host.name}`;
+      if (place.found === 'unknown') {
+        const why = `${message} may not have: ${place.why}`;
+        return [warning('E_FILE_MISSING', why, 'Check that its libvirtd can open it.')];
+      }
+      return [
+        refusal(
+          'E_FILE_MISSING',
+          `${message} does not have`,
+          'Mount the storage of the backing image there at the same path.',
+        ),
+      ];
+    });
+  });
+}
+
 function missingDisk({ copyStorage }: DomainFacts, disk: Disk, place: Place, { host }: HostFacts): Finding[] {
   const path = pathOf(disk) ?? '';
   const what =
