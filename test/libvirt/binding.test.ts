@@ -1,4 +1,5 @@
 /** The libvirt binding on real daemons: what the driver inside libvirt (native/test/libvirt) does not have. */
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
@@ -332,4 +333,35 @@ test('a daemon that does not answer is given up when its keepalive is over', asy
   }
   await mine.close();
   expect(await toA.isAlive()).toBe(true);
+});
+
+test('a QEMU that does not answer holds up nobody but who asks it, and no connection from being closed', async () => {
+  const { name, uuid } = await startGuest();
+  const connection = await a.connect();
+  const domain = await connection.domainByUuid(uuid);
+  const qemu = Number(await readFile(join(a.dir, 'run/qemu', `${name}.pid`), 'utf8'));
+  process.kill(qemu, 'SIGSTOP');
+  try {
+    const giveUp = new AbortController();
+    const { signal } = giveUp;
+    const asked = Array.from({ length: 4 }, () => domain.monitorCommand('query-status', {}, { signal }));
+    expect((await connection.domains()).map((each) => each.uuid)).toContain(uuid);
+    const reason = new Error('waited long enough');
+    giveUp.abort(reason);
+    for (const each of asked) await expect(each).rejects.toBe(reason);
+    const blocked = await a.connect();
+    const late = Array.from(
+      { length: 4 },
+      async () => await (await blocked.domainByUuid(uuid)).blockInfo('fda'),
+    );
+    const ended = Promise.allSettled(late);
+    // Each has got its domain, and asks.
+    await blocked.domainByUuid(uuid);
+    expect(await within(10_000, () => 'the end of a connection', blocked.close())).toBeGreaterThan(0);
+    process.kill(qemu, 'SIGCONT');
+    await ended;
+  } finally {
+    process.kill(qemu, 'SIGCONT');
+    await connection.close();
+  }
 });

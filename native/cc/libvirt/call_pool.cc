@@ -58,6 +58,23 @@ void CallPool::RunAnyhow(const Task& task) {
   }
 }
 
+void CallPool::RunNow(const Task& task) {
+  if (IsFull()) {
+    try {
+      RunAlone(task);
+      return;
+    } catch (const std::system_error&) {
+      // Then it has to wait for one of them.
+    }
+  }
+  RunAnyhow(task);
+}
+
+bool CallPool::IsFull() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return threads_ == kMostThreads && idle_ <= tasks_.size();
+}
+
 void CallPool::Work() {
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {

@@ -20,8 +20,11 @@ class CallPool : public std::enable_shared_from_this<CallPool> {
   void Run(Task task);
   // What gives something back must happen: without a thread it happens here.
   void RunAnyhow(const Task& task);
+  // The same for what must not wait for calls that do not come back.
+  void RunNow(const Task& task);
 
  private:
+  bool IsFull();
   void Work();
 
   std::mutex mutex_;

@@ -177,13 +177,13 @@ Connection::Belongings Connection::Take() {
 
 void Connection::Close(uint64_t settle) {
   auto all = std::make_shared<Belongings>(Take());
-  pool_->RunAnyhow(Answering(Desk::Of(env_).mailbox(), settle, [all] { return Number(all->GiveBack()); }));
+  pool_->RunNow(Answering(Desk::Of(env_).mailbox(), settle, [all] { return Number(all->GiveBack()); }));
 }
 
 void Connection::Drop() {
   if (closed()) return;
   auto all = std::make_shared<Belongings>(Take());
-  pool_->RunAnyhow([all] { all->GiveBack(); });
+  pool_->RunNow([all] { all->GiveBack(); });
 }
 
 uint32_t Connection::Subscribe(std::shared_ptr<Registration> registration) {

@@ -16,16 +16,19 @@ void NeedQemu(bool there) {
 }  // namespace
 
 void ExportQemuCalls(Napi::Object table) {
-  DomainCall(table, "monitorCommand", [](Arguments& a) -> OnDomain {
-    const std::string command = a.Text();
-    return [command, flags = a.U32()](virDomainPtr d) {
-      NeedQemu(Lib().virDomainQemuMonitorCommand != nullptr);
-      char* answer = nullptr;
-      VIRT(virDomainQemuMonitorCommand, d, command.c_str(), &answer, flags);
-      return OwnText(answer);
-    };
-  });
-  // A guest may take its time.
+  // A QEMU that hears nobody any more, or a guest, may take its time.
+  DomainCall(
+      table, "monitorCommand",
+      [](Arguments& a) -> OnDomain {
+        const std::string command = a.Text();
+        return [command, flags = a.U32()](virDomainPtr d) {
+          NeedQemu(Lib().virDomainQemuMonitorCommand != nullptr);
+          char* answer = nullptr;
+          VIRT(virDomainQemuMonitorCommand, d, command.c_str(), &answer, flags);
+          return OwnText(answer);
+        };
+      },
+      On::OwnThread);
   DomainCall(
       table, "agentCommand",
       [](Arguments& a) -> OnDomain {

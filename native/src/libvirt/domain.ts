@@ -279,9 +279,13 @@ export class Domain {
   }
 
   /** A command to QEMU's monitor (QMP); resolves with its `return`. What QEMU refuses is a `MonitorCommandError`. */
-  async monitorCommand(command: string, args?: Readonly<Record<string, unknown>>): Promise<unknown> {
+  async monitorCommand(
+    command: string,
+    args?: Readonly<Record<string, unknown>>,
+    { signal }: CallOptions = {},
+  ): Promise<unknown> {
     const text = JSON.stringify({ execute: command, ...(args === undefined ? {} : { arguments: args }) });
-    const answer = JSON.parse(await call(libvirt().monitorCommand, this.handle, text, 0)) as {
+    const answer = JSON.parse(await callUntil(signal, libvirt().monitorCommand, this.handle, text, 0)) as {
       return?: unknown;
       error?: { class?: string; desc?: string };
     };
@@ -290,9 +294,10 @@ export class Domain {
   }
 
   /** A command to QEMU's monitor as people type it; resolves with its text. */
-  async humanMonitorCommand(command: string): Promise<string> {
+  async humanMonitorCommand(command: string, { signal }: CallOptions = {}): Promise<string> {
     const text = requireText(command, 'command');
-    return call(libvirt().monitorCommand, this.handle, text, bits(flags.monitorCommandFlags, ['human']));
+    const number = bits(flags.monitorCommandFlags, ['human']);
+    return callUntil(signal, libvirt().monitorCommand, this.handle, text, number);
   }
 
   /** A command to the guest agent; resolves with its `return`. Waits for `timeoutSeconds` (default 5). */
