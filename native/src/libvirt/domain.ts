@@ -158,9 +158,9 @@ export class Domain {
   }
 
   /** Addresses of its interfaces: from the leases of libvirt's networks, the guest agent, or the host's ARP table. */
-  async addresses(source: AddressSource): Promise<DomainInterface[]> {
+  async addresses(source: AddressSource, { signal }: CallOptions = {}): Promise<DomainInterface[]> {
     if (!Object.hasOwn(addressSources, source)) throw boundsError(`there is no source '${String(source)}'`);
-    const interfaces = await call(libvirt().addresses, this.handle, addressSources[source]);
+    const interfaces = await callUntil(signal, libvirt().addresses, this.handle, addressSources[source]);
     return interfaces.map(({ name, hardwareAddress, addresses }) => ({
       name,
       hardwareAddress,

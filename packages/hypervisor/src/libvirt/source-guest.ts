@@ -37,6 +37,7 @@ import { LocalListener, type LocalSocket } from '@vmferry/native/local-socket';
 import { describeGuest } from '../qemu/inspect/guest.ts';
 import { locateBlocks } from '../qemu/inspect/memory-map.ts';
 import { OutgoingStream } from '../qemu/outgoing-stream.ts';
+import { withAddresses } from './domain-addresses.ts';
 import {
   DomainEvents,
   type DomainHappening,
@@ -217,7 +218,7 @@ export class LibvirtSourceGuest implements SourceGuest {
       return {
         ...own,
         kind: 'libvirt',
-        nics: readInterfaces(xml),
+        nics: await withAddresses(this.#domain, readInterfaces(xml), xml),
         running: this.#wasRunning,
         libvirt: { uuid, socketDir: this.#options.socketDir, rendezvous: this.#rendezvousName },
       };
