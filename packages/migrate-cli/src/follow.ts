@@ -19,8 +19,11 @@ export interface OutputOptions {
 }
 
 export interface FollowOptions extends OutputOptions {
-  /** Resolves with an exit status when nobody wants to see more; the migration does not mind. */
-  readonly interrupted?: Promise<number>;
+  /**
+   * Resolves with an exit status when nobody wants to see more and the migration does not mind, or with the report of
+   * one that is given up.
+   */
+  readonly interrupted?: Promise<number | MigrationReport>;
   /** By default the engine's. */
   readonly statusOf?: (report: MigrationReport) => number;
   /** An events' file that is open already. */

@@ -6,15 +6,15 @@
  *     neither            both do; the destination listens on loopback, behind a token of this run
  */
 import { randomBytes } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
 import { readConfigFile } from '@vmferry/agent-core/config';
 import type { AgentServer } from '@vmferry/agent-core/serve';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { exitStatus, type MigrationReport } from '@vmferry/engine/report/report';
 import type { CommandContext } from './context.ts';
-import type { Display } from './display/display.ts';
 import type { EventsFile } from './events-file.ts';
 import { follow, openEvents, printReport, saveJunit } from './follow.ts';
-import { onInterrupt } from './io.ts';
+import { Interrupts } from './interrupts.ts';
 import { openJunit } from './junit.ts';
 import { serveOnLoopback } from './loopback.ts';
 import {
@@ -23,11 +23,15 @@ import {
   localOperator,
   type Observation,
   type Operator,
+  type Status,
 } from './operator.ts';
-import { bareReport, errorReportOf, refusedReport, usageError } from './reports.ts';
+import { type Asked, bareReport, errorReportOf, refusedReport, usageError } from './reports.ts';
 import { type MigrateOptions, requestOf } from './request.ts';
 import { type HostSettings, loadSettings, loggerFor } from './settings.ts';
 import { findGuests, type Guests } from './simulated.ts';
+
+/** After an interrupt, for the outcome of a migration of which nothing stays. */
+const GRACE_MS = 2000;
 
 /** Where the migration runs, and what to let go of afterwards. */
 interface Place {
@@ -43,15 +47,10 @@ export async function runMigration(
   given: MigrateOptions,
   context: CommandContext,
 ): Promise<number> {
-  // Agents are never given a path.
-  const options = given.destXml === undefined ? given : { ...given, destXml: await readXml(given.destXml) };
-  if (options.from !== undefined && options.to === undefined) {
-    throw usageError('--from without --to: name the destination agent, as in --to wss://host2:4447');
-  }
-  // What can be wrong with the request is told before anything is begun.
-  requestOf(guest, options.to ?? 'ws://127.0.0.1:0', false, options);
-  if (options.junit !== undefined) await openJunit(options.junit);
-  const { settings, eventsFile } = await prepare(guest, options, context);
+  if (given.junit !== undefined) await openJunit(given.junit);
+  const { options, settings, eventsFile } = await orRefused(prepare(guest, given, context), {
+    ...{ guest, options: given, context },
+  });
   const interrupts = new Interrupts(context);
   try {
     const { guest: uri, destGuest } = settings.guests;
@@ -67,19 +66,40 @@ function readXml(file: string): Promise<string> {
   return readConfigFile(file, 'domain', 'cli', 'E_USAGE');
 }
 
+/** Everything that can be wrong with what was asked for. */
 async function prepare(
   guest: string,
-  options: MigrateOptions,
+  given: MigrateOptions,
   context: CommandContext,
-): Promise<{ readonly settings: Settings; readonly eventsFile: EventsFile | undefined }> {
+): Promise<{
+  readonly options: MigrateOptions;
+  readonly settings: Settings;
+  readonly eventsFile: EventsFile | undefined;
+}> {
+  // Agents are never given a path.
+  const options = given.destXml === undefined ? given : { ...given, destXml: await readXml(given.destXml) };
+  if (options.from !== undefined && options.to === undefined) {
+    throw usageError('--from without --to: name the destination agent, as in --to wss://host2:4447');
+  }
+  requestOf(guest, options.to ?? 'ws://127.0.0.1:0', false, options);
+  const settings = await loadSettings(options, context.io, 'cli');
+  const guests = await findGuests(guest, options, settings);
+  const eventsFile = await openEvents({ ...options, io: context.io });
+  return { options, settings: { ...settings, guests }, eventsFile };
+}
+
+interface Attempt {
+  readonly guest: string;
+  readonly options: MigrateOptions;
+  readonly context: CommandContext;
+}
+
+/** What keeps a migration from being begun is in the JUnit report, too. */
+async function orRefused<T>(work: Promise<T>, { guest, options, context }: Attempt): Promise<T> {
   try {
-    const settings = await loadSettings(options, context.io, 'cli');
-    const guests = await findGuests(guest, options, settings);
-    const eventsFile = await openEvents({ ...options, io: context.io });
-    return { settings: { ...settings, guests }, eventsFile };
+    return await work;
   } catch (thrown) {
-    const asked = { guest, strategy: options.strategy };
-    const report = refusedReport(errorReportOf(thrown), asked);
+    const report = refusedReport(errorReportOf(thrown), { guest, strategy: options.strategy });
     if (options.junit !== undefined) await saveJunit(options.junit, report, context.io);
     throw thrown;
   }
@@ -104,24 +124,56 @@ async function migrate(
     return exitStatus(report);
   };
   const opening = openPlace(options, settings, context);
-  const place = await Promise.race([opening, interrupts.first]);
+  const place = await orRefused(Promise.race([opening, interrupts.first]), { guest, options, context });
   if (place === 'interrupted') {
     opening.then((late) => late.close()).catch(() => {});
     return print(bareReport('cancelled', null, asked));
   }
+  let abandoned = false;
   try {
     const request = requestOf(guest, place.to, settings.insecure, options);
     const observation = await start(place.operator, request);
     if ('outcome' in observation) return await print(observation);
-    interrupts.cancelWith(() => place.operator.cancel(observation.summary.id));
+    const { id } = observation.summary;
+    interrupts.cancelWith(() => place.operator.cancel(id));
     return await follow(observation, {
       ...output,
       ...(eventsFile === undefined ? {} : { eventsFile }),
+      ...(isAllInside(guest, options)
+        ? {
+            interrupted: interrupts.first.then(async () => {
+              await setTimeout(GRACE_MS, undefined, { ref: false });
+              abandoned = true;
+              return abandonedReport(await place.operator.status(id), asked);
+            }),
+          }
+        : {}),
       onDisplay: (display) => interrupts.speakThrough(display),
     });
   } finally {
-    await place.close();
+    // Closing waits for the migration's end.
+    if (abandoned) void place.close().catch(() => {});
+    else await place.close();
   }
+}
+
+/** A simulated guest that leaves and arrives in this process ends with it: nothing is lost that was not lost anyway. */
+function isAllInside(guest: string, { from, to }: MigrateOptions): boolean {
+  return guest.startsWith('sim:') && from === undefined && to === undefined;
+}
+
+/** Of a migration of a simulated guest that could no longer be cancelled when the command was told to end. */
+function abandonedReport({ summary }: Status, asked: Asked): MigrationReport {
+  const { phase } = summary;
+  return bareReport(
+    'cancelled',
+    {
+      ...{ code: 'E_CANCELLED', side: 'cli', phase, guestRunsOn: 'neither' },
+      message: 'the migration could not be cancelled any more: the simulated guest ended with the command',
+      remedy: 'Start it again when it is wanted, or let it come to its end.',
+    },
+    asked,
+  );
 }
 
 /** A refusal is a report as any other end. */
@@ -210,63 +262,5 @@ async function embedBoth(
     await dest.close();
     await server?.close();
     throw thrown;
-  }
-}
-
-/** The first SIGINT, SIGTERM or SIGHUP cancels; later ones are told that it is being done. */
-class Interrupts {
-  /** Resolves at the first one. */
-  readonly first: Promise<'interrupted'>;
-  readonly #context: CommandContext;
-  readonly #stop: () => void;
-  #times = 0;
-  #cancel: (() => Promise<unknown>) | undefined;
-  #display: Display | undefined;
-  #interrupted: (value: 'interrupted') => void = () => {};
-
-  constructor(context: CommandContext) {
-    this.#context = context;
-    this.first = new Promise((resolve) => {
-      this.#interrupted = resolve;
-    });
-    this.#stop = onInterrupt(context.io.signals, (times) => this.#heard(times));
-  }
-
-  /** A cancellation that was asked for before there was anything to cancel is done now. */
-  cancelWith(cancel: () => Promise<unknown>): void {
-    this.#cancel = cancel;
-    if (this.#times > 0) this.#cancelNow(cancel);
-  }
-
-  speakThrough(display: Display): void {
-    this.#display = display;
-  }
-
-  close(): void {
-    this.#stop();
-  }
-
-  #heard(times: number): void {
-    this.#times = times;
-    this.#interrupted('interrupted');
-    if (times > 1) {
-      this.#say(
-        'still cancelling: the outcome is not known yet, and leaving now would not make it any sooner',
-      );
-    } else if (this.#cancel !== undefined) {
-      this.#cancelNow(this.#cancel);
-    }
-  }
-
-  #cancelNow(cancel: () => Promise<unknown>): void {
-    this.#say('cancelling; waiting for the outcome');
-    cancel().catch((error: unknown) => {
-      this.#say(`cannot cancel: ${error instanceof Error ? error.message : String(error)}`);
-    });
-  }
-
-  #say(text: string): void {
-    if (this.#display === undefined) this.#context.io.stderr.write(`${text}\n`);
-    else this.#display.say(text);
   }
 }

@@ -299,6 +299,22 @@ describe('vmferry migrate', () => {
     expect(await readFile(file, 'utf8')).toMatch(/<error type="E_CONFIG" message="the library has no guest/);
   });
 
+  it.each([
+    [2, 'E_CONNECT', ['sim:web1', '--from', TO, '--to', TO]],
+    [2, 'E_USAGE', ['sim:web1', '--from', TO]],
+    [2, 'E_USAGE', ['sim:web1', '--streams', '99']],
+    [2, 'E_INTERNAL', ['sim:web', '--state-dir', '/nonexistent']],
+  ] as const)(
+    'has status %d and %s in the JUnit report of a migration that was not begun: %j',
+    async (status, code, line) => {
+      const file = join(dir, 'junit.xml');
+      expect((await vmferry('migrate', ...line, '--junit', file)).status).toBe(status);
+      const text = await readFile(file, 'utf8');
+      expect(text).toContain(`<error type="${code}" `);
+      expect(text).toContain(`name="${line[0]} by auto"`);
+    },
+  );
+
   it('names an unknown key of the configuration', async () => {
     await writeFile(join(dir, 'a.yaml'), 'tls:\n  crt: x\n');
     const { status, stderr } = await vmferry(...args('--config', join(dir, 'a.yaml')));
@@ -415,5 +431,34 @@ describe('vmferry migrate with agents inside', () => {
     running.signals.emit('SIGINT');
     expect(await running.status).toBe(130);
     expect(onlyObject(running.stdout.text)).toMatchObject({ outcome: 'cancelled', error: null });
+  });
+
+  it('does not wait for a simulated guest that cannot be cancelled any more: it ends with the command', async () => {
+    const agents = new Embedded();
+    const file = join(dir, 'junit.xml');
+    const line = ['migrate', 'sim:idle', '--state-dir', dir, '--json', '--junit', file];
+    const running = start(line, { agents: agents.factory });
+    await expect.poll(() => agents.source.migrations[0]?.hub.observers).toBe(1);
+    running.signals.emit('SIGTERM');
+    await expect.poll(() => agents.source.migrations[0]?.cancelled).toBe(1);
+    expect(await running.status).toBe(130);
+    expect(onlyObject(running.stdout.text)).toMatchObject({
+      outcome: 'cancelled',
+      error: { code: 'E_CANCELLED', guestRunsOn: 'neither' },
+    });
+    expect(await readFile(file, 'utf8')).toContain('<error type="E_CANCELLED" ');
+  });
+
+  it('waits for a guest of an agent elsewhere, however long it takes', async () => {
+    const agents = new Embedded();
+    const line = ['migrate', 'sim:idle', '--to', 'wss://host2:4447', '--state-dir', dir, '--json'];
+    const running = start(line, { agents: agents.factory });
+    await expect.poll(() => agents.source.migrations[0]?.hub.observers).toBe(1);
+    running.signals.emit('SIGTERM');
+    await expect.poll(() => agents.source.migrations[0]?.cancelled).toBe(1);
+    const later = new Promise((resolve) => setTimeout(resolve, 2500, 'still there'));
+    expect(await Promise.race([running.status, later])).toBe('still there');
+    agents.source.migrations[0]!.finish();
+    expect(await running.status).toBe(0);
   });
 });

@@ -16,7 +16,7 @@ Durations: 300ms, 2s, 10m, 1h. Rates: 1gbit, 500mbit, 100MB/s, 12MiB/s.
 With --from the migration runs in that agent; Ctrl-C cancels it there, and when the connection to the agent
 is lost it goes on ('vmferry watch' shows it). With --to alone the source agent runs inside this command;
 without either both do, which moves a guest between two QEMUs on this host. The first Ctrl-C cancels and
-waits for the outcome.
+waits for the outcome; a simulated guest that cannot be cancelled any more ends with the command after two seconds.
 
 A domain of libvirt's is named by its name, libvirt:NAME or libvirt:NAME?connect=URI, and moves peer-to-peer between
 the two libvirts, with the agents between them (docs/libvirt.md). It ends on the source, as libvirt has it.
