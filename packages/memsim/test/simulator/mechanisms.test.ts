@@ -61,6 +61,15 @@ describe('when the guest stops', () => {
   });
 });
 
+describe('a codec of which nothing was measured', () => {
+  it('is simulated as another one, and said to be', () => {
+    const notes = (compress: 'lz4' | 'lz4hc') =>
+      simulate(simulationOf({ request: { compress } })).report.notes;
+    expect(notes('lz4hc')).toEqual([expect.stringContaining('LZ4 HC is simulated as LZ4')]);
+    expect(notes('lz4')).toEqual([]);
+  });
+});
+
 describe('hosts and link that take about the same time', () => {
   const totalMs = (sendPageUs: number) =>
     simulate(

@@ -119,7 +119,8 @@ export async function runPlan(
   const simulation = planned(measured, request);
   const all = forecasts(simulation);
   const recommended = recommend(all);
-  const notes = [...obstacleNotes(seen.obstacles), ...seen.notes, ...notesOf(measured)];
+  const simulated = [...new Set(all.flatMap(({ result }) => result.report.notes))];
+  const notes = [...obstacleNotes(seen.obstacles), ...seen.notes, ...notesOf(measured), ...simulated];
   const json = {
     schema: 1,
     guest: uri,
