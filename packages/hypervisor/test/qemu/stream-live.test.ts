@@ -36,13 +36,16 @@ async function record(name: string, { major, minor }: Version, carried: Carried)
   if (carried.back.length > 0) await writeFile(path('replies'), gzipSync(carried.back, { level: 9 }));
 }
 
-/** Both guests, the source's having written all its memory, and the migration under way until pass `passes`. */
+/**
+ * Both guests, the source's having written all its memory, and the migration under way until pass `passes`. Its rounds
+ * take so long that a guest which gets little of the CPU has written again by their end: it would be over otherwise.
+ */
 async function underWay(
   options: QemuOptions,
   passes: number,
   capabilities: readonly string[] = [],
   destArgs: readonly string[] = [],
-  bandwidth = 128 * MiB,
+  bandwidth = 16 * MiB,
 ): Promise<{ source: Qemu; dest: Qemu; done: Promise<Carried> }> {
   const [source, dest] = await Promise.all([
     start(options),
