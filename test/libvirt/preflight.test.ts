@@ -2,11 +2,13 @@
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
 import { type DestPolicy, destPreflight } from '@vmferry/hypervisor/libvirt/preflight/dest';
 import { type DomainFacts, parseDomainFacts } from '@vmferry/hypervisor/libvirt/preflight/domain-facts';
 import type { Finding } from '@vmferry/hypervisor/libvirt/preflight/finding';
 import { type DomainWish, gatherDomain } from '@vmferry/hypervisor/libvirt/preflight/gather-domain';
 import { sourceFindings } from '@vmferry/hypervisor/libvirt/preflight/preflight';
+import { rehearsePreflight } from '@vmferry/hypervisor/libvirt/preflight/rehearse';
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
@@ -55,6 +57,15 @@ interface Asked {
   readonly change?: (facts: DomainFacts) => DomainFacts;
 }
 
+const ofHostB = (): DestPolicy => ({
+  imageDirectories: [],
+  baseImageDirectories: [],
+  emulators: [],
+  allowQemuArguments: false,
+  allowXmlChanges: [],
+  hostRoot: `/proc/${b.daemonPid}/root`,
+});
+
 /** The whole way: what the source gathers crosses the wire, and the destination judges it. */
 async function preflight(
   domain: Domain,
@@ -64,15 +75,7 @@ async function preflight(
   const facts = parseDomainFacts(JSON.parse(JSON.stringify(gathered)));
   const there = await destPreflight(toB, facts, {
     postcopy,
-    policy: {
-      imageDirectories: [],
-      baseImageDirectories: [],
-      emulators: [],
-      allowQemuArguments: false,
-      allowXmlChanges: [],
-      hostRoot: `/proc/${b.daemonPid}/root`,
-      ...policy,
-    },
+    policy: { ...ofHostB(), ...policy },
   });
   const here = sourceFindings(facts, { postcopy });
   return { ...there, facts, findings: [...here, ...there.findings] };
@@ -282,4 +285,11 @@ test('disks must lie where the destination lets them, if it says where', async (
     told((await preflight(domain, { policy: { diskDirectories: named(directory) } })).findings);
   expect(await asked('/var/lib/libvirt/images')).toEqual(['refusal E_REFUSED']);
   expect(await asked('/')).toEqual([]);
+});
+
+test('a preflight that is rehearsed leaves nothing behind, and is none where no libvirt is', async () => {
+  expect(await rehearsePreflight(libvirtOptions({ uri: b.uri }), ofHostB())).toBe(true);
+  expect(await toB.domains()).toEqual([]);
+  const nowhere = libvirtOptions({ uri: 'qemu+unix:///system?socket=/nonexistent' });
+  expect(await rehearsePreflight(nowhere, ofHostB())).toBe(false);
 });

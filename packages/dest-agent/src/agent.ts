@@ -1,6 +1,8 @@
 /** The daemon on the host that a guest enters: takes connections of source agents and gives each its session. */
+
 import { randomBytes } from 'node:crypto';
 import { type DestAgentOptions, defaultLimits } from '@vmferry/agent-core/config';
+import { libvirtPolicy } from '@vmferry/agent-core/libvirt-config';
 import {
   inOrder,
   type MigrationSummary,
@@ -10,6 +12,8 @@ import {
 import { VERSION } from '@vmferry/agent-core/version';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { MigrationError } from '@vmferry/engine/errors';
+import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
+import { rehearsePreflight } from '@vmferry/hypervisor/libvirt/preflight/rehearse';
 import { SimulationHost } from '@vmferry/memsim/guest/host';
 import { ControlChannel } from '@vmferry/wire/control';
 import { type Frame, FrameKind } from '@vmferry/wire/frame';
@@ -89,6 +93,12 @@ export class DestAgent implements Operations {
       endPrepared: (uri, session) => endPreparedGuest(uri, session, this.#options),
       look: (uri, session) => lookAtCommittedGuest(uri, session, this.#options),
     });
+  }
+
+  /** Asks the host's libvirt, where there is one, for what the first preflight would wait for. */
+  async rehearse(): Promise<void> {
+    const { libvirt } = this.#options;
+    await rehearsePreflight(libvirtOptions(libvirt), libvirtPolicy(libvirt));
   }
 
   /** Handler of '/v1/migration' and '/v1/data'. */

@@ -6,6 +6,8 @@ import type { FrameSocket } from '@vmferry/wire/frame-socket';
 import type { Peer } from '@vmferry/wire/listener';
 
 interface EmbeddedAgent extends Operations {
+  /** What the first migration would otherwise be the first to ask for. Changes nothing. */
+  rehearse?(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -87,6 +89,7 @@ function closingBoth(agent: EmbeddedSource, simulation: Closing): EmbeddedSource
     list: () => agent.list(),
     find: (id) => agent.find(id),
     settle: (guest) => agent.settle(guest),
+    rehearse: async () => await agent.rehearse?.(),
     close: async () => {
       await agent.close();
       await simulation.close();

@@ -33,6 +33,11 @@ export class HostAgent implements EmbeddedDest {
     await this.#source.settle(guest);
   }
 
+  /** Both have the same libvirt. */
+  async rehearse(): Promise<void> {
+    await this.#dest.rehearse?.();
+  }
+
   acceptMigration(socket: FrameSocket, peer: Peer): void {
     this.#dest.acceptMigration(socket, peer);
   }

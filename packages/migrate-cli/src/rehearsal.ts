@@ -38,16 +38,23 @@ const GUEST: GuestDefinition = {
 
 export interface RehearsalOptions {
   readonly agents: AgentFactory;
+  /** What the agent that is served rehearses by itself. It is not waited for once a migration comes. */
+  readonly own?: () => Promise<void>;
   readonly log: Logger;
 }
 
 export class Rehearsal {
   readonly #options: RehearsalOptions;
+  readonly #whenStopped: Promise<void>;
   #stopped = false;
+  #tellStopped: () => void = () => {};
   #moving: RunningMigration | undefined;
 
   constructor(options: RehearsalOptions) {
     this.#options = options;
+    this.#whenStopped = new Promise((resolve) => {
+      this.#tellStopped = resolve;
+    });
   }
 
   /** Resolves when it is over. Never rejects. */
@@ -62,6 +69,7 @@ export class Rehearsal {
           if (this.#stopped) break;
           if (await this.#move(strategy, directory)) moves += 1;
         }
+        if (!this.#stopped) await Promise.race([this.#rehearseOwn(), this.#whenStopped]);
       } finally {
         await rm(directory, { recursive: true, force: true });
       }
@@ -74,7 +82,18 @@ export class Rehearsal {
   /** There is something better to do. What is under way is cancelled. */
   stop(): void {
     this.#stopped = true;
+    this.#tellStopped();
     this.#moving?.cancel();
+  }
+
+  /** Never rejects: what does not work here is told to whoever asks for it. */
+  async #rehearseOwn(): Promise<void> {
+    const { log, own } = this.#options;
+    try {
+      await own?.();
+    } catch (error) {
+      log.debug({ err: error }, "the agent's own rehearsal failed");
+    }
   }
 
   /** Whether it came to its end. Each move has agents of its own, so that the guest never was there before. */

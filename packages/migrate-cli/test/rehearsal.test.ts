@@ -43,6 +43,33 @@ describe('a rehearsal', () => {
     expect(await readdir(directory)).toEqual([]);
   });
 
+  it('ends with what the agent rehearses by itself, whose failure is none of it', async () => {
+    const { lines, log } = logged();
+    let asked = 0;
+    const own = async () => {
+      asked += 1;
+      throw new Error('libvirt does not answer');
+    };
+    await new Rehearsal({ agents: embeddedAgents, own, log }).run();
+    expect(asked).toBe(1);
+    expect(lines).toMatchObject([{ level: 'info', msg: 'rehearsed', moves: 4 }]);
+  });
+
+  it('does not wait for what the agent rehearses by itself once it is stopped', async () => {
+    const { lines, log } = logged();
+    const begun = signal();
+    const own = () => {
+      begun.resolve();
+      return new Promise<void>(() => {});
+    };
+    const rehearsal = new Rehearsal({ agents: embeddedAgents, own, log });
+    const over = rehearsal.run();
+    await begun.promise;
+    rehearsal.stop();
+    await over;
+    expect(lines).toMatchObject([{ level: 'info', msg: 'rehearsed', moves: 4 }]);
+  });
+
   it('ends soon when it is stopped, which is no failure', async () => {
     const { lines, log } = logged();
     const begun = signal();

@@ -1,6 +1,8 @@
 /** The daemon on the host that a guest leaves: starts migrations and remembers them. */
+
 import { randomUUID } from 'node:crypto';
 import type { SourceAgentOptions } from '@vmferry/agent-core/config';
+import { libvirtPolicy } from '@vmferry/agent-core/libvirt-config';
 import {
   inOrder,
   type MigrationSummary,
@@ -10,6 +12,8 @@ import {
 import { MigrationError } from '@vmferry/engine/errors';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { SourceLimits } from '@vmferry/engine/switchover/source';
+import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
+import { rehearsePreflight } from '@vmferry/hypervisor/libvirt/preflight/rehearse';
 import { SimulationHost } from '@vmferry/memsim/guest/host';
 import { lookAtGuest, type SourceGuestFactory, sourceGuests, takeBackGuest } from './guests.ts';
 import { settleLeftovers } from './leftovers.ts';
@@ -92,6 +96,12 @@ export class SourceAgent implements Operations {
       look: (uri, session) => lookAtGuest(uri, session, this.#options),
       ...(guest === undefined ? {} : { guest }),
     });
+  }
+
+  /** Asks the host's libvirt, where there is one, for what the first preflight would wait for. */
+  async rehearse(): Promise<void> {
+    const { libvirt } = this.#options;
+    await rehearsePreflight(libvirtOptions(libvirt), libvirtPolicy(libvirt));
   }
 
   /** Cancels what can be cancelled and waits for its end. */

@@ -126,7 +126,9 @@ async function runAgent(
   await agent.settle();
   const log = loggerFor(io.stderr, options.logLevel ?? file.logLevel, role);
   const rehearsal =
-    options.rehearsal && file.rehearse ? new Rehearsal({ agents: context.agents, log }) : undefined;
+    options.rehearsal && file.rehearse
+      ? new Rehearsal({ agents: context.agents, own: async () => await agent.rehearse?.(), log })
+      : undefined;
   const serving: ServeOptions = {
     operations: noticing(agent, () => rehearsal?.stop()),
     listen: options.listen ?? file.listen ?? defaultListen(role),
