@@ -4,7 +4,7 @@
  * it has seldom run and compiles the rest beside it, on cores that the guests need; the first migration of an agent
  * took some 300 ms longer for that (512 MiB at 1 Gbit/s, on two cores), most of it in its first half second.
  *
- *     begun ──▶ moves ──▶ enough of them ─────────▶ ended
+ *     begun ──▶ moves ──▶ enough of them ──▶ what the agent rehearses by itself ──▶ ended
  *                 └─ a migration comes, the agent ends ──▶ the move is cancelled ──▶ ended
  *
  * Nothing of it is seen from outside: its agents are others than those that are served, with a directory and a secret

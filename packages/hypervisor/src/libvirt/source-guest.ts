@@ -208,17 +208,20 @@ export class LibvirtSourceGuest implements SourceGuest {
         );
       }
       const xml = await this.#domain.xml();
-      const own =
+      // A guest's agent may take its time.
+      const [own, nics] = await Promise.all([
         state.reason === 'post-copy-failed'
-          ? await this.#sketch(xml)
-          : await describeGuest(monitorOf(this.#domain), name);
+          ? this.#sketch(xml)
+          : describeGuest(monitorOf(this.#domain), name),
+        withAddresses(this.#domain, readInterfaces(xml), xml),
+      ]);
       this.#blocks = own.blocks;
       this.#oneLiveRound = own.oneLiveRound;
       this.#wasRunning = state.state === 'running';
       return {
         ...own,
         kind: 'libvirt',
-        nics: await withAddresses(this.#domain, readInterfaces(xml), xml),
+        nics,
         running: this.#wasRunning,
         libvirt: { uuid, socketDir: this.#options.socketDir, rendezvous: this.#rendezvousName },
       };
