@@ -30,7 +30,7 @@ import type {
 import { type Millis, millis } from '@vmferry/engine/units';
 import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
-import { isLibvirtError } from '@vmferry/native/libvirt/errors';
+import type { DomainState } from '@vmferry/native/libvirt/states';
 import { IncomingStream } from '../qemu/incoming-stream.ts';
 import { connectToQemu } from '../qemu/migration-socket.ts';
 import {
@@ -41,6 +41,7 @@ import {
 } from './domain-events.ts';
 import { identityOf, readInterfaces } from './domain-xml.ts';
 import { asking, messageOf } from './errors.ts';
+import { ifThere } from './if-there.ts';
 import type { ImageRecord } from './images/record.ts';
 import type { CreatedImages } from './images/store.ts';
 import { daemonSockets, type LibvirtOptions, parseDomainAddress } from './options.ts';
@@ -148,7 +149,7 @@ export class LibvirtDestGuest implements DestGuest {
       this.#description = libvirt;
       this.#postcopyIsFinal = isFinal(description.hypervisorVersion);
       const [before, preflight] = await Promise.all([
-        lookUp(() => this.#connection.domainByUuid(libvirt.uuid)),
+        ifThere(() => this.#connection.domainByUuid(libvirt.uuid)),
         this.#look(description.preflight, plan),
       ]);
       this.#definedBefore = before !== undefined;
@@ -348,8 +349,7 @@ export class LibvirtDestGuest implements DestGuest {
       this.#description = libvirt;
       this.#rejoining = true;
       const reasons = this.#sameDirectory(libvirt);
-      const domain = await lookUp(() => this.#connection.domainByUuid(libvirt.uuid));
-      const { state, reason } = (await domain?.state()) ?? { state: 'absent', reason: 'unknown' };
+      const { state, reason } = (await ifThere(this.#state)) ?? { state: 'absent', reason: 'unknown' };
       if (reason !== 'post-copy-failed') reasons.push(notHalted(this.#name, `${state} (${reason})`));
       if (reasons.length > 0) return { ok: false, reasons };
       this.#running = true;
@@ -369,6 +369,8 @@ export class LibvirtDestGuest implements DestGuest {
   #domain(): Promise<Domain> {
     return this.#connection.domainByUuid(this.#description!.uuid);
   }
+
+  readonly #state = async (): Promise<DomainState> => await (await this.#domain()).state();
 
   /** Only the guest itself knows what its memory should hold. */
   examine(): Promise<Examination> {
@@ -408,24 +410,24 @@ export class LibvirtDestGuest implements DestGuest {
 
   /** libvirt has taken it for moved, and it never ran. Where it has not, it ends it by itself. */
   async #undo(): Promise<void> {
-    const domain = await lookUp(() => this.#domain());
-    if (!domain) return;
-    const undefine = !this.#definedBefore && (await domain.isPersistent());
-    const { state, reason } = await domain.state();
-    // While it still comes in it is libvirt's.
-    if (state === 'paused' && reason !== 'migration') await domain.destroy();
-    // An NVRAM that came along is the guest's, which is at home on the source.
-    if (undefine) await domain.undefine(['keep-nvram']);
+    await ifThere(async () => {
+      const domain = await this.#domain();
+      const undefine = !this.#definedBefore && (await domain.isPersistent());
+      const { state, reason } = await domain.state();
+      // While it still comes in it is libvirt's.
+      if (state === 'paused' && reason !== 'migration') await domain.destroy();
+      // An NVRAM that came along is the guest's, which is at home on the source.
+      if (undefine) await domain.undefine(['keep-nvram']);
+    });
   }
 
   /** libvirt ends what was coming in when it is hung up on. */
   async #untilEnded(): Promise<void> {
-    const { uuid } = this.#description ?? {};
-    if (uuid === undefined || !this.#events) return;
+    if (!this.#description || !this.#events) return;
     const deadline = performance.now() + DISCARD_MS;
     for (;;) {
-      const domain = await lookUp(() => this.#connection.domainByUuid(uuid));
-      if (!domain || !(await domain.isActive())) return;
+      const { state } = (await ifThere(this.#state)) ?? { state: 'absent' };
+      if (state === 'absent' || state === 'shut-off') return;
       if (performance.now() > deadline) {
         throw kept(this.#name, 'libvirt has not ended it');
       }
@@ -457,15 +459,6 @@ export class LibvirtDestGuest implements DestGuest {
 function resumedAt(happening: DomainHappening): Millis | undefined {
   if (happening.type !== 'monitor' || happening.event !== 'RESUME') return undefined;
   return millis(happening.atMs);
-}
-
-async function lookUp(find: () => Promise<Domain>): Promise<Domain | undefined> {
-  try {
-    return await find();
-  } catch (error) {
-    if (isLibvirtError(error, 'VIR_ERR_NO_DOMAIN')) return undefined;
-    throw error;
-  }
 }
 
 function connectLocal(path: string): Promise<Socket> {

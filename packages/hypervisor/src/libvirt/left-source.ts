@@ -4,10 +4,10 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
-import { isLibvirtError } from '@vmferry/native/libvirt/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import type { Committed, TakenBack } from '../qemu/left-source.ts';
 import { asking } from './errors.ts';
+import { ifThere } from './if-there.ts';
 import { type LibvirtOptions, parseDomainAddress } from './options.ts';
 
 const SETTLE_TIMEOUT_MS = 30_000;
@@ -54,16 +54,15 @@ async function stateOf(
     const { name, uri } = parseDomainAddress(text, options.uri);
     const connection = await LibvirtConnection.open(uri);
     try {
-      const domain = await connection.domainByName(name);
-      const deadline = performance.now() + SETTLE_TIMEOUT_MS;
-      for (;;) {
-        const state = await domain.state();
-        if (enough(state) || performance.now() > deadline) return state;
-        await sleep(POLL_MS);
-      }
-    } catch (error) {
-      if (isLibvirtError(error, 'VIR_ERR_NO_DOMAIN')) return undefined;
-      throw error;
+      return await ifThere(async () => {
+        const domain = await connection.domainByName(name);
+        const deadline = performance.now() + SETTLE_TIMEOUT_MS;
+        for (;;) {
+          const state = await domain.state();
+          if (enough(state) || performance.now() > deadline) return state;
+          await sleep(POLL_MS);
+        }
+      });
     } finally {
       await connection.close();
     }

@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
-import { isLibvirtError } from '@vmferry/native/libvirt/errors';
-import type { DomainState } from '@vmferry/native/libvirt/states';
 import type { EndOfPrepared } from '../qemu/mark.ts';
 import { asking } from './errors.ts';
+import { ifThere } from './if-there.ts';
 import type { ImageRecord } from './images/record.ts';
 import { type LibvirtOptions, parseDomainAddress } from './options.ts';
 
@@ -25,11 +24,12 @@ export async function leftDomain(
     const { name } = parseDomainAddress(text, options.uri);
     const connection = await LibvirtConnection.open(options.uri);
     try {
+      const stateOf = () => ifThere(async () => await (await connection.domainByName(name)).state());
       const deadline = performance.now() + ENDED_MS;
-      let state = await stateOf(connection, name);
+      let state = await stateOf();
       while (state?.state === 'paused' && performance.now() < deadline) {
         await sleep(POLL_MS);
-        state = await stateOf(connection, name);
+        state = await stateOf();
       }
       if (state?.state === 'paused') {
         const why = `the domain ${name} is paused here: if it runs on its source, destroy it`;
@@ -42,13 +42,4 @@ export async function leftDomain(
       await connection.close();
     }
   });
-}
-
-async function stateOf(connection: LibvirtConnection, name: string): Promise<DomainState | undefined> {
-  try {
-    return await (await connection.domainByName(name)).state();
-  } catch (error) {
-    if (isLibvirtError(error, 'VIR_ERR_NO_DOMAIN')) return undefined;
-    throw error;
-  }
 }

@@ -47,6 +47,7 @@ import {
 import { machineOf, readInterfaces } from './domain-xml.ts';
 import { asGuestError, asking } from './errors.ts';
 import { type Attempt, finish, left } from './finishing.ts';
+import { ifThere } from './if-there.ts';
 import { migrateOptions, PLAIN, resumeOptions } from './migrate-options.ts';
 import { monitorOf } from './monitor.ts';
 import { type LibvirtOptions, parseDomainAddress } from './options.ts';
@@ -640,13 +641,8 @@ export class LibvirtSourceGuest implements SourceGuest {
     }
   }
 
-  async #stateOrGone(): Promise<DomainState | undefined> {
-    try {
-      return await this.#domain.state();
-    } catch (error) {
-      if (isLibvirtError(error, 'VIR_ERR_NO_DOMAIN')) return undefined;
-      throw error;
-    }
+  #stateOrGone(): Promise<DomainState | undefined> {
+    return ifThere(() => this.#domain.state());
   }
 
   async close(): Promise<void> {

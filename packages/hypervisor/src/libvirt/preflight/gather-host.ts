@@ -2,6 +2,7 @@
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import { LibvirtError } from '@vmferry/native/libvirt/errors';
 import type { LibvirtHost } from '@vmferry/native/libvirt/host';
+import { ifThere } from '../if-there.ts';
 import { type HostCapabilities, readDomainCapabilities, readHostCapabilities } from '../xml/capabilities.ts';
 import type { DomainShape } from '../xml/domain-shape.ts';
 import { cpuVerdict } from './cpu-verdict.ts';
@@ -153,9 +154,13 @@ async function domainsLike(
   { name, uuid }: DomainShape,
 ): Promise<KnownDomain[]> {
   const like = (await connection.domains()).filter((each) => each.name === name || each.uuid === uuid);
-  return await Promise.all(
-    like.map(async (each) => ({ name: each.name, uuid: each.uuid, active: await each.isActive() })),
+  const found = await Promise.all(
+    like.map(async (each) => {
+      const active = await ifThere(() => each.isActive());
+      return active === undefined ? [] : [{ name: each.name, uuid: each.uuid, active }];
+    }),
   );
+  return found.flat();
 }
 
 function pathsOf({ shape: { disks, files }, images }: DomainFacts): string[] {
