@@ -52,6 +52,7 @@ rmSync(RESULTS, { recursive: true, force: true });
 mkdirSync(RESULTS, { recursive: true });
 let passed = 0;
 let failed = 0;
+const told = [];
 for (const { project, reporter, minutes } of [
   { project: 'unit', reporter: 'default', minutes: 15 },
   // Says each test as it ends, so that the one that hangs is the one after the last line.
@@ -65,15 +66,18 @@ for (const { project, reporter, minutes } of [
     ...['--reporter', reporter, '--reporter', 'json', `--outputFile.json=${file}`],
   );
   const counts = count(file);
+  told.push(...counts.told);
   passed += counts.passed;
   // What failed outside a test (an import, a hook, an unhandled rejection) has no test to be counted with.
   failed += status === 0 ? counts.failed : Math.max(1, counts.failed);
 }
+// Once more, where the end of a long output is all that is seen of it.
+for (const failure of told) console.log(failure);
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed === 0 ? 0 : 1;
 
 function count(file) {
-  if (!existsSync(file)) return { passed: 0, failed: 0 };
+  if (!existsSync(file)) return { passed: 0, failed: 0, told: [] };
   const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(file, 'utf8'));
   const skipped = testResults.flatMap(({ name, assertionResults }) =>
     assertionResults
@@ -84,5 +88,28 @@ function count(file) {
   return {
     passed: numPassedTests,
     failed: numFailedTests + (process.env['CI'] ? skipped.length : 0),
+    told: testResults.flatMap(failuresOf),
   };
+}
+
+/** Of a file of tests, with the beginning of each error's message and the place in the tests where it came from. */
+function failuresOf({ name, message, assertionResults }) {
+  const file = relative('.', name);
+  const failures = assertionResults
+    .filter(({ status }) => status === 'failed')
+    .map(({ fullName, failureMessages, duration }) =>
+      [`failed: ${file}: ${fullName} (${Math.round(duration ?? 0)} ms)`, ...failureMessages.map(brief)].join(
+        '\n',
+      ),
+    );
+  return message ? [`failed: ${file}\n${brief(message)}`, ...failures] : failures;
+}
+
+function brief(message) {
+  // What vitest has in its JSON for a test or a hook that was given up.
+  const told = message.replace('STACK_TRACE_ERROR', 'not ended within its time');
+  const lines = told.split('\n').map((line) => line.trimEnd());
+  const said = lines.filter((line) => !/^\s+at /.test(line)).slice(0, 8);
+  const places = lines.filter((line) => /^\s+at .*\btest\//.test(line)).slice(0, 3);
+  return [...said, ...places].map((line) => `    ${line}`).join('\n');
 }
