@@ -245,8 +245,9 @@ test('a migration that is given up leaves the guest where it was', async () => {
   migrating.catch(() => {});
   await iterations.waitFor();
   giveUp.abort();
+  // libvirt tells its own abort, or what it heard first: that the destination's QEMU ended.
   await expect(migrating).rejects.toMatchObject({
-    code: 'VIR_ERR_OPERATION_ABORTED',
+    code: expect.stringMatching(/^VIR_ERR_(OPERATION_ABORTED|INTERNAL_ERROR)$/),
     call: 'virDomainMigrateToURI3',
   });
   expect((await domain.state()).state).toBe('running');
