@@ -250,7 +250,7 @@ export class SourceMigration implements RunningMigration {
     const guest = this.#guest!;
     const destination = this.#destination!;
     this.#setPhase('setup');
-    const pace = new Pace(machineNow());
+    const pace = new Pace();
     const carrier = new Carrier({
       control: destination.control,
       data: destination.data,

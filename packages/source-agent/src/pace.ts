@@ -7,16 +7,18 @@ const MOMENTS = 20;
 
 export class Pace {
   readonly #rates: number[] = [];
-  #began: number;
+  #began: number | undefined;
   #bytes = 0;
 
-  /** Times are monotonic milliseconds. */
-  constructor(now: number) {
-    this.#began = now;
-  }
-
-  /** Gives the pace at the end of each moment, else nothing. */
+  /**
+   * Gives the pace at the end of each moment, else nothing. The first begins with the first delivery: what was waited
+   * for before, and what that delivery took, tell nothing of the destination. `now` is monotonic milliseconds.
+   */
   delivered(contentBytes: number, now: number): BytesPerSec | undefined {
+    if (this.#began === undefined) {
+      this.#began = now;
+      return undefined;
+    }
     this.#bytes += contentBytes;
     const passedMs = now - this.#began;
     if (passedMs < MOMENT_MS) return undefined;
