@@ -13,7 +13,7 @@ const progress = (round: number): MigrationEvent => ({
   remainingBytes: 0,
   dirtyBytesPerSec: 0,
   bandwidthBytesPerSec: 0,
-  expectedDowntimeMs: 0,
+  expectedDowntimeMs: null,
   rawBytes: 0,
   wireBytes: 0,
   faults: 0,

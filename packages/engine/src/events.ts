@@ -24,7 +24,8 @@ export type MigrationEvent =
       readonly dirtyBytesPerSec: number;
       /** Guest bytes (before compression) per second. */
       readonly bandwidthBytesPerSec: number;
-      readonly expectedDowntimeMs: number;
+      /** If the guest stopped now. Null where nothing tells: before the first measurement, on a link that stands still. */
+      readonly expectedDowntimeMs: number | null;
       readonly rawBytes: number;
       readonly wireBytes: number;
       readonly faults: number;

@@ -133,6 +133,25 @@ describe('vmferry migrate', () => {
     expect(stderr).not.toContain('\x1b');
   });
 
+  it('says that a downtime is not known, and how far the disks are', async () => {
+    agent.fake.script = (migration) => {
+      const disks = { copiedBytes: 1024 ** 2, totalBytes: 1024 ** 3 };
+      migration.publish({ ...progress(1), expectedDowntimeMs: null, disks } as MigrationEvent);
+      migration.finish();
+    };
+    const { stderr } = await vmferry(...args());
+    expect(stderr).toContain('expected downtime not known, 3 faults, disks 1.00 MiB of 1.00 GiB');
+  });
+
+  it('tells no downtime to come of a guest that has moved', async () => {
+    agent.fake.script = (migration) => {
+      migration.publish({ ...progress(1), phase: 'postcopy' } as MigrationEvent);
+      migration.finish();
+    };
+    const { stderr } = await vmferry(...args());
+    expect(stderr).toContain('118 MB/s, 3 faults');
+  });
+
   it('shows one block in a terminal, and takes it away at the end', async () => {
     agent.fake.script = (migration) => {
       migration.publish(progress(2), { type: 'phase', phase: 'switchover' });

@@ -42,7 +42,7 @@ export class LiveProgress {
       remainingBytes: options.memoryBytes,
       dirtyBytesPerSec: 0,
       bandwidthBytesPerSec: 0,
-      expectedDowntimeMs: 0,
+      expectedDowntimeMs: null,
     };
   }
 

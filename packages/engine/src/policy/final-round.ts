@@ -24,7 +24,8 @@ export interface FinalRound {
   readonly postcopyObstacle: string | undefined;
 }
 
-export type FinalRoundDecision = { readonly expectedDowntimeMs: Millis } & (
+/** The expected downtime is undefined where a rate is not known. */
+export type FinalRoundDecision = { readonly expectedDowntimeMs: Millis | undefined } & (
   | { readonly action: 'wait' }
   | Judgement
 );
@@ -42,7 +43,9 @@ const ONE_ROUND = 'Only one round can be relied on with this hypervisor';
 export function finalRound(round: FinalRound): FinalRoundDecision {
   const { strategy, remainingBytes, bandwidthBytesPerSec: bandwidth, dirtyBytesPerSec } = round;
   const dirty = Math.min(((dirtyBytesPerSec ?? 0) * round.elapsedMs) / 1000, round.memoryBytes);
-  const expectedDowntimeMs = millis(bandwidth > 0 ? (dirty * 1000) / bandwidth : 0);
+  const downtimeMs = millis(bandwidth > 0 ? (dirty * 1000) / bandwidth : 0);
+  const known = dirtyBytesPerSec !== undefined && bandwidth > 0;
+  const expectedDowntimeMs = known ? downtimeMs : undefined;
   const lastMoment = (bandwidth * LAST_MS) / 1000;
   // A measurement that decides and is under way is waited for as long as there is time.
   const waits = dirtyBytesPerSec === undefined && strategy === 'undecided';
@@ -52,8 +55,7 @@ export function finalRound(round: FinalRound): FinalRoundDecision {
     const why = `One round can be relied on with this hypervisor, and it is nearly over (${size(remainingBytes)} are left).`;
     return { action: 'start-postcopy', why, expectedDowntimeMs };
   }
-  const known = dirtyBytesPerSec !== undefined && bandwidth > 0;
-  return { ...(known ? judged(round, dirty, expectedDowntimeMs) : unmeasured(round)), expectedDowntimeMs };
+  return { ...(known ? judged(round, dirty, downtimeMs) : unmeasured(round)), expectedDowntimeMs };
 }
 
 function judged(round: FinalRound, dirty: number, downtimeMs: number): Judgement {

@@ -43,7 +43,8 @@ export interface ProgressSample {
   readonly remainingBytes: number;
   readonly dirtyBytesPerSec: number;
   readonly bandwidthBytesPerSec: number;
-  readonly expectedDowntimeMs: number;
+  /** Null where nothing tells. */
+  readonly expectedDowntimeMs: number | null;
 }
 
 /** In the order in which they are to be carried out. */
@@ -314,8 +315,9 @@ export class SteeringPolicy {
     return told ? [progress, ...this.#act(decision, now)] : [progress];
   }
 
-  #progress(seen: Seen, expectedDowntimeMs: number): SteeringAction {
+  #progress(seen: Seen, expectedMs: number | undefined): SteeringAction {
     const { round, remainingBytes, dirtyBytesPerSec } = seen;
+    const known = expectedMs !== undefined && this.#link.bandwidth > 0;
     return {
       type: 'progress',
       sample: {
@@ -323,7 +325,7 @@ export class SteeringPolicy {
         remainingBytes,
         dirtyBytesPerSec,
         bandwidthBytesPerSec: this.#link.bandwidth,
-        expectedDowntimeMs,
+        expectedDowntimeMs: known ? expectedMs : null,
       },
     };
   }

@@ -81,6 +81,7 @@ describe('with one live round, a dirty rate that was not measured', () => {
     const decision = last(unknown);
     expect(decision).toMatchObject({ action: 'start-postcopy', why: expect.stringMatching(/not measured/) });
     expect('why' in decision && decision.why).not.toMatch(/ 0 B/);
+    expect(decision.expectedDowntimeMs).toBeUndefined();
   });
 
   test('does not matter where all of memory would fit', () => {

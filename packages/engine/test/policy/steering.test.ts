@@ -93,6 +93,19 @@ describe('the policy over a whole migration', () => {
     ]);
   });
 
+  it('expects no downtime by a link that was not measured or stands still', () => {
+    const policy = new SteeringPolicy(
+      { ...facts, request: { strategy: 'precopy', maxDowntimeMs: 300 } },
+      millis(0),
+    );
+    const expected = (actions: readonly SteeringAction[]) =>
+      actions.flatMap((each) => (each.type === 'progress' ? [each.sample.expectedDowntimeMs] : []));
+    expect(expected(policy.sample(seen(1, GiB, 0), delivered(0), millis(1000)))).toEqual([null]);
+    const [moving] = expected(policy.sample(seen(1, GiB, 0), delivered(100e6), millis(2000)));
+    expect(moving).toBeGreaterThan(10_000);
+    expect(expected(policy.sample(seen(1, GiB, 0), delivered(100e6), millis(3000)))).toEqual([null]);
+  });
+
   it('says nothing more once it has decided', () => {
     const policy = new SteeringPolicy(
       { ...facts, request: { strategy: 'precopy', maxDowntimeMs: 300 } },

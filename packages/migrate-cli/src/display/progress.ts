@@ -70,7 +70,8 @@ export function renderBlock(state: ProgressState, columns: number, elapsedMs: nu
     lines.push(
       `dirty rate ${formatRate(latest.dirtyBytesPerSec)}, bandwidth ${formatRate(latest.bandwidthBytesPerSec)}`,
     );
-    lines.push(figures(latest));
+    const told = figures(latest);
+    if (told !== '') lines.push(told);
   }
   for (const decision of state.decisions) lines.push(`· ${plain(decision)}`);
   return lines.map((line) => (line.length > width ? `${line.slice(0, width - 1)}…` : line));
@@ -87,15 +88,19 @@ export function renderLine(state: ProgressState, elapsedMs: number): string {
     `dirty rate ${formatRate(latest.dirtyBytesPerSec)}`,
     `bandwidth ${formatRate(latest.bandwidthBytesPerSec)}`,
     figures(latest),
-  ].join(', ');
+  ]
+    .filter((part) => part !== '')
+    .join(', ');
 }
 
 function figures(progress: ProgressEvent): string {
-  const downtime = `expected downtime ${formatDuration(progress.expectedDowntimeMs)}`;
-  const faults = progress.faults > 0 ? `, ${progress.faults} faults` : '';
-  const { disks } = progress;
-  const copied = disks ? `, disks ${formatSize(disks.copiedBytes)} of ${formatSize(disks.totalBytes)}` : '';
-  return `${downtime}${faults}${copied}`;
+  const { phase, expectedDowntimeMs: expected, faults, disks } = progress;
+  const told = expected === null ? 'not known' : formatDuration(expected);
+  // Once the guest has moved no downtime is to come.
+  const downtime = phase === 'postcopy' || phase === 'completion' ? [] : [`expected downtime ${told}`];
+  const faulted = faults > 0 ? [`${faults} faults`] : [];
+  const copied = disks ? [`disks ${formatSize(disks.copiedBytes)} of ${formatSize(disks.totalBytes)}`] : [];
+  return [...downtime, ...faulted, ...copied].join(', ');
 }
 
 function bar(progress: ProgressEvent, width: number): string {
