@@ -3,6 +3,8 @@ import { type BytesPerSec, bytesPerSec } from '@vmferry/engine/units';
 
 /** Long enough for several acknowledgements on a slow link. */
 const MOMENT_MS = 100;
+/** The first one's: batches are of a size that was not measured until then. */
+const FIRST_MOMENT_MS = 25;
 const MOMENTS = 20;
 
 export class Pace {
@@ -21,7 +23,7 @@ export class Pace {
     }
     this.#bytes += contentBytes;
     const passedMs = now - this.#began;
-    if (passedMs < MOMENT_MS) return undefined;
+    if (passedMs < (this.#rates.length === 0 ? FIRST_MOMENT_MS : MOMENT_MS)) return undefined;
     this.#rates.push((this.#bytes * 1000) / passedMs);
     if (this.#rates.length > MOMENTS) this.#rates.shift();
     this.#began = now;

@@ -64,7 +64,7 @@ const BRISK_BYTES_PER_SEC = 50e6;
 /** 64 KiB: each batch has its price. */
 const LEAST_RAW_PAGES = 16;
 /** Until it is known what gets away. */
-const FIRST_RAW_PAGES = 64;
+const FIRST_RAW_PAGES = 128;
 
 /** Where so much content gets away in a second (undefined before it was measured), of the `most` that there may be. */
 export function pacedBatch(most: BatchLimits, contentBytesPerSec: number | undefined): BatchLimits {

@@ -46,7 +46,7 @@ describe('the limits of batches', () => {
     expect(pacedBatch(most, 40_960_000)).toEqual({ rawPages: 100, pages: most.pages });
     expect(pacedBatch(most, 1_000_000).rawPages).toBe(16);
     expect(pacedBatch(most, 10_000_000_000)).toEqual(most);
-    expect(pacedBatch(most, undefined).rawPages).toBe(64);
+    expect(pacedBatch(most, undefined).rawPages).toBe(128);
     expect(pacedBatch({ rawPages: 8, pages: 64 }, undefined)).toEqual({ rawPages: 8, pages: 64 });
   });
 });
