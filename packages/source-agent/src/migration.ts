@@ -5,10 +5,9 @@
  *        └── nothing was touched: refused ─┘ └── the switchover machine decides what a failure means ──▶
  *
  * Up to `setup` a failure refuses the migration and leaves no trace. From there on the engine's machine is
- * told everything that happens and decides; this module carries its decisions out and collects the figures.
+ * told everything that happens and decides; this module carries its decisions out.
  */
 import { type AgentLimits, defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
-import { EventHub } from '@vmferry/agent-core/event-hub';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
@@ -16,9 +15,8 @@ import type { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { expressPages } from '@vmferry/engine/carriage/batch-limits';
 import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
-import type { GuestDescription, PageBatch, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
-import type { ChosenStrategy, MigrateRequest, Strategy } from '@vmferry/engine/options';
-import { ReportBuilder } from '@vmferry/engine/report/builder';
+import type { GuestDescription, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
+import type { MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
 import {
@@ -31,8 +29,9 @@ import {
   startSource,
   stepSource,
 } from '@vmferry/engine/switchover/source';
-import { bytes, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
+import { millis, pages } from '@vmferry/engine/units';
 import { type ControlMessage, MAX_SENTENCE } from '@vmferry/wire/messages';
+import { Account } from './account.ts';
 import { Carrier } from './carrier.ts';
 import { CodecChooser } from './codec-chooser.ts';
 import type { Destination } from './destination.ts';
@@ -46,7 +45,6 @@ import { Preflight } from './preflight.ts';
 import { runStateRemark } from './run-state-remark.ts';
 import { StallWatch } from './stall-watch.ts';
 import { Steering } from './steering.ts';
-import { Times } from './times.ts';
 import { transfer } from './transfer.ts';
 
 const SWITCHOVER_LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };
@@ -82,15 +80,11 @@ export class SourceMigration implements RunningMigration {
   readonly #options: MigrationOptions;
   readonly #request: MigrateRequest;
   readonly #limits: AgentLimits;
-  readonly #hub = new EventHub();
   readonly #startedAt = Date.now();
-  readonly #builder: ReportBuilder;
-  readonly #times: Times;
+  readonly #account: Account;
   readonly #codec: CodecChooser;
   readonly #preflight: Preflight;
   #log: Logger;
-  #phase: Phase = 'connect';
-  #strategy: Strategy;
   #guest: SourceGuest | undefined;
   #description: GuestDescription | undefined;
   #destination: Destination | undefined;
@@ -102,14 +96,12 @@ export class SourceMigration implements RunningMigration {
   #plan: SourcePlan | undefined;
   #postcopyObstacle: string | undefined;
   #delivered = { contentBytes: 0, zeroPages: 0 };
-  #wireBytes = 0;
   readonly #stalls: StallWatch;
   #progress: LiveProgress | undefined;
   #progressTimer: NodeJS.Timeout | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
   #disks: DiskWatch | undefined;
   #cancelled = false;
-  #report: MigrationReport | undefined;
   /** The machine has come to a report, which may be that an operator is needed. */
   #reported = false;
   #resolveComplete: (message: ControlMessage<'complete'> | undefined) => void = () => {};
@@ -135,29 +127,28 @@ export class SourceMigration implements RunningMigration {
     this.#options = options;
     this.#request = options.request;
     this.#limits = options.agent.limits ?? defaultLimits();
-    this.#strategy = options.request.strategy;
-    const began = machineNow();
-    this.#builder = new ReportBuilder({
-      guest: options.request.guest,
-      strategy: options.request.strategy,
-      startedAt: began,
+    this.#account = new Account({
+      request: options.request,
+      clock: () => this.#destination?.clock,
+      wireBytes: () => this.#carrier?.wireBytes ?? 0,
+      link: () => this.#preflight.link,
     });
-    this.#times = new Times(began, this.#builder, () => this.#destination?.clock);
     const { stalledMs = STALLED_MS } = options;
     const { deadlineMs } = options.request;
+    const { began } = this.#account.times;
     this.#stalls = new StallWatch({ stalledMs, examinedMs: EXAMINED_TIMEOUT_MS, deadlineMs }, began);
     this.#codec = new CodecChooser(options.request.compress, (why) =>
-      this.#emit({ type: 'note', text: why }),
+      this.#account.emit({ type: 'note', text: why }),
     );
     this.#log = migrationLogger(options.agent.log, { session: options.id, guest: options.request.guest });
     const { agent, guests, request } = options;
     this.#preflight = new Preflight({
       ...{ request, agent, guests },
-      onPhase: (phase) => this.#setPhase(phase),
+      onPhase: (phase) => this.#account.enter(phase),
       onConnected: (session) => {
         this.#log = migrationLogger(agent.log, { session, guest: request.guest });
       },
-      note: (text) => this.#note(text),
+      note: (text) => this.#account.note(text),
     });
     this.done = this.#run();
   }
@@ -168,15 +159,15 @@ export class SourceMigration implements RunningMigration {
       role: 'source',
       guest: this.#request.guest,
       peer: this.#request.to,
-      strategy: this.#strategy,
-      phase: this.#phase,
+      strategy: this.#account.strategy,
+      phase: this.#account.phase,
       startedAt: this.#startedAt,
-      ...endOf(this.#startedAt, this.#report),
+      ...endOf(this.#startedAt, this.#account.report),
     };
   }
 
   events(): AsyncIterable<MigrationEvent> {
-    return this.#hub.observe();
+    return this.#account.events();
   }
 
   cancel(): void {
@@ -193,7 +184,12 @@ export class SourceMigration implements RunningMigration {
   async #run(): Promise<MigrationReport> {
     // Whoever started the migration gets to observe it first.
     await Promise.resolve();
-    this.#emit({ type: 'started', id: this.#options.id, guest: this.#request.guest, to: this.#request.to });
+    this.#account.emit({
+      type: 'started',
+      id: this.#options.id,
+      guest: this.#request.guest,
+      to: this.#request.to,
+    });
     try {
       await this.#prepare();
     } catch (error) {
@@ -249,7 +245,7 @@ export class SourceMigration implements RunningMigration {
   async #setUp(): Promise<void> {
     const guest = this.#guest!;
     const destination = this.#destination!;
-    this.#setPhase('setup');
+    this.#account.enter('setup');
     const pace = new Pace();
     const carrier = new Carrier({
       control: destination.control,
@@ -271,7 +267,7 @@ export class SourceMigration implements RunningMigration {
       carrier,
       backlogBytes: this.#limits.bufferBytes,
       answerPages: expressPages(destination.maxFrameBytes),
-      onTaken: (batch) => this.#count(batch),
+      onTaken: (batch) => this.#account.sent(batch),
       onFailure: (error) => this.#fail(error),
     });
     this.#progress = new LiveProgress(
@@ -293,15 +289,15 @@ export class SourceMigration implements RunningMigration {
       this.#machine.dispatch({ type: 'cancel' });
       return;
     }
-    this.#setPhase('precopy');
-    this.#builder.firstRound(machineNow());
+    this.#account.enter('precopy');
+    this.#account.firstRound();
     this.#progressTimer = setInterval(() => this.#onProgressTime(), PROGRESS_MS);
     await this.#steering?.opened();
     transfer(items, {
       guest,
       carrier,
       postcopy: this.#sender,
-      onPages: (batch) => this.#count(batch),
+      onPages: (batch) => this.#account.sent(batch),
       mayGoOn: async (pages) => await this.#steering?.mayGoOn(pages),
       onMilestone: (item) => this.#onMilestone(item),
     })
@@ -324,7 +320,7 @@ export class SourceMigration implements RunningMigration {
     const committed =
       this.#machine?.state.phase === 'committed' || this.#machine?.state.phase === 'finishing';
     if (committed && code === 'E_GUEST_UNREACHABLE') {
-      this.#note(`After the commit: ${why}. The migration went on without it.`);
+      this.#account.note(`After the commit: ${why}. The migration went on without it.`);
       return;
     }
     this.#failure ??= factsOf(error);
@@ -344,7 +340,7 @@ export class SourceMigration implements RunningMigration {
     if (this.#machine?.state.phase !== 'copying') return undefined;
     if ((this.#request.copyStorage ?? 'none') !== 'none') {
       this.#disks = new DiskWatch(guest, () => {
-        if (this.#phase === 'setup') this.#onProgressTime();
+        if (this.#account.phase === 'setup') this.#onProgressTime();
       });
     }
     void destination.carryAll(guest.sideConnections, this.#log);
@@ -362,12 +358,6 @@ export class SourceMigration implements RunningMigration {
     if (taken) this.#machine?.dispatch({ type: 'stream-end' });
   }
 
-  /** Raw pages are those that have content. */
-  #count({ pages, content }: PageBatch): void {
-    const raw = content.length / PAGE_BYTES;
-    this.#builder.pages({ raw, zero: pages.length - raw }, bytes(pages.length * PAGE_BYTES));
-  }
-
   #makeSteering(guest: SourceGuest): Steering {
     return new Steering({
       guest,
@@ -378,18 +368,13 @@ export class SourceMigration implements RunningMigration {
       delivered: () => this.#delivered,
       held: () => this.#carrier?.bulkOutstanding ?? 0,
       landed: async () => await this.#carrier?.landed(),
-      emit: (event) => this.#emit(event),
+      emit: (event) => this.#account.emit(event),
       progress: (sample) => this.#progress?.policySaw(sample),
-      onSwitchover: (why) => this.#builder.switchover(why),
-      onStrategy: (strategy) => this.#choose(strategy),
+      onSwitchover: (why) => this.#account.switchover(why),
+      onStrategy: (strategy) => this.#account.decided(strategy),
       onAbort: (code, why) => this.#machine?.dispatch({ type: 'failed', code, why }),
       onFailure: (error) => this.#fail(error),
     });
-  }
-
-  #choose(strategy: ChosenStrategy): void {
-    this.#strategy = strategy;
-    this.#builder.strategy(strategy);
   }
 
   #onMilestone(item: Exclude<SourceItem, { type: 'pages' }> | { type: 'opaque' }): void {
@@ -398,29 +383,22 @@ export class SourceMigration implements RunningMigration {
         this.#steering?.begin();
         return;
       case 'round-over':
-        this.#syncWire();
-        this.#builder.roundOver(item.round, machineNow());
+        this.#account.roundOver(item.round);
         return;
-      case 'round-end': {
-        this.#syncWire();
-        const { round, dirtyBytesPerSec } = item;
-        this.#emit({
-          type: 'round',
-          row: this.#builder.roundEnd({ round, now: machineNow(), dirtyBytesPerSec }),
-        });
+      case 'round-end':
+        this.#account.roundEnd(item);
         this.#steering?.onRoundEnd(item);
         return;
-      }
       case 'verbatim':
-        this.#note(`The stream is carried verbatim from here on, on one stream: ${item.why}.`);
+        this.#account.note(`The stream is carried verbatim from here on, on one stream: ${item.why}.`);
         return;
       case 'stopped':
-        this.#times.stop(item.atMs);
+        this.#account.times.stop(item.atMs);
         this.#steering?.stopped();
-        if (!this.#times.ran) this.#setPhase('switchover');
+        if (!this.#account.times.ran) this.#account.enter('switchover');
         return;
       case 'opaque':
-        this.#times.opaque();
+        this.#account.times.opaque();
         return;
       case 'state-complete':
         // Of a guest that stood already nobody said that it stops.
@@ -449,23 +427,23 @@ export class SourceMigration implements RunningMigration {
         this.#guest?.deliverReply(message.bytes);
         return;
       case 'ready':
-        this.#times.ready();
+        this.#account.times.ready();
         this.#machine?.dispatch({ type: 'message', message: { type: 'ready' } });
         return;
       case 'running':
         this.#examines = message.examines ?? false;
         this.#sender?.guestRuns();
-        this.#times.running(millis(message.atMs));
+        this.#account.times.running(millis(message.atMs));
         // Whatever kept it from running is over.
         this.#peerFailure = undefined;
         this.#machine?.dispatch({
           type: 'message',
           message: { type: 'running', atMs: millis(message.atMs) },
         });
-        if (this.#machine?.state.phase === 'finishing') this.#setPhase('postcopy');
+        if (this.#machine?.state.phase === 'finishing') this.#account.enter('postcopy');
         return;
       case 'complete':
-        if (this.#machine?.state.mode === 'postcopy') this.#times.complete(millis(message.atMs));
+        if (this.#machine?.state.mode === 'postcopy') this.#account.times.complete(millis(message.atMs));
         this.#resolveComplete(message);
         this.#machine?.dispatch({ type: 'message', message: { type: 'complete' } });
         return;
@@ -520,7 +498,7 @@ export class SourceMigration implements RunningMigration {
         this.#forgotten = this.#forget();
         return;
       case 'note':
-        this.#note(action.text);
+        this.#account.note(action.text);
         return;
       case 'report':
         if (this.#reported && action.outcome !== 'attention') {
@@ -554,7 +532,7 @@ export class SourceMigration implements RunningMigration {
     const found = (await this.#guest?.runState?.()) ?? { running, word: '' };
     this.#leavesPaused = !found.running;
     const remark = runStateRemark(running, found);
-    if (remark !== undefined) this.#note(remark);
+    if (remark !== undefined) this.#account.note(remark);
   }
 
   #send(message: Extract<SourceAction, { type: 'send' }>['message']): void {
@@ -570,7 +548,7 @@ export class SourceMigration implements RunningMigration {
         });
         return;
       case 'commit':
-        this.#times.commit();
+        this.#account.times.commit();
         control.send({ type: 'commit' });
         return;
       case 'discard':
@@ -580,13 +558,13 @@ export class SourceMigration implements RunningMigration {
   }
 
   async #rollback(): Promise<void> {
-    this.#failedIn ??= this.#phase;
-    this.#setPhase('rollback');
+    this.#failedIn ??= this.#account.phase;
+    this.#account.enter('rollback');
     this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration was given up', ''));
     try {
       await this.#guest!.rollback();
       const { remark } = this.#guest!;
-      if (remark !== undefined) this.#note(remark);
+      if (remark !== undefined) this.#account.note(remark);
       this.#machine?.dispatch({ type: 'rolled-back' });
     } catch (error) {
       const { code, message } = factsOf(error);
@@ -602,7 +580,7 @@ export class SourceMigration implements RunningMigration {
     try {
       await this.#guest!.forget({ destroy: this.#request.destroySource });
     } catch (error) {
-      this.#note(`The source's hypervisor could not be ended: ${factsOf(error).message}`);
+      this.#account.note(`The source's hypervisor could not be ended: ${factsOf(error).message}`);
     }
   }
 
@@ -627,7 +605,7 @@ export class SourceMigration implements RunningMigration {
   async #finish(report: SwitchoverReport): Promise<MigrationReport> {
     const { outcome } = report;
     const damage = outcome === 'completed' ? await this.#lastFigures() : undefined;
-    this.#setPhase(outcome === 'completed' ? 'completion' : this.#phase);
+    if (outcome === 'completed') this.#account.enter('completion');
     if (outcome !== 'attention') this.#machine?.stop();
     // As long as the link holds, the destination may still ask for what is here.
     if (outcome !== 'attention' || this.#destination?.control.link.state !== 'open')
@@ -679,7 +657,7 @@ export class SourceMigration implements RunningMigration {
     try {
       await this.#guest?.suspend?.();
     } catch (error) {
-      this.#note(`The source's hypervisor did not come to a halt: ${factsOf(error).message}`);
+      this.#account.note(`The source's hypervisor did not come to a halt: ${factsOf(error).message}`);
     }
     await this.#destination?.close();
   }
@@ -694,7 +672,7 @@ export class SourceMigration implements RunningMigration {
       code: this.#guestEnded ? 'E_GUEST_GONE' : cause ? knownCode(cause.code) : code,
       message: report.why,
       side: cause === peer && peer ? 'dest' : (own?.side ?? 'source'),
-      phase: this.#failedIn ?? this.#phase,
+      phase: this.#failedIn ?? this.#account.phase,
       guestRunsOn: neither ? 'neither' : report.guestRunsOn,
       remedy: this.#guestEnded
         ? 'Nothing is left on the destination. Start the guest again on either host if it is to run.'
@@ -714,12 +692,10 @@ export class SourceMigration implements RunningMigration {
     const message = await this.#complete;
     clearTimeout(timer);
     if (!message) {
-      this.#note("The destination's last figures (faults, announcements) did not arrive.");
+      this.#account.note("The destination's last figures (faults, announcements) did not arrive.");
       return undefined;
     }
-    this.#faults = message.faults;
-    this.#builder.announced(message.announce);
-    for (const note of message.notes ?? []) this.#note(note);
+    this.#account.completed(message);
     const { damage } = message;
     if (!damage) return undefined;
     const { message: words, remedy } = damage;
@@ -733,8 +709,6 @@ export class SourceMigration implements RunningMigration {
     };
   }
 
-  #faults: MigrationReport['faults'] | undefined;
-
   async #letGo(completed: boolean): Promise<void> {
     const { control } = this.#destination!;
     if (completed && control.link.state === 'open') control.send({ type: 'goodbye' });
@@ -747,26 +721,12 @@ export class SourceMigration implements RunningMigration {
   #build(outcome: Outcome, error: ErrorReport | null): MigrationReport {
     clearInterval(this.#progressTimer);
     this.#disks?.stop();
-    this.#syncWire();
-    this.#builder.link({
-      ...this.#preflight.link,
-      reconnects: 0,
-    });
-    const built = this.#builder.build({ outcome, now: this.#times.ended, error });
-    const report: MigrationReport = { ...built, faults: this.#faults ?? built.faults };
-    this.#report = report;
+    const report = this.#account.end(outcome, error);
     this.#log.info(
       { outcome, totalMs: report.totalMs, downtimeMs: report.downtimeMs, error },
       'migration ended',
     );
-    this.#hub.publish({ type: 'finished', report });
     return report;
-  }
-
-  #syncWire(): void {
-    const sent = this.#carrier?.wireBytes ?? 0;
-    this.#builder.wire(bytes(sent - this.#wireBytes));
-    this.#wireBytes = sent;
   }
 
   #watchForStalls(): void {
@@ -777,9 +737,9 @@ export class SourceMigration implements RunningMigration {
       {
         state: machine.state,
         taken: contentBytes + zeroPages,
-        stopped: this.#times.stopped,
+        stopped: this.#account.times.stopped,
         decided: this.#steering?.over ?? false,
-        elapsedMs: this.#times.elapsedMs,
+        elapsedMs: this.#account.times.elapsedMs,
         examines: this.#examines,
       },
       machineNow(),
@@ -795,7 +755,7 @@ export class SourceMigration implements RunningMigration {
   }
 
   #onProgressTime(): void {
-    this.#syncWire();
+    this.#account.lookAtWire();
     this.#watchForStalls();
     const progress = this.#progress!;
     progress.look(this.#stage, machineNow());
@@ -803,33 +763,18 @@ export class SourceMigration implements RunningMigration {
     this.#codec.observe({
       congested: this.#carrier?.congested ?? false,
       contentBytes: this.#delivered.contentBytes,
-      wireBytes: this.#wireBytes,
+      wireBytes: this.#account.wireBytes,
     });
-    this.#emit({
+    this.#account.emit({
       type: 'progress',
-      phase: this.#phase,
+      phase: this.#account.phase,
       ...progress.sample,
-      elapsedMs: this.#times.elapsedMs,
+      elapsedMs: this.#account.times.elapsedMs,
       totalBytes: this.#description?.memoryBytes ?? 0,
-      rawBytes: this.#builder.rawBytes,
-      wireBytes: this.#wireBytes,
+      rawBytes: this.#account.rawBytes,
+      wireBytes: this.#account.wireBytes,
       faults: this.#sender?.faults ?? 0,
       ...(disks ? { disks } : {}),
     });
-  }
-
-  #setPhase(phase: Phase): void {
-    if (this.#phase === phase) return;
-    this.#phase = phase;
-    this.#emit({ type: 'phase', phase });
-  }
-
-  #note(text: string): void {
-    this.#builder.note(text);
-    this.#emit({ type: 'note', text });
-  }
-
-  #emit(event: MigrationEvent): void {
-    this.#hub.publish(event);
   }
 }
