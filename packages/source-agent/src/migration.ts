@@ -13,7 +13,7 @@ import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
 import type { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { expressPages } from '@vmferry/engine/carriage/batch-limits';
-import { type ErrorCode, type ErrorReport, GuestError, type Phase } from '@vmferry/engine/errors';
+import { type ErrorReport, GuestError } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { GuestDescription, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
 import type { MigrateRequest } from '@vmferry/engine/options';
@@ -33,10 +33,11 @@ import { millis, pages } from '@vmferry/engine/units';
 import { type ControlMessage, MAX_SENTENCE } from '@vmferry/wire/messages';
 import { Account } from './account.ts';
 import { Carrier } from './carrier.ts';
+import { Causes } from './causes.ts';
 import { CodecChooser } from './codec-chooser.ts';
 import type { Destination } from './destination.ts';
 import { DiskWatch } from './disk-watch.ts';
-import { type FailureFacts, factsOf, knownCode } from './failures.ts';
+import { factsOf, knownCode } from './failures.ts';
 import type { SourceGuestFactory } from './guests.ts';
 import { LiveProgress, type Stage } from './live-progress.ts';
 import { Pace } from './pace.ts';
@@ -82,6 +83,7 @@ export class SourceMigration implements RunningMigration {
   readonly #limits: AgentLimits;
   readonly #startedAt = Date.now();
   readonly #account: Account;
+  readonly #causes = new Causes();
   readonly #codec: CodecChooser;
   readonly #preflight: Preflight;
   #log: Logger;
@@ -108,16 +110,8 @@ export class SourceMigration implements RunningMigration {
   readonly #complete = new Promise<ControlMessage<'complete'> | undefined>((resolve) => {
     this.#resolveComplete = resolve;
   });
-  /** What a failure on the destination's side said of itself: better than our own words for it. */
-  #peerFailure: ControlMessage<'failure'>['error'] | undefined;
-  /** The first failure on this side. */
-  #failure: FailureFacts | undefined;
-  /** Where the migration was when it was given up. */
-  #failedIn: Phase | undefined;
   /** The destination examines the guest before it gives its last figures. */
   #examines = false;
-  /** The source's hypervisor ended, and the guest with it. */
-  #guestEnded = false;
   /** The guest stands on the destination as it stood here. */
   #leavesPaused = false;
   #forgotten: Promise<void> = Promise.resolve();
@@ -309,7 +303,7 @@ export class SourceMigration implements RunningMigration {
   #onBroken(how: string): void {
     const phase = this.#machine?.state.phase;
     const told =
-      phase === 'copying' || phase === 'sealing' || phase === 'sealed' ? this.#peerFailure : undefined;
+      phase === 'copying' || phase === 'sealing' || phase === 'sealed' ? this.#causes.peer : undefined;
     const why = told?.message ?? `The link to the destination was lost: ${how}`;
     this.#machine?.dispatch({ type: 'link-lost', code: told ? knownCode(told.code) : 'E_LINK_LOST', why });
   }
@@ -323,7 +317,7 @@ export class SourceMigration implements RunningMigration {
       this.#account.note(`After the commit: ${why}. The migration went on without it.`);
       return;
     }
-    this.#failure ??= factsOf(error);
+    this.#causes.met(factsOf(error));
     this.#machine?.dispatch({ type: code === 'E_GUEST_GONE' ? 'guest-gone' : 'failed', code, why });
   }
 
@@ -434,8 +428,7 @@ export class SourceMigration implements RunningMigration {
         this.#examines = message.examines ?? false;
         this.#sender?.guestRuns();
         this.#account.times.running(millis(message.atMs));
-        // Whatever kept it from running is over.
-        this.#peerFailure = undefined;
+        this.#causes.peerRuns();
         this.#machine?.dispatch({
           type: 'message',
           message: { type: 'running', atMs: millis(message.atMs) },
@@ -455,7 +448,7 @@ export class SourceMigration implements RunningMigration {
           type: 'message',
           message: {
             type: 'discarded',
-            why: this.#peerFailure?.message ?? 'the destination gave the guest up',
+            why: this.#causes.peer?.message ?? 'the destination gave the guest up',
           },
         });
         return;
@@ -469,7 +462,7 @@ export class SourceMigration implements RunningMigration {
     const phase = this.#machine?.state.phase;
     // The echo of what this side gave up.
     if (phase === 'rolling-back' || phase === 'rolled-back') return;
-    this.#peerFailure ??= error;
+    this.#causes.peerMet(error);
     const failure = { code: knownCode(error.code), why: error.message };
     const gone = failure.code === 'E_GUEST_GONE';
     if (phase === 'committed' && error.guestRunsOn === 'neither' && !gone) {
@@ -558,7 +551,7 @@ export class SourceMigration implements RunningMigration {
   }
 
   async #rollback(): Promise<void> {
-    this.#failedIn ??= this.#account.phase;
+    this.#causes.givenUp(this.#account.phase);
     this.#account.enter('rollback');
     this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration was given up', ''));
     try {
@@ -569,9 +562,10 @@ export class SourceMigration implements RunningMigration {
     } catch (error) {
       const { code, message } = factsOf(error);
       // A guest that has ended cannot run twice, and there is nothing left to mend.
-      this.#guestEnded = code === 'E_GUEST_GONE';
+      const ended = code === 'E_GUEST_GONE';
+      if (ended) this.#causes.guestEnded();
       this.#machine?.dispatch(
-        this.#guestEnded ? { type: 'rolled-back' } : { type: 'rollback-failed', code, why: message },
+        ended ? { type: 'rolled-back' } : { type: 'rollback-failed', code, why: message },
       );
     }
   }
@@ -593,7 +587,7 @@ export class SourceMigration implements RunningMigration {
   #fail(error: unknown): void {
     const facts = factsOf(error);
     const { code, message } = facts;
-    this.#failure ??= facts;
+    this.#causes.met(facts);
     const phase = this.#machine?.state.phase;
     if (phase === 'copying' || phase === 'sealing' || phase === 'sealed')
       this.#log.warn({ err: error }, 'failure');
@@ -620,7 +614,10 @@ export class SourceMigration implements RunningMigration {
     if (damage) return this.#build('attention', damage);
     const early = this.#machine?.state.phase === 'rolling-back';
     const ended = halted ? { ...report, remedy: early ? HALTED_EARLY : HALTED } : report;
-    return this.#build(outcome, report.code === null ? null : this.#errorReport(ended, report.code));
+    return this.#build(
+      outcome,
+      report.code === null ? null : this.#causes.explain(ended, report.code, this.#account.phase),
+    );
   }
 
   /**
@@ -646,7 +643,7 @@ export class SourceMigration implements RunningMigration {
     // Of a link that breaks, one stream may be the first to know.
     const linked = this.#destination?.control.link.state === 'open' && code !== 'E_LINK_LOST';
     // A destination that says that the guest runs there, and fails, has left it halted.
-    if (this.#peerFailure?.guestRunsOn === 'dest') return true;
+    if (this.#causes.peer?.guestRunsOn === 'dest') return true;
     const stalled = code === 'E_STALLED' && this.#machine.state.phase !== 'committed';
     return !linked || stalled || this.#machine.state.phase === 'rolling-back';
   }
@@ -660,24 +657,6 @@ export class SourceMigration implements RunningMigration {
       this.#account.note(`The source's hypervisor did not come to a halt: ${factsOf(error).message}`);
     }
     await this.#destination?.close();
-  }
-
-  /** The machine knows what a failure means; whoever met it knows more of what it was. */
-  #errorReport(report: SwitchoverReport, code: ErrorCode): ErrorReport {
-    const peer = this.#peerFailure;
-    const own = this.#failure?.message === report.why ? this.#failure : undefined;
-    const cause = peer?.message === report.why ? peer : own;
-    const neither = this.#guestEnded || peer?.guestRunsOn === 'neither';
-    return {
-      code: this.#guestEnded ? 'E_GUEST_GONE' : cause ? knownCode(cause.code) : code,
-      message: report.why,
-      side: cause === peer && peer ? 'dest' : (own?.side ?? 'source'),
-      phase: this.#failedIn ?? this.#account.phase,
-      guestRunsOn: neither ? 'neither' : report.guestRunsOn,
-      remedy: this.#guestEnded
-        ? 'Nothing is left on the destination. Start the guest again on either host if it is to run.'
-        : [cause?.remedy, report.remedy].filter(Boolean).join('; '),
-    };
   }
 
   /**
