@@ -39,6 +39,7 @@ import type { Destination } from './destination.ts';
 import { DiskWatch } from './disk-watch.ts';
 import { factsOf, knownCode } from './failures.ts';
 import type { SourceGuestFactory } from './guests.ts';
+import { EXAMINED_MS, LastFigures } from './last-figures.ts';
 import { LiveProgress, type Stage } from './live-progress.ts';
 import { Pace } from './pace.ts';
 import { PostcopySender } from './postcopy-sender.ts';
@@ -59,10 +60,6 @@ const HALTED_EARLY =
   'The source cannot take the guest back. Where the destination had loaded it, its agent has let it run: if "virsh domstate --reason" says "running (post-copy failed)" there, finish it with "vmferry resume". If the domain is not there, what it had in memory is lost: destroy it on the source and start it from its disks.';
 /** In post-copy, where a hypervisor itself would wait for ever. */
 const STALLED_MS = 30_000;
-/** After the guest runs: the destination's last figures, with its announcements over. */
-const COMPLETE_TIMEOUT_MS = 10_000;
-/** The same where the destination said that it examines the guest: some thousand million accesses. */
-const EXAMINED_TIMEOUT_MS = 1_800_000;
 
 export interface MigrationOptions {
   readonly id: string;
@@ -84,6 +81,7 @@ export class SourceMigration implements RunningMigration {
   readonly #startedAt = Date.now();
   readonly #account: Account;
   readonly #causes = new Causes();
+  readonly #lastFigures: LastFigures;
   readonly #codec: CodecChooser;
   readonly #preflight: Preflight;
   #log: Logger;
@@ -106,12 +104,6 @@ export class SourceMigration implements RunningMigration {
   #cancelled = false;
   /** The machine has come to a report, which may be that an operator is needed. */
   #reported = false;
-  #resolveComplete: (message: ControlMessage<'complete'> | undefined) => void = () => {};
-  readonly #complete = new Promise<ControlMessage<'complete'> | undefined>((resolve) => {
-    this.#resolveComplete = resolve;
-  });
-  /** The destination examines the guest before it gives its last figures. */
-  #examines = false;
   /** The guest stands on the destination as it stood here. */
   #leavesPaused = false;
   #forgotten: Promise<void> = Promise.resolve();
@@ -127,10 +119,11 @@ export class SourceMigration implements RunningMigration {
       wireBytes: () => this.#carrier?.wireBytes ?? 0,
       link: () => this.#preflight.link,
     });
+    this.#lastFigures = new LastFigures(options.lastFiguresMs);
     const { stalledMs = STALLED_MS } = options;
     const { deadlineMs } = options.request;
     const { began } = this.#account.times;
-    this.#stalls = new StallWatch({ stalledMs, examinedMs: EXAMINED_TIMEOUT_MS, deadlineMs }, began);
+    this.#stalls = new StallWatch({ stalledMs, examinedMs: EXAMINED_MS, deadlineMs }, began);
     this.#codec = new CodecChooser(options.request.compress, (why) =>
       this.#account.emit({ type: 'note', text: why }),
     );
@@ -425,7 +418,7 @@ export class SourceMigration implements RunningMigration {
         this.#machine?.dispatch({ type: 'message', message: { type: 'ready' } });
         return;
       case 'running':
-        this.#examines = message.examines ?? false;
+        this.#lastFigures.expect(message.examines ?? false);
         this.#sender?.guestRuns();
         this.#account.times.running(millis(message.atMs));
         this.#causes.peerRuns();
@@ -437,7 +430,7 @@ export class SourceMigration implements RunningMigration {
         return;
       case 'complete':
         if (this.#machine?.state.mode === 'postcopy') this.#account.times.complete(millis(message.atMs));
-        this.#resolveComplete(message);
+        this.#lastFigures.arrived(message);
         this.#machine?.dispatch({ type: 'message', message: { type: 'complete' } });
         return;
       case 'failure':
@@ -598,7 +591,7 @@ export class SourceMigration implements RunningMigration {
 
   async #finish(report: SwitchoverReport): Promise<MigrationReport> {
     const { outcome } = report;
-    const damage = outcome === 'completed' ? await this.#lastFigures() : undefined;
+    const damage = outcome === 'completed' ? await this.#takeLastFigures() : undefined;
     if (outcome === 'completed') this.#account.enter('completion');
     if (outcome !== 'attention') this.#machine?.stop();
     // As long as the link holds, the destination may still ask for what is here.
@@ -659,17 +652,9 @@ export class SourceMigration implements RunningMigration {
     await this.#destination?.close();
   }
 
-  /**
-   * The destination's own figures come last, when its announcements are over and the guest was examined. Gives
-   * what is wrong with the guest, if anything.
-   */
-  async #lastFigures(): Promise<ErrorReport | undefined> {
-    const { lastFiguresMs = COMPLETE_TIMEOUT_MS } = this.#options;
-    const timeoutMs = this.#examines ? EXAMINED_TIMEOUT_MS : lastFiguresMs;
-    const timer = setTimeout(() => this.#resolveComplete(undefined), timeoutMs);
-    void this.#destination?.control.link.closed.then(() => this.#resolveComplete(undefined));
-    const message = await this.#complete;
-    clearTimeout(timer);
+  /** Gives what is wrong with the guest, if anything. */
+  async #takeLastFigures(): Promise<ErrorReport | undefined> {
+    const message = await this.#lastFigures.wait(this.#destination!.control.link.closed);
     if (!message) {
       this.#account.note("The destination's last figures (faults, announcements) did not arrive.");
       return undefined;
@@ -719,7 +704,7 @@ export class SourceMigration implements RunningMigration {
         stopped: this.#account.times.stopped,
         decided: this.#steering?.over ?? false,
         elapsedMs: this.#account.times.elapsedMs,
-        examines: this.#examines,
+        examines: this.#lastFigures.examines,
       },
       machineNow(),
     );
