@@ -5,37 +5,26 @@
  *        └── nothing was touched: refused ─┘ └── the switchover machine decides what a failure means ──▶
  *
  * Up to `setup` a failure refuses the migration and leaves no trace. From there on the engine's machine is
- * told everything that happens and decides; this module carries its decisions out.
+ * told everything that happens and decides, and its decisions are carried out (`switchover.ts`).
  */
 import { type AgentLimits, defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
-import { Machine, machineNow } from '@vmferry/agent-core/machine';
+import { machineNow } from '@vmferry/agent-core/machine';
 import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
-import type { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { expressPages } from '@vmferry/engine/carriage/batch-limits';
 import { type ErrorReport, GuestError } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
-import type { GuestDescription, SourceGuest, SourceItem, SourcePlan } from '@vmferry/engine/guest';
+import type { SourceItem } from '@vmferry/engine/guest';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
-import {
-  type SourceAction,
-  type SourceEvent,
-  type SourceLimits,
-  type SourceState,
-  sourceDeadline,
-  sourceToPostcopy,
-  startSource,
-  stepSource,
-} from '@vmferry/engine/switchover/source';
+import type { SourceLimits } from '@vmferry/engine/switchover/source';
 import { millis, pages } from '@vmferry/engine/units';
-import { type ControlMessage, MAX_SENTENCE } from '@vmferry/wire/messages';
+import type { ControlMessage } from '@vmferry/wire/messages';
 import { Account } from './account.ts';
 import { Carrier } from './carrier.ts';
 import { Causes } from './causes.ts';
 import { CodecChooser } from './codec-chooser.ts';
-import type { Destination } from './destination.ts';
 import { DiskWatch } from './disk-watch.ts';
 import { factsOf, knownCode } from './failures.ts';
 import type { SourceGuestFactory } from './guests.ts';
@@ -43,13 +32,12 @@ import { EXAMINED_MS, LastFigures } from './last-figures.ts';
 import { LiveProgress, type Stage } from './live-progress.ts';
 import { Pace } from './pace.ts';
 import { PostcopySender } from './postcopy-sender.ts';
-import { Preflight } from './preflight.ts';
-import { runStateRemark } from './run-state-remark.ts';
+import { type Departure, Preflight } from './preflight.ts';
 import { StallWatch } from './stall-watch.ts';
 import { Steering } from './steering.ts';
+import { Switchover } from './switchover.ts';
 import { transfer } from './transfer.ts';
 
-const SWITCHOVER_LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };
 const PROGRESS_MS = 200;
 /** Between two tries to let a guest run again that would not. */
 const RETRY_MS = 5000;
@@ -85,16 +73,11 @@ export class SourceMigration implements RunningMigration {
   readonly #codec: CodecChooser;
   readonly #preflight: Preflight;
   #log: Logger;
-  #guest: SourceGuest | undefined;
-  #description: GuestDescription | undefined;
-  #destination: Destination | undefined;
+  #departure: Departure | undefined;
   #carrier: Carrier | undefined;
   #sender: PostcopySender | undefined;
   #steering: Steering | undefined;
-  #machine: Machine<SourceState, SourceEvent, SourceAction> | undefined;
-  #journal: SessionJournal<'source'> | undefined;
-  #plan: SourcePlan | undefined;
-  #postcopyObstacle: string | undefined;
+  #switchover: Switchover | undefined;
   #delivered = { contentBytes: 0, zeroPages: 0 };
   readonly #stalls: StallWatch;
   #progress: LiveProgress | undefined;
@@ -102,12 +85,6 @@ export class SourceMigration implements RunningMigration {
   #retryTimer: NodeJS.Timeout | undefined;
   #disks: DiskWatch | undefined;
   #cancelled = false;
-  /** The machine has come to a report, which may be that an operator is needed. */
-  #reported = false;
-  /** The guest stands on the destination as it stood here. */
-  #leavesPaused = false;
-  #forgotten: Promise<void> = Promise.resolve();
-  #finishing: (report: SwitchoverReport) => void = () => {};
 
   constructor(options: MigrationOptions) {
     this.#options = options;
@@ -115,7 +92,7 @@ export class SourceMigration implements RunningMigration {
     this.#limits = options.agent.limits ?? defaultLimits();
     this.#account = new Account({
       request: options.request,
-      clock: () => this.#destination?.clock,
+      clock: () => this.#departure?.destination.clock,
       wireBytes: () => this.#carrier?.wireBytes ?? 0,
       link: () => this.#preflight.link,
     });
@@ -160,12 +137,12 @@ export class SourceMigration implements RunningMigration {
   cancel(): void {
     this.#cancelled = true;
     this.#preflight.cancel();
-    this.#machine?.dispatch({ type: 'cancel' });
+    this.#switchover?.tell({ type: 'cancel' });
   }
 
   /** The agent ends: what needs an operator has kept its link. */
   async disconnect(): Promise<void> {
-    await this.#destination?.close();
+    await this.#departure?.destination.close();
   }
 
   async #run(): Promise<MigrationReport> {
@@ -177,25 +154,15 @@ export class SourceMigration implements RunningMigration {
       guest: this.#request.guest,
       to: this.#request.to,
     });
+    let departure: Departure;
     try {
-      await this.#prepare();
+      departure = await this.#preflight.run();
     } catch (error) {
       return await this.#refused(error);
     }
-    const report = await this.#migrate();
+    this.#departure = departure;
+    const report = await this.#migrate(departure);
     return await this.#finish(report);
-  }
-
-  // ── before anything is touched ──
-
-  async #prepare(): Promise<void> {
-    const departure = await this.#preflight.run();
-    this.#guest = departure.guest;
-    this.#description = departure.description;
-    this.#destination = departure.destination;
-    this.#journal = departure.journal;
-    this.#plan = departure.plan;
-    this.#postcopyObstacle = departure.postcopyObstacle;
   }
 
   async #refused(error: unknown): Promise<MigrationReport> {
@@ -207,31 +174,27 @@ export class SourceMigration implements RunningMigration {
 
   // ── the migration itself ──
 
-  async #migrate(): Promise<SwitchoverReport> {
-    const finished = new Promise<SwitchoverReport>((resolve) => {
-      this.#finishing = resolve;
+  async #migrate(departure: Departure): Promise<SwitchoverReport> {
+    const { switchoverLimits } = this.#options;
+    const switchover = new Switchover({
+      departure,
+      request: this.#request,
+      account: this.#account,
+      causes: this.#causes,
+      log: this.#log,
+      ...(switchoverLimits ? { limits: switchoverLimits } : {}),
+      stopTraffic: () => this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration was given up', '')),
     });
-    const { state, actions } = startSource(
-      'precopy',
-      this.#options.switchoverLimits ?? SWITCHOVER_LIMITS,
-      machineNow(),
-    );
-    const machine = new Machine<SourceState, SourceEvent, SourceAction>(state, {
-      step: stepSource,
-      deadline: sourceDeadline,
-      perform: (action) => void this.#carryOut(action).catch((error: unknown) => this.#fail(error)),
-      tick: { type: 'tick' },
-    });
-    this.#machine = machine;
-    machine.begin(actions);
+    this.#switchover = switchover;
+    void switchover.mended.then((report) => this.#mended(report)).catch((error) => switchover.fail(error));
+    switchover.begin();
     // Not awaited: the end may come before all is set up.
-    this.#setUp().catch((error: unknown) => this.#fail(error));
-    return await finished;
+    this.#setUp(departure).catch((error: unknown) => switchover.fail(error));
+    return await switchover.outcome;
   }
 
-  async #setUp(): Promise<void> {
-    const guest = this.#guest!;
-    const destination = this.#destination!;
+  async #setUp(departure: Departure): Promise<void> {
+    const { guest, description, destination } = departure;
     this.#account.enter('setup');
     const pace = new Pace();
     const carrier = new Carrier({
@@ -255,25 +218,25 @@ export class SourceMigration implements RunningMigration {
       backlogBytes: this.#limits.bufferBytes,
       answerPages: expressPages(destination.maxFrameBytes),
       onTaken: (batch) => this.#account.sent(batch),
-      onFailure: (error) => this.#fail(error),
+      onFailure: (error) => this.#switchover?.fail(error),
     });
     this.#progress = new LiveProgress(
       {
         guest,
-        memoryBytes: this.#description!.memoryBytes,
+        memoryBytes: description.memoryBytes,
         delivered: () => this.#delivered,
         held: () => carrier.bulkOutstanding + (this.#sender?.heldBytes ?? 0),
       },
       machineNow(),
     );
-    this.#steering = this.#makeSteering(guest);
+    this.#steering = this.#makeSteering(departure);
     destination.control.onMessage = (message) => this.#onMessage(message);
     void destination.broken.then((why) => this.#onBroken(why));
     void guest.gone.then((error) => this.#onGone(error));
-    const items = await this.#getReady(guest, destination);
-    if (!items || this.#machine?.state.phase !== 'copying') return;
+    const items = await this.#getReady(departure);
+    if (!items || this.#switchover?.state.phase !== 'copying') return;
     if (this.#cancelled) {
-      this.#machine.dispatch({ type: 'cancel' });
+      this.#switchover.tell({ type: 'cancel' });
       return;
     }
     this.#account.enter('precopy');
@@ -289,42 +252,39 @@ export class SourceMigration implements RunningMigration {
       onMilestone: (item) => this.#onMilestone(item),
     })
       .then(() => this.#sentAll(carrier))
-      .catch((error: unknown) => this.#fail(error));
+      .catch((error: unknown) => this.#switchover?.fail(error));
   }
 
   /** A destination that cannot end what it had says why it goes away. */
   #onBroken(how: string): void {
-    const phase = this.#machine?.state.phase;
+    const phase = this.#switchover?.state.phase;
     const told =
       phase === 'copying' || phase === 'sealing' || phase === 'sealed' ? this.#causes.peer : undefined;
     const why = told?.message ?? `The link to the destination was lost: ${how}`;
-    this.#machine?.dispatch({ type: 'link-lost', code: told ? knownCode(told.code) : 'E_LINK_LOST', why });
+    this.#switchover?.tell({ type: 'link-lost', code: told ? knownCode(told.code) : 'E_LINK_LOST', why });
   }
 
   /** Where only the way to the guest is gone, the guest's hypervisor lives: it needs nobody to send the rest. */
   #onGone(error: GuestError): void {
     const { code, message: why } = error;
     const committed =
-      this.#machine?.state.phase === 'committed' || this.#machine?.state.phase === 'finishing';
+      this.#switchover?.state.phase === 'committed' || this.#switchover?.state.phase === 'finishing';
     if (committed && code === 'E_GUEST_UNREACHABLE') {
       this.#account.note(`After the commit: ${why}. The migration went on without it.`);
       return;
     }
     this.#causes.met(factsOf(error));
-    this.#machine?.dispatch({ type: code === 'E_GUEST_GONE' ? 'guest-gone' : 'failed', code, why });
+    this.#switchover?.tell({ type: code === 'E_GUEST_GONE' ? 'guest-gone' : 'failed', code, why });
   }
 
   /** Both hypervisors get ready at the same time, unless they speak to each other: nothing of the guest is read before. */
-  async #getReady(
-    guest: SourceGuest,
-    destination: Destination,
-  ): Promise<AsyncIterable<SourceItem> | undefined> {
+  async #getReady({ guest, destination, plan }: Departure): Promise<AsyncIterable<SourceItem> | undefined> {
     if (!guest.sideConnections) {
-      const [items] = await Promise.all([guest.open(this.#plan!, destination.session), destination.start()]);
+      const [items] = await Promise.all([guest.open(plan, destination.session), destination.start()]);
       return items;
     }
     await destination.start();
-    if (this.#machine?.state.phase !== 'copying') return undefined;
+    if (this.#switchover?.state.phase !== 'copying') return undefined;
     if ((this.#request.copyStorage ?? 'none') !== 'none') {
       this.#disks = new DiskWatch(guest, () => {
         if (this.#account.phase === 'setup') this.#onProgressTime();
@@ -333,25 +293,25 @@ export class SourceMigration implements RunningMigration {
     void destination.carryAll(guest.sideConnections, this.#log);
     const comparing = destination.compareClocks();
     comparing.catch(() => {});
-    const items = await guest.open(this.#plan!, destination.session);
+    const items = await guest.open(plan, destination.session);
     await comparing;
     return items;
   }
 
   /** In post-copy the destination needs this side until the last page is there, not only sent. */
   async #sentAll(carrier: Carrier): Promise<void> {
-    const taken = this.#machine?.state.mode !== 'postcopy' || (await carrier.drained());
+    const taken = this.#switchover?.state.mode !== 'postcopy' || (await carrier.drained());
     // A link that ended before is told by itself.
-    if (taken) this.#machine?.dispatch({ type: 'stream-end' });
+    if (taken) this.#switchover?.tell({ type: 'stream-end' });
   }
 
-  #makeSteering(guest: SourceGuest): Steering {
+  #makeSteering({ guest, description, postcopyObstacle }: Departure): Steering {
     return new Steering({
       guest,
       request: this.#request,
-      memoryBytes: this.#description!.memoryBytes,
-      oneLiveRound: this.#description!.oneLiveRound,
-      postcopyObstacle: this.#postcopyObstacle,
+      memoryBytes: description.memoryBytes,
+      oneLiveRound: description.oneLiveRound,
+      postcopyObstacle,
       delivered: () => this.#delivered,
       held: () => this.#carrier?.bulkOutstanding ?? 0,
       landed: async () => await this.#carrier?.landed(),
@@ -359,8 +319,8 @@ export class SourceMigration implements RunningMigration {
       progress: (sample) => this.#progress?.policySaw(sample),
       onSwitchover: (why) => this.#account.switchover(why),
       onStrategy: (strategy) => this.#account.decided(strategy),
-      onAbort: (code, why) => this.#machine?.dispatch({ type: 'failed', code, why }),
-      onFailure: (error) => this.#fail(error),
+      onAbort: (code, why) => this.#switchover?.tell({ type: 'failed', code, why }),
+      onFailure: (error) => this.#switchover?.fail(error),
     });
   }
 
@@ -391,8 +351,8 @@ export class SourceMigration implements RunningMigration {
         // Of a guest that stood already nobody said that it stops.
         this.#steering?.stopped();
         this.#steering?.stop();
-        if (item.pagesFollow) this.#machine?.amend(sourceToPostcopy);
-        this.#machine?.dispatch({ type: 'state-complete' });
+        if (item.pagesFollow) this.#switchover?.toPostcopy();
+        this.#switchover?.tell({ type: 'state-complete' });
         return;
       case 'end':
         return;
@@ -411,33 +371,33 @@ export class SourceMigration implements RunningMigration {
         );
         return;
       case 'reply':
-        this.#guest?.deliverReply(message.bytes);
+        this.#departure?.guest.deliverReply(message.bytes);
         return;
       case 'ready':
         this.#account.times.ready();
-        this.#machine?.dispatch({ type: 'message', message: { type: 'ready' } });
+        this.#switchover?.tell({ type: 'message', message: { type: 'ready' } });
         return;
       case 'running':
         this.#lastFigures.expect(message.examines ?? false);
         this.#sender?.guestRuns();
         this.#account.times.running(millis(message.atMs));
         this.#causes.peerRuns();
-        this.#machine?.dispatch({
+        this.#switchover?.tell({
           type: 'message',
           message: { type: 'running', atMs: millis(message.atMs) },
         });
-        if (this.#machine?.state.phase === 'finishing') this.#account.enter('postcopy');
+        if (this.#switchover?.state.phase === 'finishing') this.#account.enter('postcopy');
         return;
       case 'complete':
-        if (this.#machine?.state.mode === 'postcopy') this.#account.times.complete(millis(message.atMs));
+        if (this.#switchover?.state.mode === 'postcopy') this.#account.times.complete(millis(message.atMs));
         this.#lastFigures.arrived(message);
-        this.#machine?.dispatch({ type: 'message', message: { type: 'complete' } });
+        this.#switchover?.tell({ type: 'message', message: { type: 'complete' } });
         return;
       case 'failure':
         this.#onPeerFailure(message.error);
         return;
       case 'discarded':
-        this.#machine?.dispatch({
+        this.#switchover?.tell({
           type: 'message',
           message: {
             type: 'discarded',
@@ -452,7 +412,7 @@ export class SourceMigration implements RunningMigration {
 
   /** Before the commit `discarded` follows and decides. */
   #onPeerFailure(error: ControlMessage<'failure'>['error']): void {
-    const phase = this.#machine?.state.phase;
+    const phase = this.#switchover?.state.phase;
     // The echo of what this side gave up.
     if (phase === 'rolling-back' || phase === 'rolled-back') return;
     this.#causes.peerMet(error);
@@ -461,113 +421,9 @@ export class SourceMigration implements RunningMigration {
     if (phase === 'committed' && error.guestRunsOn === 'neither' && !gone) {
       // No first faults are to be waited for: the rest may have the link.
       this.#sender?.guestRuns();
-      this.#machine?.dispatch({ type: 'message', message: { type: 'run-failed', ...failure } });
+      this.#switchover?.tell({ type: 'message', message: { type: 'run-failed', ...failure } });
     } else if (phase === 'finishing' || (phase === 'committed' && gone)) {
-      this.#machine?.dispatch({ type: 'failed', ...failure });
-    }
-  }
-
-  // ── what the machine decides ──
-
-  async #carryOut(action: SourceAction): Promise<void> {
-    switch (action.type) {
-      case 'journal':
-        await this.#write(action.record);
-        return;
-      case 'send':
-        this.#send(action.message);
-        return;
-      case 'rollback':
-        await this.#rollback();
-        return;
-      case 'forget':
-        this.#forgotten = this.#forget();
-        return;
-      case 'note':
-        this.#account.note(action.text);
-        return;
-      case 'report':
-        if (this.#reported && action.outcome !== 'attention') {
-          await this.#mended(action);
-          return;
-        }
-        this.#reported = true;
-        this.#finishing(action);
-        return;
-    }
-  }
-
-  async #write(record: Extract<SourceAction, { type: 'journal' }>['record']): Promise<void> {
-    // SEALED says it, which follows.
-    const learned = record === 'sealed' ? this.#learnRunState() : Promise.resolve();
-    learned.catch(() => {});
-    try {
-      await this.#journal!.write(record, this.#machine!.state.mode);
-    } catch (error) {
-      this.#log.error({ err: error }, 'journal');
-      this.#machine?.dispatch({ type: 'journal-failed', record });
-      return;
-    }
-    await learned;
-    this.#machine?.dispatch({ type: 'journal-written', record });
-  }
-
-  /** How the guest stood when the migration stopped it: it may have been stopped, or let run, since it was described. */
-  async #learnRunState(): Promise<void> {
-    const { running } = this.#description!;
-    const found = (await this.#guest?.runState?.()) ?? { running, word: '' };
-    this.#leavesPaused = !found.running;
-    const remark = runStateRemark(running, found);
-    if (remark !== undefined) this.#account.note(remark);
-  }
-
-  #send(message: Extract<SourceAction, { type: 'send' }>['message']): void {
-    const { control } = this.#destination!;
-    if (message.type === 'commit') this.#guest?.committed?.();
-    if (control.link.state !== 'open') return;
-    switch (message.type) {
-      case 'sealed':
-        control.send({
-          type: 'sealed',
-          paused: this.#leavesPaused,
-          announce: { ips: this.#request.announceIps, nics: [] },
-        });
-        return;
-      case 'commit':
-        this.#account.times.commit();
-        control.send({ type: 'commit' });
-        return;
-      case 'discard':
-        control.send({ type: 'discard', reason: message.why.slice(0, MAX_SENTENCE) });
-        return;
-    }
-  }
-
-  async #rollback(): Promise<void> {
-    this.#causes.givenUp(this.#account.phase);
-    this.#account.enter('rollback');
-    this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration was given up', ''));
-    try {
-      await this.#guest!.rollback();
-      const { remark } = this.#guest!;
-      if (remark !== undefined) this.#account.note(remark);
-      this.#machine?.dispatch({ type: 'rolled-back' });
-    } catch (error) {
-      const { code, message } = factsOf(error);
-      // A guest that has ended cannot run twice, and there is nothing left to mend.
-      const ended = code === 'E_GUEST_GONE';
-      if (ended) this.#causes.guestEnded();
-      this.#machine?.dispatch(
-        ended ? { type: 'rolled-back' } : { type: 'rollback-failed', code, why: message },
-      );
-    }
-  }
-
-  async #forget(): Promise<void> {
-    try {
-      await this.#guest!.forget({ destroy: this.#request.destroySource });
-    } catch (error) {
-      this.#account.note(`The source's hypervisor could not be ended: ${factsOf(error).message}`);
+      this.#switchover?.tell({ type: 'failed', ...failure });
     }
   }
 
@@ -577,35 +433,25 @@ export class SourceMigration implements RunningMigration {
     this.#carrier?.close(why);
   }
 
-  #fail(error: unknown): void {
-    const facts = factsOf(error);
-    const { code, message } = facts;
-    this.#causes.met(facts);
-    const phase = this.#machine?.state.phase;
-    if (phase === 'copying' || phase === 'sealing' || phase === 'sealed')
-      this.#log.warn({ err: error }, 'failure');
-    this.#machine?.dispatch({ type: 'failed', code, why: message });
-  }
-
   // ── the end ──
 
   async #finish(report: SwitchoverReport): Promise<MigrationReport> {
     const { outcome } = report;
     const damage = outcome === 'completed' ? await this.#takeLastFigures() : undefined;
     if (outcome === 'completed') this.#account.enter('completion');
-    if (outcome !== 'attention') this.#machine?.stop();
+    if (outcome !== 'attention') this.#switchover?.stop();
     // As long as the link holds, the destination may still ask for what is here.
-    if (outcome !== 'attention' || this.#destination?.control.link.state !== 'open')
+    if (outcome !== 'attention' || this.#departure?.destination?.control.link.state !== 'open')
       this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
     // An unfinished post-copy keeps its sockets: to close them would only add a second fault.
-    await this.#journal?.close();
+    await this.#departure?.journal.close();
     const halted = outcome === 'attention' && this.#canBeFinishedLater(report);
     if (outcome !== 'attention') await this.#letGo(outcome === 'completed');
     else if (halted) await this.#suspend();
     else this.#tryAgain();
     // All was done as it should be, and the guest is not what it was: that is for an operator.
     if (damage) return this.#build('attention', damage);
-    const early = this.#machine?.state.phase === 'rolling-back';
+    const early = this.#switchover?.state.phase === 'rolling-back';
     const ended = halted ? { ...report, remedy: early ? HALTED_EARLY : HALTED } : report;
     return this.#build(
       outcome,
@@ -618,43 +464,43 @@ export class SourceMigration implements RunningMigration {
    * operator was told; should it end later, the guest is not to stand still until somebody comes.
    */
   #tryAgain(): void {
-    if (this.#machine?.state.phase !== 'rolling-back') return;
-    this.#retryTimer = setInterval(() => this.#machine?.dispatch({ type: 'retry' }), RETRY_MS).unref();
+    if (this.#switchover?.state.phase !== 'rolling-back') return;
+    this.#retryTimer = setInterval(() => this.#switchover?.tell({ type: 'retry' }), RETRY_MS).unref();
   }
 
   /** What needed an operator has come to its end after all; the report is out, and is not taken back. */
   async #mended({ outcome, why }: SwitchoverReport): Promise<void> {
     clearInterval(this.#retryTimer);
-    this.#machine?.stop();
+    this.#switchover?.stop();
     this.#log.info({ outcome, why }, 'the migration that needed an operator has ended');
     await this.#letGo(outcome === 'completed');
   }
 
   /** A post-copy that nothing here brings on any more, of a guest whose hypervisors can finish it another time. */
   #canBeFinishedLater({ code }: SwitchoverReport): boolean {
-    if (!this.#guest?.suspend || this.#machine?.state.mode !== 'postcopy') return false;
+    if (!this.#departure?.guest.suspend || this.#switchover?.state.mode !== 'postcopy') return false;
     // Of a link that breaks, one stream may be the first to know.
-    const linked = this.#destination?.control.link.state === 'open' && code !== 'E_LINK_LOST';
+    const linked = this.#departure?.destination?.control.link.state === 'open' && code !== 'E_LINK_LOST';
     // A destination that says that the guest runs there, and fails, has left it halted.
     if (this.#causes.peer?.guestRunsOn === 'dest') return true;
-    const stalled = code === 'E_STALLED' && this.#machine.state.phase !== 'committed';
-    return !linked || stalled || this.#machine.state.phase === 'rolling-back';
+    const stalled = code === 'E_STALLED' && this.#switchover.state.phase !== 'committed';
+    return !linked || stalled || this.#switchover.state.phase === 'rolling-back';
   }
 
   async #suspend(): Promise<void> {
     this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
-    this.#machine?.stop();
+    this.#switchover?.stop();
     try {
-      await this.#guest?.suspend?.();
+      await this.#departure?.guest.suspend?.();
     } catch (error) {
       this.#account.note(`The source's hypervisor did not come to a halt: ${factsOf(error).message}`);
     }
-    await this.#destination?.close();
+    await this.#departure?.destination?.close();
   }
 
   /** Gives what is wrong with the guest, if anything. */
   async #takeLastFigures(): Promise<ErrorReport | undefined> {
-    const message = await this.#lastFigures.wait(this.#destination!.control.link.closed);
+    const message = await this.#lastFigures.wait(this.#departure!.destination.control.link.closed);
     if (!message) {
       this.#account.note("The destination's last figures (faults, announcements) did not arrive.");
       return undefined;
@@ -674,12 +520,12 @@ export class SourceMigration implements RunningMigration {
   }
 
   async #letGo(completed: boolean): Promise<void> {
-    const { control } = this.#destination!;
+    const { control } = this.#departure!.destination;
     if (completed && control.link.state === 'open') control.send({ type: 'goodbye' });
     // A monitor that is closed at once loses the command that ends its hypervisor.
-    await this.#forgotten;
-    await this.#guest?.close();
-    await this.#destination?.close();
+    await this.#switchover?.forgotten;
+    await this.#departure?.guest.close();
+    await this.#departure?.destination?.close();
   }
 
   #build(outcome: Outcome, error: ErrorReport | null): MigrationReport {
@@ -694,12 +540,12 @@ export class SourceMigration implements RunningMigration {
   }
 
   #watchForStalls(): void {
-    const machine = this.#machine;
-    if (!machine) return;
+    const switchover = this.#switchover;
+    if (!switchover) return;
     const { contentBytes, zeroPages } = this.#delivered;
     const failure = this.#stalls.look(
       {
-        state: machine.state,
+        state: switchover.state,
         taken: contentBytes + zeroPages,
         stopped: this.#account.times.stopped,
         decided: this.#steering?.over ?? false,
@@ -708,11 +554,11 @@ export class SourceMigration implements RunningMigration {
       },
       machineNow(),
     );
-    if (failure) machine.dispatch({ type: 'failed', ...failure });
+    if (failure) switchover.tell({ type: 'failed', ...failure });
   }
 
   get #stage(): Stage {
-    const { phase, mode } = this.#machine!.state;
+    const { phase, mode } = this.#switchover!.state;
     const givenUp = phase === 'rolling-back' || phase === 'rolled-back';
     if (givenUp || this.#steering?.over !== true) return 'steered';
     return mode === 'postcopy' ? 'postcopy' : 'decided';
@@ -734,7 +580,7 @@ export class SourceMigration implements RunningMigration {
       phase: this.#account.phase,
       ...progress.sample,
       elapsedMs: this.#account.times.elapsedMs,
-      totalBytes: this.#description?.memoryBytes ?? 0,
+      totalBytes: this.#departure?.description.memoryBytes ?? 0,
       rawBytes: this.#account.rawBytes,
       wireBytes: this.#account.wireBytes,
       faults: this.#sender?.faults ?? 0,
