@@ -2,7 +2,7 @@
 
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { type CodecState, decideCodec, startCodec } from '@vmferry/engine/policy/codec';
-import { millis } from '@vmferry/engine/units';
+import { type Millis, millis } from '@vmferry/engine/units';
 import type { PackCodec } from '@vmferry/native/kernels';
 
 export interface CodecObservation {
@@ -17,10 +17,12 @@ export class CodecChooser {
   readonly #mode: MigrateRequest['compress'];
   readonly #onChange: (why: string) => void;
   #state: CodecState = startCodec('lz4');
-  #last = { at: performance.now(), contentBytes: 0, wireBytes: 0 };
+  #last: { readonly at: number; readonly contentBytes: number; readonly wireBytes: number };
 
-  constructor(mode: MigrateRequest['compress'], onChange: (why: string) => void) {
+  /** `began`: when the migration did, in monotonic milliseconds. */
+  constructor(mode: MigrateRequest['compress'], began: Millis, onChange: (why: string) => void) {
     this.#mode = mode;
+    this.#last = { at: began, contentBytes: 0, wireBytes: 0 };
     this.#onChange = onChange;
   }
 

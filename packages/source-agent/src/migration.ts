@@ -7,12 +7,11 @@
  * Up to `setup` a failure refuses the migration and leaves no trace. From there on the engine's machine is
  * told everything that happens and decides, and its decisions are carried out (`switchover.ts`).
  */
-import { type AgentLimits, defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
+import { defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import { machineNow } from '@vmferry/agent-core/machine';
 import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
-import { expressPages } from '@vmferry/engine/carriage/batch-limits';
-import { type ErrorReport, GuestError } from '@vmferry/engine/errors';
+import type { ErrorReport, GuestError } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { SourceItem } from '@vmferry/engine/guest';
 import type { MigrateRequest } from '@vmferry/engine/options';
@@ -22,21 +21,15 @@ import type { SourceLimits } from '@vmferry/engine/switchover/source';
 import { millis, pages } from '@vmferry/engine/units';
 import type { ControlMessage } from '@vmferry/wire/messages';
 import { Account } from './account.ts';
-import { Carrier } from './carrier.ts';
 import { Causes } from './causes.ts';
-import { CodecChooser } from './codec-chooser.ts';
 import { DiskWatch } from './disk-watch.ts';
 import { factsOf, knownCode } from './failures.ts';
 import type { SourceGuestFactory } from './guests.ts';
 import { EXAMINED_MS, LastFigures } from './last-figures.ts';
-import { LiveProgress, type Stage } from './live-progress.ts';
-import { Pace } from './pace.ts';
-import { PostcopySender } from './postcopy-sender.ts';
 import { type Departure, Preflight } from './preflight.ts';
 import { StallWatch } from './stall-watch.ts';
-import { Steering } from './steering.ts';
 import { Switchover } from './switchover.ts';
-import { transfer } from './transfer.ts';
+import { Traffic } from './traffic.ts';
 
 const PROGRESS_MS = 200;
 /** Between two tries to let a guest run again that would not. */
@@ -65,22 +58,16 @@ export class SourceMigration implements RunningMigration {
   readonly done: Promise<MigrationReport>;
   readonly #options: MigrationOptions;
   readonly #request: MigrateRequest;
-  readonly #limits: AgentLimits;
   readonly #startedAt = Date.now();
   readonly #account: Account;
   readonly #causes = new Causes();
   readonly #lastFigures: LastFigures;
-  readonly #codec: CodecChooser;
   readonly #preflight: Preflight;
   #log: Logger;
   #departure: Departure | undefined;
-  #carrier: Carrier | undefined;
-  #sender: PostcopySender | undefined;
-  #steering: Steering | undefined;
   #switchover: Switchover | undefined;
-  #delivered = { contentBytes: 0, zeroPages: 0 };
+  #traffic: Traffic | undefined;
   readonly #stalls: StallWatch;
-  #progress: LiveProgress | undefined;
   #progressTimer: NodeJS.Timeout | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
   #disks: DiskWatch | undefined;
@@ -89,11 +76,10 @@ export class SourceMigration implements RunningMigration {
   constructor(options: MigrationOptions) {
     this.#options = options;
     this.#request = options.request;
-    this.#limits = options.agent.limits ?? defaultLimits();
     this.#account = new Account({
       request: options.request,
       clock: () => this.#departure?.destination.clock,
-      wireBytes: () => this.#carrier?.wireBytes ?? 0,
+      wireBytes: () => this.#traffic?.wireBytes ?? 0,
       link: () => this.#preflight.link,
     });
     this.#lastFigures = new LastFigures(options.lastFiguresMs);
@@ -101,9 +87,6 @@ export class SourceMigration implements RunningMigration {
     const { deadlineMs } = options.request;
     const { began } = this.#account.times;
     this.#stalls = new StallWatch({ stalledMs, examinedMs: EXAMINED_MS, deadlineMs }, began);
-    this.#codec = new CodecChooser(options.request.compress, (why) =>
-      this.#account.emit({ type: 'note', text: why }),
-    );
     this.#log = migrationLogger(options.agent.log, { session: options.id, guest: options.request.guest });
     const { agent, guests, request } = options;
     this.#preflight = new Preflight({
@@ -183,76 +166,36 @@ export class SourceMigration implements RunningMigration {
       causes: this.#causes,
       log: this.#log,
       ...(switchoverLimits ? { limits: switchoverLimits } : {}),
-      stopTraffic: () => this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration was given up', '')),
+      stopTraffic: () => this.#traffic?.stop('the migration was given up'),
     });
     this.#switchover = switchover;
     void switchover.mended.then((report) => this.#mended(report)).catch((error) => switchover.fail(error));
     switchover.begin();
     // Not awaited: the end may come before all is set up.
-    this.#setUp(departure).catch((error: unknown) => switchover.fail(error));
+    this.#setUp(departure, switchover).catch((error: unknown) => switchover.fail(error));
     return await switchover.outcome;
   }
 
-  async #setUp(departure: Departure): Promise<void> {
-    const { guest, description, destination } = departure;
+  async #setUp(departure: Departure, switchover: Switchover): Promise<void> {
+    const { guest, destination } = departure;
+    const { agent, request } = this.#options;
+    const { bufferBytes } = agent.limits ?? defaultLimits();
     this.#account.enter('setup');
-    const pace = new Pace();
-    const carrier = new Carrier({
-      control: destination.control,
-      data: destination.data,
-      express: destination.express,
-      bufferBytes: this.#limits.bufferBytes,
-      codec: () => this.#codec.codec,
-      onDelivered: (contentBytes, zeroPages) => {
-        this.#delivered.contentBytes += contentBytes;
-        this.#delivered.zeroPages += zeroPages;
-        this.#sender?.delivered();
-        const rate = pace.delivered(contentBytes, machineNow());
-        if (rate !== undefined) guest.setPace(rate);
-      },
-    });
-    this.#carrier = carrier;
-    this.#sender = new PostcopySender({
-      guest,
-      carrier,
-      backlogBytes: this.#limits.bufferBytes,
-      answerPages: expressPages(destination.maxFrameBytes),
-      onTaken: (batch) => this.#account.sent(batch),
-      onFailure: (error) => this.#switchover?.fail(error),
-    });
-    this.#progress = new LiveProgress(
-      {
-        guest,
-        memoryBytes: description.memoryBytes,
-        delivered: () => this.#delivered,
-        held: () => carrier.bulkOutstanding + (this.#sender?.heldBytes ?? 0),
-      },
-      machineNow(),
-    );
-    this.#steering = this.#makeSteering(departure);
+    const traffic = new Traffic({ departure, request, bufferBytes, account: this.#account, switchover });
+    this.#traffic = traffic;
     destination.control.onMessage = (message) => this.#onMessage(message);
     void destination.broken.then((why) => this.#onBroken(why));
     void guest.gone.then((error) => this.#onGone(error));
     const items = await this.#getReady(departure);
-    if (!items || this.#switchover?.state.phase !== 'copying') return;
+    if (!items || switchover.state.phase !== 'copying') return;
     if (this.#cancelled) {
-      this.#switchover.tell({ type: 'cancel' });
+      switchover.tell({ type: 'cancel' });
       return;
     }
     this.#account.enter('precopy');
     this.#account.firstRound();
     this.#progressTimer = setInterval(() => this.#onProgressTime(), PROGRESS_MS);
-    await this.#steering?.opened();
-    transfer(items, {
-      guest,
-      carrier,
-      postcopy: this.#sender,
-      onPages: (batch) => this.#account.sent(batch),
-      mayGoOn: async (pages) => await this.#steering?.mayGoOn(pages),
-      onMilestone: (item) => this.#onMilestone(item),
-    })
-      .then(() => this.#sentAll(carrier))
-      .catch((error: unknown) => this.#switchover?.fail(error));
+    await traffic.begin(items);
   }
 
   /** A destination that cannot end what it had says why it goes away. */
@@ -298,71 +241,10 @@ export class SourceMigration implements RunningMigration {
     return items;
   }
 
-  /** In post-copy the destination needs this side until the last page is there, not only sent. */
-  async #sentAll(carrier: Carrier): Promise<void> {
-    const taken = this.#switchover?.state.mode !== 'postcopy' || (await carrier.drained());
-    // A link that ended before is told by itself.
-    if (taken) this.#switchover?.tell({ type: 'stream-end' });
-  }
-
-  #makeSteering({ guest, description, postcopyObstacle }: Departure): Steering {
-    return new Steering({
-      guest,
-      request: this.#request,
-      memoryBytes: description.memoryBytes,
-      oneLiveRound: description.oneLiveRound,
-      postcopyObstacle,
-      delivered: () => this.#delivered,
-      held: () => this.#carrier?.bulkOutstanding ?? 0,
-      landed: async () => await this.#carrier?.landed(),
-      emit: (event) => this.#account.emit(event),
-      progress: (sample) => this.#progress?.policySaw(sample),
-      onSwitchover: (why) => this.#account.switchover(why),
-      onStrategy: (strategy) => this.#account.decided(strategy),
-      onAbort: (code, why) => this.#switchover?.tell({ type: 'failed', code, why }),
-      onFailure: (error) => this.#switchover?.fail(error),
-    });
-  }
-
-  #onMilestone(item: Exclude<SourceItem, { type: 'pages' }> | { type: 'opaque' }): void {
-    switch (item.type) {
-      case 'ram-layout':
-        this.#steering?.begin();
-        return;
-      case 'round-over':
-        this.#account.roundOver(item.round);
-        return;
-      case 'round-end':
-        this.#account.roundEnd(item);
-        this.#steering?.onRoundEnd(item);
-        return;
-      case 'verbatim':
-        this.#account.note(`The stream is carried verbatim from here on, on one stream: ${item.why}.`);
-        return;
-      case 'stopped':
-        this.#account.times.stop(item.atMs);
-        this.#steering?.stopped();
-        if (!this.#account.times.ran) this.#account.enter('switchover');
-        return;
-      case 'opaque':
-        this.#account.times.opaque();
-        return;
-      case 'state-complete':
-        // Of a guest that stood already nobody said that it stops.
-        this.#steering?.stopped();
-        this.#steering?.stop();
-        if (item.pagesFollow) this.#switchover?.toPostcopy();
-        this.#switchover?.tell({ type: 'state-complete' });
-        return;
-      case 'end':
-        return;
-    }
-  }
-
   #onMessage(message: ControlMessage): void {
     switch (message.type) {
       case 'fault':
-        this.#sender?.fault(
+        this.#traffic?.fault(
           message.ranges.map(({ block, first, count }) => ({
             block: block as never,
             first: pages(first),
@@ -379,7 +261,7 @@ export class SourceMigration implements RunningMigration {
         return;
       case 'running':
         this.#lastFigures.expect(message.examines ?? false);
-        this.#sender?.guestRuns();
+        this.#traffic?.guestRuns();
         this.#account.times.running(millis(message.atMs));
         this.#causes.peerRuns();
         this.#switchover?.tell({
@@ -420,17 +302,11 @@ export class SourceMigration implements RunningMigration {
     const gone = failure.code === 'E_GUEST_GONE';
     if (phase === 'committed' && error.guestRunsOn === 'neither' && !gone) {
       // No first faults are to be waited for: the rest may have the link.
-      this.#sender?.guestRuns();
+      this.#traffic?.guestRuns();
       this.#switchover?.tell({ type: 'message', message: { type: 'run-failed', ...failure } });
     } else if (phase === 'finishing' || (phase === 'committed' && gone)) {
       this.#switchover?.tell({ type: 'failed', ...failure });
     }
-  }
-
-  #stopTraffic(why: unknown): void {
-    this.#steering?.stop();
-    this.#sender?.close();
-    this.#carrier?.close(why);
   }
 
   // ── the end ──
@@ -442,7 +318,7 @@ export class SourceMigration implements RunningMigration {
     if (outcome !== 'attention') this.#switchover?.stop();
     // As long as the link holds, the destination may still ask for what is here.
     if (outcome !== 'attention' || this.#departure?.destination?.control.link.state !== 'open')
-      this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
+      this.#traffic?.stop('the migration is over');
     // An unfinished post-copy keeps its sockets: to close them would only add a second fault.
     await this.#departure?.journal.close();
     const halted = outcome === 'attention' && this.#canBeFinishedLater(report);
@@ -488,7 +364,7 @@ export class SourceMigration implements RunningMigration {
   }
 
   async #suspend(): Promise<void> {
-    this.#stopTraffic(new GuestError('E_CANCELLED', 'the migration is over', ''));
+    this.#traffic?.stop('the migration is over');
     this.#switchover?.stop();
     try {
       await this.#departure?.guest.suspend?.();
@@ -539,16 +415,16 @@ export class SourceMigration implements RunningMigration {
     return report;
   }
 
-  #watchForStalls(): void {
+  #watchForStalls(traffic: Traffic): void {
     const switchover = this.#switchover;
     if (!switchover) return;
-    const { contentBytes, zeroPages } = this.#delivered;
+    const { contentBytes, zeroPages } = traffic.delivered;
     const failure = this.#stalls.look(
       {
         state: switchover.state,
         taken: contentBytes + zeroPages,
         stopped: this.#account.times.stopped,
-        decided: this.#steering?.over ?? false,
+        decided: traffic.decided,
         elapsedMs: this.#account.times.elapsedMs,
         examines: this.#lastFigures.examines,
       },
@@ -557,33 +433,20 @@ export class SourceMigration implements RunningMigration {
     if (failure) switchover.tell({ type: 'failed', ...failure });
   }
 
-  get #stage(): Stage {
-    const { phase, mode } = this.#switchover!.state;
-    const givenUp = phase === 'rolling-back' || phase === 'rolled-back';
-    if (givenUp || this.#steering?.over !== true) return 'steered';
-    return mode === 'postcopy' ? 'postcopy' : 'decided';
-  }
-
   #onProgressTime(): void {
+    const traffic = this.#traffic!;
     this.#account.lookAtWire();
-    this.#watchForStalls();
-    const progress = this.#progress!;
-    progress.look(this.#stage, machineNow());
+    this.#watchForStalls(traffic);
     const disks = this.#disks?.copied;
-    this.#codec.observe({
-      congested: this.#carrier?.congested ?? false,
-      contentBytes: this.#delivered.contentBytes,
-      wireBytes: this.#account.wireBytes,
-    });
     this.#account.emit({
       type: 'progress',
       phase: this.#account.phase,
-      ...progress.sample,
+      ...traffic.look(machineNow()),
       elapsedMs: this.#account.times.elapsedMs,
       totalBytes: this.#departure?.description.memoryBytes ?? 0,
       rawBytes: this.#account.rawBytes,
       wireBytes: this.#account.wireBytes,
-      faults: this.#sender?.faults ?? 0,
+      faults: traffic.faults,
       ...(disks ? { disks } : {}),
     });
   }
