@@ -18,14 +18,13 @@ import type { MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
 import type { SourceLimits } from '@vmferry/engine/switchover/source';
-import { millis, pages } from '@vmferry/engine/units';
-import type { ControlMessage } from '@vmferry/wire/messages';
 import { Account } from './account.ts';
 import { Causes } from './causes.ts';
 import { DiskWatch } from './disk-watch.ts';
 import { factsOf, knownCode } from './failures.ts';
 import type { SourceGuestFactory } from './guests.ts';
 import { EXAMINED_MS, LastFigures } from './last-figures.ts';
+import { PeerNews } from './peer-news.ts';
 import { type Departure, Preflight } from './preflight.ts';
 import { StallWatch } from './stall-watch.ts';
 import { Switchover } from './switchover.ts';
@@ -177,15 +176,14 @@ export class SourceMigration implements RunningMigration {
   }
 
   async #setUp(departure: Departure, switchover: Switchover): Promise<void> {
-    const { guest, destination } = departure;
     const { agent, request } = this.#options;
     const { bufferBytes } = agent.limits ?? defaultLimits();
     this.#account.enter('setup');
-    const traffic = new Traffic({ departure, request, bufferBytes, account: this.#account, switchover });
+    const [account, causes, lastFigures] = [this.#account, this.#causes, this.#lastFigures];
+    const traffic = new Traffic({ departure, request, bufferBytes, account, switchover });
     this.#traffic = traffic;
-    destination.control.onMessage = (message) => this.#onMessage(message);
-    void destination.broken.then((why) => this.#onBroken(why));
-    void guest.gone.then((error) => this.#onGone(error));
+    new PeerNews({ departure, account, causes, lastFigures, switchover, traffic }).listen();
+    void departure.guest.gone.then((error) => this.#onGone(error));
     const items = await this.#getReady(departure);
     if (!items || switchover.state.phase !== 'copying') return;
     if (this.#cancelled) {
@@ -196,15 +194,6 @@ export class SourceMigration implements RunningMigration {
     this.#account.firstRound();
     this.#progressTimer = setInterval(() => this.#onProgressTime(), PROGRESS_MS);
     await traffic.begin(items);
-  }
-
-  /** A destination that cannot end what it had says why it goes away. */
-  #onBroken(how: string): void {
-    const phase = this.#switchover?.state.phase;
-    const told =
-      phase === 'copying' || phase === 'sealing' || phase === 'sealed' ? this.#causes.peer : undefined;
-    const why = told?.message ?? `The link to the destination was lost: ${how}`;
-    this.#switchover?.tell({ type: 'link-lost', code: told ? knownCode(told.code) : 'E_LINK_LOST', why });
   }
 
   /** Where only the way to the guest is gone, the guest's hypervisor lives: it needs nobody to send the rest. */
@@ -239,74 +228,6 @@ export class SourceMigration implements RunningMigration {
     const items = await guest.open(plan, destination.session);
     await comparing;
     return items;
-  }
-
-  #onMessage(message: ControlMessage): void {
-    switch (message.type) {
-      case 'fault':
-        this.#traffic?.fault(
-          message.ranges.map(({ block, first, count }) => ({
-            block: block as never,
-            first: pages(first),
-            count: pages(count),
-          })),
-        );
-        return;
-      case 'reply':
-        this.#departure?.guest.deliverReply(message.bytes);
-        return;
-      case 'ready':
-        this.#account.times.ready();
-        this.#switchover?.tell({ type: 'message', message: { type: 'ready' } });
-        return;
-      case 'running':
-        this.#lastFigures.expect(message.examines ?? false);
-        this.#traffic?.guestRuns();
-        this.#account.times.running(millis(message.atMs));
-        this.#causes.peerRuns();
-        this.#switchover?.tell({
-          type: 'message',
-          message: { type: 'running', atMs: millis(message.atMs) },
-        });
-        if (this.#switchover?.state.phase === 'finishing') this.#account.enter('postcopy');
-        return;
-      case 'complete':
-        if (this.#switchover?.state.mode === 'postcopy') this.#account.times.complete(millis(message.atMs));
-        this.#lastFigures.arrived(message);
-        this.#switchover?.tell({ type: 'message', message: { type: 'complete' } });
-        return;
-      case 'failure':
-        this.#onPeerFailure(message.error);
-        return;
-      case 'discarded':
-        this.#switchover?.tell({
-          type: 'message',
-          message: {
-            type: 'discarded',
-            why: this.#causes.peer?.message ?? 'the destination gave the guest up',
-          },
-        });
-        return;
-      default:
-        return;
-    }
-  }
-
-  /** Before the commit `discarded` follows and decides. */
-  #onPeerFailure(error: ControlMessage<'failure'>['error']): void {
-    const phase = this.#switchover?.state.phase;
-    // The echo of what this side gave up.
-    if (phase === 'rolling-back' || phase === 'rolled-back') return;
-    this.#causes.peerMet(error);
-    const failure = { code: knownCode(error.code), why: error.message };
-    const gone = failure.code === 'E_GUEST_GONE';
-    if (phase === 'committed' && error.guestRunsOn === 'neither' && !gone) {
-      // No first faults are to be waited for: the rest may have the link.
-      this.#traffic?.guestRuns();
-      this.#switchover?.tell({ type: 'message', message: { type: 'run-failed', ...failure } });
-    } else if (phase === 'finishing' || (phase === 'committed' && gone)) {
-      this.#switchover?.tell({ type: 'failed', ...failure });
-    }
   }
 
   // ── the end ──
