@@ -9,7 +9,6 @@
  */
 import { defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
-import { machineNow } from '@vmferry/agent-core/machine';
 import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
 import type { ErrorReport, GuestError } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
@@ -20,17 +19,15 @@ import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
 import type { SourceLimits } from '@vmferry/engine/switchover/source';
 import { Account } from './account.ts';
 import { Causes } from './causes.ts';
-import { DiskWatch } from './disk-watch.ts';
 import { factsOf, knownCode } from './failures.ts';
 import type { SourceGuestFactory } from './guests.ts';
-import { EXAMINED_MS, LastFigures } from './last-figures.ts';
+import { LastFigures } from './last-figures.ts';
 import { PeerNews } from './peer-news.ts';
 import { type Departure, Preflight } from './preflight.ts';
-import { StallWatch } from './stall-watch.ts';
 import { Switchover } from './switchover.ts';
 import { Traffic } from './traffic.ts';
+import { Watch } from './watch.ts';
 
-const PROGRESS_MS = 200;
 /** Between two tries to let a guest run again that would not. */
 const RETRY_MS = 5000;
 const HALTED =
@@ -38,8 +35,6 @@ const HALTED =
 /** Of a post-copy that was given up before its commit: only the destination can know whether it could be finished. */
 const HALTED_EARLY =
   'The source cannot take the guest back. Where the destination had loaded it, its agent has let it run: if "virsh domstate --reason" says "running (post-copy failed)" there, finish it with "vmferry resume". If the domain is not there, what it had in memory is lost: destroy it on the source and start it from its disks.';
-/** In post-copy, where a hypervisor itself would wait for ever. */
-const STALLED_MS = 30_000;
 
 export interface MigrationOptions {
   readonly id: string;
@@ -66,10 +61,8 @@ export class SourceMigration implements RunningMigration {
   #departure: Departure | undefined;
   #switchover: Switchover | undefined;
   #traffic: Traffic | undefined;
-  readonly #stalls: StallWatch;
-  #progressTimer: NodeJS.Timeout | undefined;
+  #watch: Watch | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
-  #disks: DiskWatch | undefined;
   #cancelled = false;
 
   constructor(options: MigrationOptions) {
@@ -82,10 +75,6 @@ export class SourceMigration implements RunningMigration {
       link: () => this.#preflight.link,
     });
     this.#lastFigures = new LastFigures(options.lastFiguresMs);
-    const { stalledMs = STALLED_MS } = options;
-    const { deadlineMs } = options.request;
-    const { began } = this.#account.times;
-    this.#stalls = new StallWatch({ stalledMs, examinedMs: EXAMINED_MS, deadlineMs }, began);
     this.#log = migrationLogger(options.agent.log, { session: options.id, guest: options.request.guest });
     const { agent, guests, request } = options;
     this.#preflight = new Preflight({
@@ -176,7 +165,8 @@ export class SourceMigration implements RunningMigration {
   }
 
   async #setUp(departure: Departure, switchover: Switchover): Promise<void> {
-    const { agent, request } = this.#options;
+    const { agent, request, stalledMs } = this.#options;
+    const { deadlineMs } = request;
     const { bufferBytes } = agent.limits ?? defaultLimits();
     this.#account.enter('setup');
     const [account, causes, lastFigures] = [this.#account, this.#causes, this.#lastFigures];
@@ -184,7 +174,11 @@ export class SourceMigration implements RunningMigration {
     this.#traffic = traffic;
     new PeerNews({ departure, account, causes, lastFigures, switchover, traffic }).listen();
     void departure.guest.gone.then((error) => this.#onGone(error));
-    const items = await this.#getReady(departure);
+    const watch = new Watch({
+      ...{ departure, account, lastFigures, switchover, traffic, deadlineMs, stalledMs },
+    });
+    this.#watch = watch;
+    const items = await this.#getReady(departure, switchover, watch);
     if (!items || switchover.state.phase !== 'copying') return;
     if (this.#cancelled) {
       switchover.tell({ type: 'cancel' });
@@ -192,7 +186,7 @@ export class SourceMigration implements RunningMigration {
     }
     this.#account.enter('precopy');
     this.#account.firstRound();
-    this.#progressTimer = setInterval(() => this.#onProgressTime(), PROGRESS_MS);
+    watch.begin();
     await traffic.begin(items);
   }
 
@@ -210,18 +204,18 @@ export class SourceMigration implements RunningMigration {
   }
 
   /** Both hypervisors get ready at the same time, unless they speak to each other: nothing of the guest is read before. */
-  async #getReady({ guest, destination, plan }: Departure): Promise<AsyncIterable<SourceItem> | undefined> {
+  async #getReady(
+    { guest, destination, plan }: Departure,
+    switchover: Switchover,
+    watch: Watch,
+  ): Promise<AsyncIterable<SourceItem> | undefined> {
     if (!guest.sideConnections) {
       const [items] = await Promise.all([guest.open(plan, destination.session), destination.start()]);
       return items;
     }
     await destination.start();
-    if (this.#switchover?.state.phase !== 'copying') return undefined;
-    if ((this.#request.copyStorage ?? 'none') !== 'none') {
-      this.#disks = new DiskWatch(guest, () => {
-        if (this.#account.phase === 'setup') this.#onProgressTime();
-      });
-    }
+    if (switchover.state.phase !== 'copying') return undefined;
+    if ((this.#request.copyStorage ?? 'none') !== 'none') watch.beginWithDisks();
     void destination.carryAll(guest.sideConnections, this.#log);
     const comparing = destination.compareClocks();
     comparing.catch(() => {});
@@ -326,49 +320,12 @@ export class SourceMigration implements RunningMigration {
   }
 
   #build(outcome: Outcome, error: ErrorReport | null): MigrationReport {
-    clearInterval(this.#progressTimer);
-    this.#disks?.stop();
+    this.#watch?.stop();
     const report = this.#account.end(outcome, error);
     this.#log.info(
       { outcome, totalMs: report.totalMs, downtimeMs: report.downtimeMs, error },
       'migration ended',
     );
     return report;
-  }
-
-  #watchForStalls(traffic: Traffic): void {
-    const switchover = this.#switchover;
-    if (!switchover) return;
-    const { contentBytes, zeroPages } = traffic.delivered;
-    const failure = this.#stalls.look(
-      {
-        state: switchover.state,
-        taken: contentBytes + zeroPages,
-        stopped: this.#account.times.stopped,
-        decided: traffic.decided,
-        elapsedMs: this.#account.times.elapsedMs,
-        examines: this.#lastFigures.examines,
-      },
-      machineNow(),
-    );
-    if (failure) switchover.tell({ type: 'failed', ...failure });
-  }
-
-  #onProgressTime(): void {
-    const traffic = this.#traffic!;
-    this.#account.lookAtWire();
-    this.#watchForStalls(traffic);
-    const disks = this.#disks?.copied;
-    this.#account.emit({
-      type: 'progress',
-      phase: this.#account.phase,
-      ...traffic.look(machineNow()),
-      elapsedMs: this.#account.times.elapsedMs,
-      totalBytes: this.#departure?.description.memoryBytes ?? 0,
-      rawBytes: this.#account.rawBytes,
-      wireBytes: this.#account.wireBytes,
-      faults: traffic.faults,
-      ...(disks ? { disks } : {}),
-    });
   }
 }
