@@ -10,16 +10,16 @@
 import { defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
-import type { ErrorReport, GuestError } from '@vmferry/engine/errors';
+import type { ErrorReport } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { SourceItem } from '@vmferry/engine/guest';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
-import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
 import type { SourceLimits } from '@vmferry/engine/switchover/source';
 import { Account } from './account.ts';
 import { Causes } from './causes.ts';
-import { factsOf, knownCode } from './failures.ts';
+import { Ending } from './ending.ts';
+import { knownCode } from './failures.ts';
 import type { SourceGuestFactory } from './guests.ts';
 import { LastFigures } from './last-figures.ts';
 import { PeerNews } from './peer-news.ts';
@@ -27,14 +27,6 @@ import { type Departure, Preflight } from './preflight.ts';
 import { Switchover } from './switchover.ts';
 import { Traffic } from './traffic.ts';
 import { Watch } from './watch.ts';
-
-/** Between two tries to let a guest run again that would not. */
-const RETRY_MS = 5000;
-const HALTED =
-  'Bring both agents and the link between them back, then finish it with "vmferry resume". Never let the guest run on the source.';
-/** Of a post-copy that was given up before its commit: only the destination can know whether it could be finished. */
-const HALTED_EARLY =
-  'The source cannot take the guest back. Where the destination had loaded it, its agent has let it run: if "virsh domstate --reason" says "running (post-copy failed)" there, finish it with "vmferry resume". If the domain is not there, what it had in memory is lost: destroy it on the source and start it from its disks.';
 
 export interface MigrationOptions {
   readonly id: string;
@@ -62,7 +54,6 @@ export class SourceMigration implements RunningMigration {
   #switchover: Switchover | undefined;
   #traffic: Traffic | undefined;
   #watch: Watch | undefined;
-  #retryTimer: NodeJS.Timeout | undefined;
   #cancelled = false;
 
   constructor(options: MigrationOptions) {
@@ -132,36 +123,38 @@ export class SourceMigration implements RunningMigration {
       return await this.#refused(error);
     }
     this.#departure = departure;
-    const report = await this.#migrate(departure);
-    return await this.#finish(report);
+    return await this.#migrate(departure);
   }
 
   async #refused(error: unknown): Promise<MigrationReport> {
     const report = this.#preflight.refusalOf(error);
     if (report.code === 'E_INTERNAL') this.#log.error({ err: error }, 'preflight');
     await this.#preflight.close();
-    return this.#build(report.code === 'E_CANCELLED' ? 'cancelled' : 'refused', report);
+    return this.#end(report.code === 'E_CANCELLED' ? 'cancelled' : 'refused', report);
   }
 
-  // ── the migration itself ──
-
-  async #migrate(departure: Departure): Promise<SwitchoverReport> {
-    const { switchoverLimits } = this.#options;
+  async #migrate(departure: Departure): Promise<MigrationReport> {
+    const { request, switchoverLimits: limits } = this.#options;
+    const [account, causes, log] = [this.#account, this.#causes, this.#log];
+    const stopTraffic = (why: string): void => this.#traffic?.stop(why);
     const switchover = new Switchover({
-      departure,
-      request: this.#request,
-      account: this.#account,
-      causes: this.#causes,
-      log: this.#log,
-      ...(switchoverLimits ? { limits: switchoverLimits } : {}),
-      stopTraffic: () => this.#traffic?.stop('the migration was given up'),
+      ...{ departure, request, account, causes, log, stopTraffic },
+      ...(limits ? { limits } : {}),
     });
+    const ending = new Ending({ departure, account, causes, switchover, log, stopTraffic });
     this.#switchover = switchover;
-    void switchover.mended.then((report) => this.#mended(report)).catch((error) => switchover.fail(error));
     switchover.begin();
     // Not awaited: the end may come before all is set up.
     this.#setUp(departure, switchover).catch((error: unknown) => switchover.fail(error));
-    return await switchover.outcome;
+    const report = await switchover.outcome;
+    const completed = report.outcome === 'completed';
+    const damage = completed ? await this.#takeLastFigures(departure) : undefined;
+    if (completed) account.enter('completion');
+    const ended = await ending.bringAbout(report);
+    // All was done as it should be, and the guest is not what it was: that is for an operator.
+    if (damage) return this.#end('attention', damage);
+    const { outcome, code } = ended;
+    return this.#end(outcome, code === null ? null : causes.explain(ended, code, account.phase));
   }
 
   async #setUp(departure: Departure, switchover: Switchover): Promise<void> {
@@ -173,7 +166,7 @@ export class SourceMigration implements RunningMigration {
     const traffic = new Traffic({ departure, request, bufferBytes, account, switchover });
     this.#traffic = traffic;
     new PeerNews({ departure, account, causes, lastFigures, switchover, traffic }).listen();
-    void departure.guest.gone.then((error) => this.#onGone(error));
+    void departure.guest.gone.then((error) => switchover.guestGone(error));
     const watch = new Watch({
       ...{ departure, account, lastFigures, switchover, traffic, deadlineMs, stalledMs },
     });
@@ -188,19 +181,6 @@ export class SourceMigration implements RunningMigration {
     this.#account.firstRound();
     watch.begin();
     await traffic.begin(items);
-  }
-
-  /** Where only the way to the guest is gone, the guest's hypervisor lives: it needs nobody to send the rest. */
-  #onGone(error: GuestError): void {
-    const { code, message: why } = error;
-    const committed =
-      this.#switchover?.state.phase === 'committed' || this.#switchover?.state.phase === 'finishing';
-    if (committed && code === 'E_GUEST_UNREACHABLE') {
-      this.#account.note(`After the commit: ${why}. The migration went on without it.`);
-      return;
-    }
-    this.#causes.met(factsOf(error));
-    this.#switchover?.tell({ type: code === 'E_GUEST_GONE' ? 'guest-gone' : 'failed', code, why });
   }
 
   /** Both hypervisors get ready at the same time, unless they speak to each other: nothing of the guest is read before. */
@@ -224,74 +204,9 @@ export class SourceMigration implements RunningMigration {
     return items;
   }
 
-  // ── the end ──
-
-  async #finish(report: SwitchoverReport): Promise<MigrationReport> {
-    const { outcome } = report;
-    const damage = outcome === 'completed' ? await this.#takeLastFigures() : undefined;
-    if (outcome === 'completed') this.#account.enter('completion');
-    if (outcome !== 'attention') this.#switchover?.stop();
-    // As long as the link holds, the destination may still ask for what is here.
-    if (outcome !== 'attention' || this.#departure?.destination?.control.link.state !== 'open')
-      this.#traffic?.stop('the migration is over');
-    // An unfinished post-copy keeps its sockets: to close them would only add a second fault.
-    await this.#departure?.journal.close();
-    const halted = outcome === 'attention' && this.#canBeFinishedLater(report);
-    if (outcome !== 'attention') await this.#letGo(outcome === 'completed');
-    else if (halted) await this.#suspend();
-    else this.#tryAgain();
-    // All was done as it should be, and the guest is not what it was: that is for an operator.
-    if (damage) return this.#build('attention', damage);
-    const early = this.#switchover?.state.phase === 'rolling-back';
-    const ended = halted ? { ...report, remedy: early ? HALTED_EARLY : HALTED } : report;
-    return this.#build(
-      outcome,
-      report.code === null ? null : this.#causes.explain(ended, report.code, this.#account.phase),
-    );
-  }
-
-  /**
-   * A guest that does not run again is most often kept from its disks by a destination that has not ended yet. The
-   * operator was told; should it end later, the guest is not to stand still until somebody comes.
-   */
-  #tryAgain(): void {
-    if (this.#switchover?.state.phase !== 'rolling-back') return;
-    this.#retryTimer = setInterval(() => this.#switchover?.tell({ type: 'retry' }), RETRY_MS).unref();
-  }
-
-  /** What needed an operator has come to its end after all; the report is out, and is not taken back. */
-  async #mended({ outcome, why }: SwitchoverReport): Promise<void> {
-    clearInterval(this.#retryTimer);
-    this.#switchover?.stop();
-    this.#log.info({ outcome, why }, 'the migration that needed an operator has ended');
-    await this.#letGo(outcome === 'completed');
-  }
-
-  /** A post-copy that nothing here brings on any more, of a guest whose hypervisors can finish it another time. */
-  #canBeFinishedLater({ code }: SwitchoverReport): boolean {
-    if (!this.#departure?.guest.suspend || this.#switchover?.state.mode !== 'postcopy') return false;
-    // Of a link that breaks, one stream may be the first to know.
-    const linked = this.#departure?.destination?.control.link.state === 'open' && code !== 'E_LINK_LOST';
-    // A destination that says that the guest runs there, and fails, has left it halted.
-    if (this.#causes.peer?.guestRunsOn === 'dest') return true;
-    const stalled = code === 'E_STALLED' && this.#switchover.state.phase !== 'committed';
-    return !linked || stalled || this.#switchover.state.phase === 'rolling-back';
-  }
-
-  async #suspend(): Promise<void> {
-    this.#traffic?.stop('the migration is over');
-    this.#switchover?.stop();
-    try {
-      await this.#departure?.guest.suspend?.();
-    } catch (error) {
-      this.#account.note(`The source's hypervisor did not come to a halt: ${factsOf(error).message}`);
-    }
-    await this.#departure?.destination?.close();
-  }
-
   /** Gives what is wrong with the guest, if anything. */
-  async #takeLastFigures(): Promise<ErrorReport | undefined> {
-    const message = await this.#lastFigures.wait(this.#departure!.destination.control.link.closed);
+  async #takeLastFigures({ destination }: Departure): Promise<ErrorReport | undefined> {
+    const message = await this.#lastFigures.wait(destination.control.link.closed);
     if (!message) {
       this.#account.note("The destination's last figures (faults, announcements) did not arrive.");
       return undefined;
@@ -310,16 +225,7 @@ export class SourceMigration implements RunningMigration {
     };
   }
 
-  async #letGo(completed: boolean): Promise<void> {
-    const { control } = this.#departure!.destination;
-    if (completed && control.link.state === 'open') control.send({ type: 'goodbye' });
-    // A monitor that is closed at once loses the command that ends its hypervisor.
-    await this.#switchover?.forgotten;
-    await this.#departure?.guest.close();
-    await this.#departure?.destination?.close();
-  }
-
-  #build(outcome: Outcome, error: ErrorReport | null): MigrationReport {
+  #end(outcome: Outcome, error: ErrorReport | null): MigrationReport {
     this.#watch?.stop();
     const report = this.#account.end(outcome, error);
     this.#log.info(

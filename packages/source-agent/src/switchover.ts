@@ -4,6 +4,7 @@
  */
 import type { Logger } from '@vmferry/agent-core/log';
 import { Machine, machineNow } from '@vmferry/agent-core/machine';
+import type { GuestError } from '@vmferry/engine/errors';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
 import {
@@ -33,7 +34,7 @@ export interface SwitchoverOptions {
   readonly log: Logger;
   readonly limits?: SourceLimits;
   /** Nothing of the guest is to be sent any more. */
-  readonly stopTraffic: () => void;
+  readonly stopTraffic: (why: string) => void;
 }
 
 export class Switchover {
@@ -99,6 +100,18 @@ export class Switchover {
     if (phase === 'copying' || phase === 'sealing' || phase === 'sealed')
       this.#options.log.warn({ err: error }, 'failure');
     this.tell({ type: 'failed', code, why: message });
+  }
+
+  /** Where only the way to the guest is gone, the guest's hypervisor lives: it needs nobody to send the rest. */
+  guestGone(error: GuestError): void {
+    const { code, message: why } = error;
+    const { phase } = this.state;
+    if ((phase === 'committed' || phase === 'finishing') && code === 'E_GUEST_UNREACHABLE') {
+      this.#options.account.note(`After the commit: ${why}. The migration went on without it.`);
+      return;
+    }
+    this.#options.causes.met(factsOf(error));
+    this.tell({ type: code === 'E_GUEST_GONE' ? 'guest-gone' : 'failed', code, why });
   }
 
   /** Nothing is decided any more. */
@@ -183,7 +196,7 @@ export class Switchover {
     const { account, causes, departure, stopTraffic } = this.#options;
     causes.givenUp(account.phase);
     account.enter('rollback');
-    stopTraffic();
+    stopTraffic('the migration was given up');
     try {
       await departure.guest.rollback();
       const { remark } = departure.guest;
