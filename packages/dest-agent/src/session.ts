@@ -9,7 +9,6 @@
  * its decisions out and tells it what happened.
  */
 
-import { EventHub } from '@vmferry/agent-core/event-hub';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import type { Machine } from '@vmferry/agent-core/machine';
 import { machineNow, Machine as SwitchoverMachine } from '@vmferry/agent-core/machine';
@@ -18,10 +17,9 @@ import { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { PayloadError } from '@vmferry/engine/carriage/payload-error';
 import { parseDescription } from '@vmferry/engine/description';
-import { GuestError, type GuestRunsOn, type Phase } from '@vmferry/engine/errors';
+import { GuestError, type GuestRunsOn } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { DestGuest, Examination, GuestDescription, Nic } from '@vmferry/engine/guest';
-import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import {
   type DestAction,
@@ -41,6 +39,7 @@ import { type SessionIdentity, sameSecret } from '@vmferry/wire/handshake';
 import type { Link } from '@vmferry/wire/link';
 import { type ControlMessage, MAX_SENTENCE, type TunnelRole, tunnelRoles } from '@vmferry/wire/messages';
 import { Tunnel } from '@vmferry/wire/tunnel';
+import { Account } from './account.ts';
 import { type AnnounceResult, Announcing } from './announcing.ts';
 import { damaged, damageOf, failureOf, unexamined } from './failures.ts';
 import { FaultTimes } from './fault-times.ts';
@@ -68,20 +67,16 @@ export interface SessionOptions {
 }
 
 export class DestSession implements RunningMigration, EndingSession {
-  readonly done: Promise<MigrationReport>;
   readonly #options: SessionOptions;
   readonly #control: ControlChannel;
-  readonly #hub = new EventHub();
-  readonly #startedAt = Date.now();
+  readonly #account: Account;
   readonly #faults = new FaultTimes();
   readonly #links: Link[] = [];
   readonly #tunnels = new Map<Link, Tunnel>();
   /** The ends of connections for the guest's memory that are carried verbatim. */
   readonly #memoryCarried: Promise<unknown>[] = [];
   readonly #log: Logger;
-  #resolveDone!: (report: MigrationReport) => void;
   #guest: DestGuest | undefined;
-  #uri = '';
   #receiver: Receiver | undefined;
   #machine: Machine<DestState, DestEventIn, DestAction> | undefined;
   #journal: SessionJournal<'dest'> | undefined;
@@ -106,38 +101,41 @@ export class DestSession implements RunningMigration, EndingSession {
   #hasAllPages = false;
   /** When there was nothing left to wait for but the announcements. */
   #completeAtMs = 0;
-  #phase: Phase = 'connect';
   /** The first failure that came with a remedy. */
   #failure: GuestError | undefined;
-  #report: MigrationReport | undefined;
-  #builder: ReportBuilder | undefined;
 
   constructor(options: SessionOptions) {
     this.#options = options;
     this.#control = options.control;
     this.#log = migrationLogger(options.log, { session: options.identity.session, guest: '' });
-    this.done = new Promise((resolve) => {
-      this.#resolveDone = resolve;
+    this.#account = new Account({
+      link: () => ({ streams: this.#links.length, tls: options.tls }),
+      log: this.#log,
     });
     options.control.onMessage = (message) => this.#onMessage(message);
     void options.control.link.closed.then(({ error }) => this.#onLinkClosed(error));
   }
 
+  get done(): Promise<MigrationReport> {
+    return this.#account.done;
+  }
+
   get summary(): MigrationSummary {
+    const { guest, phase, report, startedAt } = this.#account;
     return {
       id: this.#options.identity.session,
       role: 'dest',
-      guest: this.#uri,
+      guest,
       peer: this.#options.peer,
-      strategy: this.#report?.strategy ?? 'auto',
-      phase: this.#phase,
-      startedAt: this.#startedAt,
-      ...endOf(this.#startedAt, this.#report),
+      strategy: report?.strategy ?? 'auto',
+      phase,
+      startedAt,
+      ...endOf(startedAt, report),
     };
   }
 
   events(): AsyncIterable<MigrationEvent> {
-    return this.#hub.observe();
+    return this.#account.events();
   }
 
   /** The source decides; a destination that is to give up tells it so. */
@@ -173,7 +171,7 @@ export class DestSession implements RunningMigration, EndingSession {
   }
 
   get told(): boolean {
-    return this.#report !== undefined;
+    return this.#account.report !== undefined;
   }
 
   giveUp(): void {
@@ -199,7 +197,7 @@ export class DestSession implements RunningMigration, EndingSession {
     const roles: readonly string[] = tunnelRoles;
     if (!roles.includes(stream.role) || !sameSecret(this.#options.identity.secret, secret)) return false;
     const begun = this.#machine !== undefined || this.#rejoined;
-    return this.#guest?.connectSide !== undefined && begun && this.#report === undefined;
+    return this.#guest?.connectSide !== undefined && begun && this.#account.report === undefined;
   }
 
   /** Carries such a connection, whose other end this host's driver finds; `attached` says that it is there. */
@@ -315,8 +313,8 @@ export class DestSession implements RunningMigration, EndingSession {
   }
 
   async #open(message: ControlMessage<'open'>): Promise<void> {
-    this.#phase = 'preflight';
-    this.#uri = message.destGuest;
+    this.#account.enter('preflight');
+    this.#account.named(message.destGuest);
     try {
       this.#guest ??= await this.#options.guests(message.destGuest);
       const description = parseDescription(message.guest);
@@ -355,7 +353,11 @@ export class DestSession implements RunningMigration, EndingSession {
   async #openAgain(message: ControlMessage<'open'>, description: GuestDescription): Promise<void> {
     const rejoined = await this.#guest!.rejoin?.(description);
     if (!rejoined) {
-      throw new GuestError('E_UNSUPPORTED', `${this.#uri} cannot be resumed`, 'see the README on what to do');
+      throw new GuestError(
+        'E_UNSUPPORTED',
+        `${this.#account.guest} cannot be resumed`,
+        'see the README on what to do',
+      );
     }
     if (!rejoined.ok) {
       this.#reject(rejoined.reasons);
@@ -370,8 +372,8 @@ export class DestSession implements RunningMigration, EndingSession {
   /** The hypervisors finish it among themselves, over what is carried for them. */
   async #startAgain(guest: DestGuest): Promise<void> {
     this.#finishingAgain = true;
-    this.#phase = 'postcopy';
-    this.#builder = new ReportBuilder({ guest: this.#uri, strategy: 'postcopy', startedAt: machineNow() });
+    this.#account.enter('postcopy');
+    this.#account.begin('postcopy');
     const { postcopy } = this.#opened!.plan;
     await guest.open(
       { postcopy, bufferBytes: bytes(this.#options.bufferBytes) },
@@ -386,7 +388,7 @@ export class DestSession implements RunningMigration, EndingSession {
       announce: { frames: 0, interfaces: [] },
       pagesApplied: 0,
     });
-    this.#resolve('completed', null);
+    this.#account.end('completed', null);
     // What this side's QEMU said last may still be on its way: without it the source's never ends.
     const late = new Promise((resolve) => setTimeout(resolve, CARRIED_MS).unref());
     await Promise.race([Promise.all(this.#memoryCarried), late]);
@@ -415,13 +417,18 @@ export class DestSession implements RunningMigration, EndingSession {
       await this.#startAgain(guest);
       return;
     }
-    this.#phase = 'setup';
-    this.#builder = new ReportBuilder({ guest: this.#uri, strategy: 'auto', startedAt: machineNow() });
+    this.#account.enter('setup');
+    this.#account.begin('auto');
     const { session } = identity;
-    const journal = await SessionJournal.open({ stateDir, session, guest: this.#uri, role: 'dest' });
+    const journal = await SessionJournal.open({
+      stateDir,
+      session,
+      guest: this.#account.guest,
+      role: 'dest',
+    });
     this.#journal = journal;
     // The source gave up meanwhile.
-    if (this.#report) {
+    if (this.#account.report) {
       await journal.close();
       return;
     }
@@ -450,7 +457,7 @@ export class DestSession implements RunningMigration, EndingSession {
     const plan = { postcopy: opened.plan.postcopy, bufferBytes: bytes(this.#options.bufferBytes) };
     await guest.open(plan, session);
     void this.#forwardEvents(guest);
-    this.#phase = 'precopy';
+    this.#account.enter('precopy');
     this.#control.send({ type: 'started' });
   }
 
@@ -468,7 +475,7 @@ export class DestSession implements RunningMigration, EndingSession {
   }
 
   async #load(): Promise<void> {
-    this.#phase = 'switchover';
+    this.#account.enter('switchover');
     await this.#findPlaces();
     this.#loading = this.#guest!.ready();
     await this.#loading;
@@ -522,7 +529,7 @@ export class DestSession implements RunningMigration, EndingSession {
         this.#announce();
         return;
       case 'note':
-        this.#hub.publish({ type: 'note', text: action.text });
+        this.#account.note(action.text);
         return;
       case 'report':
         await this.#finish(action);
@@ -585,14 +592,14 @@ export class DestSession implements RunningMigration, EndingSession {
     const remedy = this.#failure?.message === why ? this.#failure.remedy : "see the destination agent's log";
     this.#control.send({
       type: 'failure',
-      error: { code, message: why, side: 'dest', phase: this.#phase, guestRunsOn, remedy },
+      error: { code, message: why, side: 'dest', phase: this.#account.phase, guestRunsOn, remedy },
     });
   }
 
   async #run(): Promise<void> {
     try {
       const { atMs } = await this.#guest!.run({ paused: this.#paused });
-      this.#phase = 'postcopy';
+      this.#account.enter('postcopy');
       this.#runs = true;
       this.#machine?.dispatch({ type: 'guest-running', atMs });
       // In pre-copy all pages were there before.
@@ -640,7 +647,7 @@ export class DestSession implements RunningMigration, EndingSession {
     } catch (error) {
       this.#log.warn({ err: error }, 'a hypervisor could not be let go of');
     }
-    this.#resolve('refused', null);
+    this.#account.end('refused', null);
   }
 
   async #finish(report: SwitchoverReport): Promise<void> {
@@ -648,11 +655,9 @@ export class DestSession implements RunningMigration, EndingSession {
     let ended = report;
     if (outcome === 'completed') {
       await this.#settle();
-      const { frames, interfaces, notes } = await this.#announced;
-      this.#builder?.announced({ frames, interfaces });
-      for (const note of notes) this.#builder?.note(note);
+      this.#account.announced(await this.#announced);
       const examined = await this.#examine();
-      if (examined.found === 'sound') this.#builder?.note(examined.words);
+      this.#account.examined(examined);
       if (examined.found === 'damage') ended = damaged(examined.error);
     }
     // The source holds pages and would wait for ever.
@@ -672,8 +677,8 @@ export class DestSession implements RunningMigration, EndingSession {
       this.#machine?.stop();
       await this.#guest?.close();
     }
-    this.#phase = 'completion';
-    this.#resolve(ended.outcome, ended);
+    this.#account.enter('completion');
+    this.#account.end(ended.outcome, ended);
   }
 
   /** An examination that cannot be made has not found the guest sound. */
@@ -696,34 +701,9 @@ export class DestSession implements RunningMigration, EndingSession {
     this.#sendFailure({ code, why }, guestRunsOn);
   }
 
-  #resolve(outcome: MigrationReport['outcome'], report: SwitchoverReport | null): void {
-    if (this.#report) return;
-    const builder =
-      this.#builder ?? new ReportBuilder({ guest: this.#uri, strategy: 'auto', startedAt: machineNow() });
-    builder.link({ streams: this.#links.length, reconnects: 0, tls: this.#options.tls });
-    this.#report = builder.build({
-      outcome,
-      now: machineNow(),
-      error:
-        report && report.code !== null
-          ? {
-              code: report.code,
-              message: report.why,
-              side: 'dest',
-              phase: this.#phase,
-              guestRunsOn: report.guestRunsOn,
-              remedy: report.remedy,
-            }
-          : null,
-    });
-    this.#log.info({ outcome, why: report?.why }, 'migration ended');
-    this.#hub.publish({ type: 'finished', report: this.#report });
-    this.#resolveDone(this.#report);
-  }
-
   #onLinkClosed(error: WireError | undefined): void {
     this.#lost ??= error?.message ?? 'the source agent closed the connection';
-    if (this.#report) return;
+    if (this.#account.report) return;
     if (!this.#machine) {
       void this.#letGo();
       return;
