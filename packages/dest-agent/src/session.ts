@@ -38,7 +38,6 @@ import type { Frame } from '@vmferry/wire/frame';
 import { type SessionIdentity, sameSecret } from '@vmferry/wire/handshake';
 import type { Link } from '@vmferry/wire/link';
 import { type ControlMessage, MAX_SENTENCE, type TunnelRole, tunnelRoles } from '@vmferry/wire/messages';
-import { Tunnel } from '@vmferry/wire/tunnel';
 import { Account } from './account.ts';
 import { type AnnounceResult, Announcing } from './announcing.ts';
 import { damaged, damageOf, failureOf, unexamined } from './failures.ts';
@@ -46,10 +45,9 @@ import { FaultTimes } from './fault-times.ts';
 import type { DestGuestFactory } from './guests.ts';
 import type { EndingSession, Standing } from './orderly-end.ts';
 import { Receiver } from './receiver.ts';
+import { Streams } from './streams.ts';
 
 const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
-/** Connections of the hypervisors' own at a time: libvirt's, and one for each disk. */
-const MAX_TUNNELS = 64;
 /** From the break of a hypervisor's socket to the news that it is gone. */
 const GONE_MS = 500;
 /** From a finished post-copy to the end of the hypervisors' own connection. */
@@ -71,10 +69,7 @@ export class DestSession implements RunningMigration, EndingSession {
   readonly #control: ControlChannel;
   readonly #account: Account;
   readonly #faults = new FaultTimes();
-  readonly #links: Link[] = [];
-  readonly #tunnels = new Map<Link, Tunnel>();
-  /** The ends of connections for the guest's memory that are carried verbatim. */
-  readonly #memoryCarried: Promise<unknown>[] = [];
+  readonly #streams: Streams;
   readonly #log: Logger;
   #guest: DestGuest | undefined;
   #receiver: Receiver | undefined;
@@ -109,9 +104,10 @@ export class DestSession implements RunningMigration, EndingSession {
     this.#control = options.control;
     this.#log = migrationLogger(options.log, { session: options.identity.session, guest: '' });
     this.#account = new Account({
-      link: () => ({ streams: this.#links.length, tls: options.tls }),
+      link: () => ({ streams: this.#streams.count, tls: options.tls }),
       log: this.#log,
     });
+    this.#streams = new Streams(this.#log);
     options.control.onMessage = (message) => this.#onMessage(message);
     void options.control.link.closed.then(({ error }) => this.#onLinkClosed(error));
   }
@@ -166,8 +162,7 @@ export class DestSession implements RunningMigration, EndingSession {
   }
 
   get receivedBytes(): number {
-    const links = [...this.#links, ...this.#tunnels.keys()];
-    return links.reduce((sum, link) => sum + link.stats.bytesReceived, 0);
+    return this.#streams.receivedBytes;
   }
 
   get told(): boolean {
@@ -186,8 +181,7 @@ export class DestSession implements RunningMigration, EndingSession {
     const streams = this.#opened?.streams ?? 0;
     if (!sameSecret(this.#options.identity.secret, message.secret)) return false;
     const place = role === 'data' && index < streams ? index : role === 'express' ? streams : -1;
-    if (place < 0 || this.#links[place] || this.#machine) return false;
-    this.#links[place] = link;
+    if (place < 0 || this.#machine || !this.#streams.put(link, place)) return false;
     void link.closed.then(({ error }) => this.#onLinkClosed(error));
     return true;
   }
@@ -201,30 +195,14 @@ export class DestSession implements RunningMigration, EndingSession {
   }
 
   /** Carries such a connection, whose other end this host's driver finds; `attached` says that it is there. */
-  async carry(link: Link, role: string, attached: () => void): Promise<void> {
-    try {
-      if (this.#tunnels.size >= MAX_TUNNELS) throw new PayloadError('there are too many connections at once');
-      const local = await this.#guest!.connectSide!(role as TunnelRole);
-      if (link.state !== 'open') {
-        local.destroy();
-        return;
-      }
-      attached();
-      const tunnel = new Tunnel(link, local);
-      this.#tunnels.set(link, tunnel);
-      if (role === 'ram') this.#memoryCarried.push(tunnel.ended);
-      await tunnel.ended;
-    } catch (error) {
-      this.#log.warn({ err: error, role }, 'tunnel');
-      link.drop(new WireError('E_CLOSED', failureOf(error).why));
-    } finally {
-      this.#tunnels.delete(link);
-    }
+  carry(link: Link, role: string, attached: () => void): Promise<void> {
+    const connect = () => this.#guest!.connectSide!(role as TunnelRole);
+    return this.#streams.carry(link, role, connect, attached);
   }
 
   /** A frame of a data or express stream. */
   onFrame(frame: Frame, link: Link): void {
-    const stream = this.#links.indexOf(link);
+    const stream = this.#streams.placeOf(link);
     if (stream < 0 || !this.#receiver) {
       link.drop(new WireError('E_FRAME', 'pages came before the migration was started'));
       return;
@@ -233,7 +211,7 @@ export class DestSession implements RunningMigration, EndingSession {
   }
 
   onOpaque(frame: Frame, link: Link): void {
-    const tunnel = this.#tunnels.get(link);
+    const tunnel = this.#streams.tunnelOf(link);
     if (tunnel) {
       tunnel.onFrame(frame);
       return;
@@ -391,7 +369,7 @@ export class DestSession implements RunningMigration, EndingSession {
     this.#account.end('completed', null);
     // What this side's QEMU said last may still be on its way: without it the source's never ends.
     const late = new Promise((resolve) => setTimeout(resolve, CARRIED_MS).unref());
-    await Promise.race([Promise.all(this.#memoryCarried), late]);
+    await Promise.race([this.#streams.memoryCarried(), late]);
     await guest.close();
   }
 
