@@ -16,10 +16,9 @@ import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/ag
 import { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { PayloadError } from '@vmferry/engine/carriage/payload-error';
-import { parseDescription } from '@vmferry/engine/description';
 import { GuestError, type GuestRunsOn } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
-import type { DestGuest, Examination, GuestDescription, Nic } from '@vmferry/engine/guest';
+import type { DestGuest, Examination } from '@vmferry/engine/guest';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import {
   type DestAction,
@@ -37,15 +36,16 @@ import { WireError } from '@vmferry/wire/errors';
 import type { Frame } from '@vmferry/wire/frame';
 import { type SessionIdentity, sameSecret } from '@vmferry/wire/handshake';
 import type { Link } from '@vmferry/wire/link';
-import { type ControlMessage, MAX_SENTENCE, type TunnelRole, tunnelRoles } from '@vmferry/wire/messages';
+import { type ControlMessage, type TunnelRole, tunnelRoles } from '@vmferry/wire/messages';
 import { Account } from './account.ts';
-import { type AnnounceResult, Announcing } from './announcing.ts';
+import { Admission, type Admitted } from './admission.ts';
 import { damaged, damageOf, failureOf, unexamined } from './failures.ts';
 import { FaultTimes } from './fault-times.ts';
 import type { DestGuestFactory } from './guests.ts';
 import type { EndingSession, Standing } from './orderly-end.ts';
 import { Receiver } from './receiver.ts';
 import { Streams } from './streams.ts';
+import { Whereabouts } from './whereabouts.ts';
 
 const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
 /** From the break of a hypervisor's socket to the news that it is gone. */
@@ -69,22 +69,15 @@ export class DestSession implements RunningMigration, EndingSession {
   readonly #control: ControlChannel;
   readonly #account: Account;
   readonly #faults = new FaultTimes();
+  readonly #admission: Admission;
   readonly #streams: Streams;
+  readonly #whereabouts: Whereabouts;
   readonly #log: Logger;
-  #guest: DestGuest | undefined;
   #receiver: Receiver | undefined;
   #machine: Machine<DestState, DestEventIn, DestAction> | undefined;
   #journal: SessionJournal<'dest'> | undefined;
-  #announcing: Announcing | undefined;
   #settled: Promise<void> | undefined;
   #examined: Promise<Examination> | undefined;
-  #announced: Promise<AnnounceResult> = Promise.resolve({ frames: 0, interfaces: [], notes: [] });
-  #opened: ControlMessage<'open'> | undefined;
-  /** As the source described them. */
-  #nics: readonly Nic[] | undefined;
-  #probedBytes = 0;
-  /** What came to a halt before is being finished, without a switchover. */
-  #rejoined = false;
   #finishingAgain = false;
   #guestGone = false;
   /** How a link to the source ended. */
@@ -108,6 +101,15 @@ export class DestSession implements RunningMigration, EndingSession {
       log: this.#log,
     });
     this.#streams = new Streams(this.#log);
+    this.#whereabouts = new Whereabouts(this.#log);
+    this.#admission = new Admission({
+      control: options.control,
+      guests: options.guests,
+      bufferBytes: options.bufferBytes,
+      account: this.#account,
+      whereabouts: this.#whereabouts,
+      log: this.#log,
+    });
     options.control.onMessage = (message) => this.#onMessage(message);
     void options.control.link.closed.then(({ error }) => this.#onLinkClosed(error));
   }
@@ -178,7 +180,7 @@ export class DestSession implements RunningMigration, EndingSession {
   /** Takes a further stream in. False when the peer does not know the secret or the stream has its place taken. */
   attach(link: Link, message: ControlMessage<'attach'>): boolean {
     const { role, index } = message.stream;
-    const streams = this.#opened?.streams ?? 0;
+    const streams = this.#admission.admitted?.dataStreams ?? 0;
     if (!sameSecret(this.#options.identity.secret, message.secret)) return false;
     const place = role === 'data' && index < streams ? index : role === 'express' ? streams : -1;
     if (place < 0 || this.#machine || !this.#streams.put(link, place)) return false;
@@ -190,7 +192,7 @@ export class DestSession implements RunningMigration, EndingSession {
   expectsTunnel({ stream, secret }: ControlMessage<'attach'>): boolean {
     const roles: readonly string[] = tunnelRoles;
     if (!roles.includes(stream.role) || !sameSecret(this.#options.identity.secret, secret)) return false;
-    const begun = this.#machine !== undefined || this.#rejoined;
+    const begun = this.#machine !== undefined || this.#admission.admitted?.rejoins === true;
     return this.#guest?.connectSide !== undefined && begun && this.#account.report === undefined;
   }
 
@@ -219,6 +221,10 @@ export class DestSession implements RunningMigration, EndingSession {
     this.#receiver?.opaque(frame, link);
   }
 
+  get #guest(): DestGuest | undefined {
+    return this.#admission.guest;
+  }
+
   #onMessage(message: ControlMessage): void {
     this.#handle(message).catch((error: unknown) => this.#fail(error));
   }
@@ -231,10 +237,10 @@ export class DestSession implements RunningMigration, EndingSession {
         return;
       }
       case 'probe':
-        this.#probe(message);
+        this.#admission.probe(message);
         return;
       case 'open':
-        await this.#open(message);
+        await this.#admission.open(message);
         return;
       case 'start':
         await this.#start();
@@ -281,82 +287,12 @@ export class DestSession implements RunningMigration, EndingSession {
     }
   }
 
-  /** What a probe brings is thrown away. Only before a guest is named: a migration needs the link for itself. */
-  #probe({ bytes: sent, last }: ControlMessage<'probe'>): void {
-    if (this.#opened) throw new PayloadError('the link cannot be probed during a migration');
-    this.#probedBytes += sent.length;
-    if (!last) return;
-    this.#control.send({ type: 'probed', bytes: this.#probedBytes });
-    this.#probedBytes = 0;
-  }
-
-  async #open(message: ControlMessage<'open'>): Promise<void> {
-    this.#account.enter('preflight');
-    this.#account.named(message.destGuest);
-    try {
-      this.#guest ??= await this.#options.guests(message.destGuest);
-      const description = parseDescription(message.guest);
-      if (message.request['resume'] === true) {
-        await this.#openAgain(message, description);
-        return;
-      }
-      const answer = await this.#guest.prepare(description, {
-        postcopy: message.plan.postcopy,
-        bufferBytes: bytes(this.#options.bufferBytes),
-      });
-      if (!answer.ok) {
-        this.#reject(answer.reasons, answer.notes);
-        return;
-      }
-      this.#opened = message;
-      this.#nics = description.nics;
-      this.#announcing ??= new Announcing({
-        nics: description.nics,
-        places: answer.nics,
-        ips: announceIps(message.request),
-      });
-      this.#control.send({
-        type: 'accepted',
-        hypervisorVersion: answer.hypervisorVersion,
-        nics: answer.nics.map((nic) => ({ ...nic, addresses: [...nic.addresses] })),
-        notes: bounded(answer.notes),
-      });
-    } catch (error) {
-      if (!(error instanceof GuestError)) throw error;
-      this.#reject([error]);
-    }
-  }
-
-  /** A post-copy that came to a halt is to be finished. */
-  async #openAgain(message: ControlMessage<'open'>, description: GuestDescription): Promise<void> {
-    const rejoined = await this.#guest!.rejoin?.(description);
-    if (!rejoined) {
-      throw new GuestError(
-        'E_UNSUPPORTED',
-        `${this.#account.guest} cannot be resumed`,
-        'see the README on what to do',
-      );
-    }
-    if (!rejoined.ok) {
-      this.#reject(rejoined.reasons);
-      return;
-    }
-    this.#opened = message;
-    this.#rejoined = true;
-    const { hypervisorVersion } = rejoined;
-    this.#control.send({ type: 'accepted', hypervisorVersion, nics: [], notes: [] });
-  }
-
   /** The hypervisors finish it among themselves, over what is carried for them. */
-  async #startAgain(guest: DestGuest): Promise<void> {
+  async #startAgain({ guest, plan }: Admitted): Promise<void> {
     this.#finishingAgain = true;
     this.#account.enter('postcopy');
     this.#account.begin('postcopy');
-    const { postcopy } = this.#opened!.plan;
-    await guest.open(
-      { postcopy, bufferBytes: bytes(this.#options.bufferBytes) },
-      this.#options.identity.session,
-    );
+    await guest.open(plan, this.#options.identity.session);
     this.#control.send({ type: 'started' });
     await guest.complete();
     this.#control.send({
@@ -373,28 +309,16 @@ export class DestSession implements RunningMigration, EndingSession {
     await guest.close();
   }
 
-  #reject(reasons: readonly GuestError[], notes?: readonly string[]): void {
-    this.#log.info(
-      { reasons: reasons.map(({ code, message }) => ({ code, message })) },
-      'migration rejected',
-    );
-    this.#control.send({
-      type: 'rejected',
-      reasons: reasons.slice(0, 64).map(damageOf),
-      notes: bounded(notes),
-    });
-  }
-
   async #start(): Promise<void> {
     const { identity, stateDir } = this.#options;
-    const opened = this.#opened;
-    const guest = this.#guest;
-    if (!opened || !guest || this.#machine)
+    const { admitted } = this.#admission;
+    if (!admitted || this.#machine)
       throw new PayloadError('the migration cannot be started twice, or before it was opened');
-    if (this.#rejoined) {
-      await this.#startAgain(guest);
+    if (admitted.rejoins) {
+      await this.#startAgain(admitted);
       return;
     }
+    const { guest, plan, dataStreams } = admitted;
     this.#account.enter('setup');
     this.#account.begin('auto');
     const { session } = identity;
@@ -420,7 +344,7 @@ export class DestSession implements RunningMigration, EndingSession {
     this.#machine.begin(actions);
     this.#receiver = new Receiver({
       guest,
-      dataStreams: opened.streams,
+      dataStreams,
       bufferBytes: this.#options.bufferBytes,
       faults: this.#faults,
       onFailure: (error) => void this.#receiverFailed(guest, error),
@@ -432,7 +356,6 @@ export class DestSession implements RunningMigration, EndingSession {
       const type = error.code === 'E_GUEST_GONE' ? 'guest-gone' : 'failed';
       this.#machine?.dispatch({ type, code: error.code, why: error.message });
     });
-    const plan = { postcopy: opened.plan.postcopy, bufferBytes: bytes(this.#options.bufferBytes) };
     await guest.open(plan, session);
     void this.#forwardEvents(guest);
     this.#account.enter('precopy');
@@ -454,24 +377,10 @@ export class DestSession implements RunningMigration, EndingSession {
 
   async #load(): Promise<void> {
     this.#account.enter('switchover');
-    await this.#findPlaces();
+    await this.#whereabouts.find(this.#guest!);
     this.#loading = this.#guest!.ready();
     await this.#loading;
     this.#machine?.dispatch({ type: 'guest-loaded' });
-  }
-
-  /** Where the taps are made with the guest, its announcement can be prepared only now. */
-  async #findPlaces(): Promise<void> {
-    const { request } = this.#opened!;
-    if (!this.#guest?.places || !this.#nics) return;
-    try {
-      const places = await this.#guest.places();
-      this.#announcing?.close();
-      this.#announcing = new Announcing({ nics: this.#nics, places, ips: announceIps(request) });
-    } catch (error) {
-      // An announcement is best effort.
-      this.#log.warn({ err: error }, 'interfaces');
-    }
   }
 
   async #complete(): Promise<void> {
@@ -540,7 +449,11 @@ export class DestSession implements RunningMigration, EndingSession {
         return;
       case 'complete': {
         // Whoever is told of the end finds the hypervisor as it was set before.
-        const [announced, examined] = await Promise.all([this.#announced, this.#examine(), this.#settle()]);
+        const [announced, examined] = await Promise.all([
+          this.#whereabouts.announced,
+          this.#examine(),
+          this.#settle(),
+        ]);
         if (this.#control.link.state !== 'open') return;
         this.#control.send({
           type: 'complete',
@@ -593,7 +506,7 @@ export class DestSession implements RunningMigration, EndingSession {
 
   async #discard(): Promise<void> {
     this.#receiver?.close();
-    this.#announcing?.close();
+    this.#whereabouts.close();
     try {
       await this.#guest?.discard();
       await this.#guest?.close();
@@ -604,7 +517,7 @@ export class DestSession implements RunningMigration, EndingSession {
   }
 
   #announce(): void {
-    if (this.#announcing) this.#announced = this.#announcing.announce();
+    this.#whereabouts.announce();
     // The hypervisor's own announcement comes on top; it is no reason to fail.
     this.#guest?.announceSelf().catch((error: unknown) => this.#log.warn({ err: error }, 'announce-self'));
   }
@@ -619,7 +532,7 @@ export class DestSession implements RunningMigration, EndingSession {
 
   /** Nothing was begun: the guest's hypervisor is left as it was found. */
   async #letGo(): Promise<void> {
-    this.#announcing?.close();
+    this.#whereabouts.close();
     try {
       await this.#guest?.close();
     } catch (error) {
@@ -633,7 +546,7 @@ export class DestSession implements RunningMigration, EndingSession {
     let ended = report;
     if (outcome === 'completed') {
       await this.#settle();
-      this.#account.announced(await this.#announced);
+      this.#account.announced(await this.#whereabouts.announced);
       const examined = await this.#examine();
       this.#account.examined(examined);
       if (examined.found === 'damage') ended = damaged(examined.error);
@@ -730,13 +643,4 @@ export class DestSession implements RunningMigration, EndingSession {
     if (!this.#receiver) throw new PayloadError('the migration was not started');
     return this.#receiver;
   }
-}
-
-function bounded(notes: readonly string[] = []): string[] {
-  return notes.slice(0, 64).map((note) => note.slice(0, MAX_SENTENCE));
-}
-
-function announceIps(request: ControlMessage<'open'>['request']): string[] {
-  const ips = request['announceIps'];
-  return Array.isArray(ips) ? ips.filter((ip): ip is string => typeof ip === 'string') : [];
 }
