@@ -38,9 +38,10 @@ import { type SessionIdentity, sameSecret } from '@vmferry/wire/handshake';
 import type { Link } from '@vmferry/wire/link';
 import { type ControlMessage, type TunnelRole, tunnelRoles } from '@vmferry/wire/messages';
 import { Account } from './account.ts';
-import { Admission, type Admitted } from './admission.ts';
+import { Admission } from './admission.ts';
 import { damaged, damageOf, failureOf, unexamined } from './failures.ts';
 import { FaultTimes } from './fault-times.ts';
+import { finishHalted } from './finish-halted.ts';
 import type { DestGuestFactory } from './guests.ts';
 import type { EndingSession, Standing } from './orderly-end.ts';
 import { Receiver } from './receiver.ts';
@@ -50,8 +51,6 @@ import { Whereabouts } from './whereabouts.ts';
 const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
 /** From the break of a hypervisor's socket to the news that it is gone. */
 const GONE_MS = 500;
-/** From a finished post-copy to the end of the hypervisors' own connection. */
-const CARRIED_MS = 10_000;
 
 export interface SessionOptions {
   readonly identity: SessionIdentity;
@@ -287,35 +286,20 @@ export class DestSession implements RunningMigration, EndingSession {
     }
   }
 
-  /** The hypervisors finish it among themselves, over what is carried for them. */
-  async #startAgain({ guest, plan }: Admitted): Promise<void> {
-    this.#finishingAgain = true;
-    this.#account.enter('postcopy');
-    this.#account.begin('postcopy');
-    await guest.open(plan, this.#options.identity.session);
-    this.#control.send({ type: 'started' });
-    await guest.complete();
-    this.#control.send({
-      type: 'complete',
-      atMs: wallClockMs(),
-      faults: this.#faults.summary(),
-      announce: { frames: 0, interfaces: [] },
-      pagesApplied: 0,
-    });
-    this.#account.end('completed', null);
-    // What this side's QEMU said last may still be on its way: without it the source's never ends.
-    const late = new Promise((resolve) => setTimeout(resolve, CARRIED_MS).unref());
-    await Promise.race([this.#streams.memoryCarried(), late]);
-    await guest.close();
-  }
-
   async #start(): Promise<void> {
     const { identity, stateDir } = this.#options;
     const { admitted } = this.#admission;
     if (!admitted || this.#machine)
       throw new PayloadError('the migration cannot be started twice, or before it was opened');
     if (admitted.rejoins) {
-      await this.#startAgain(admitted);
+      this.#finishingAgain = true;
+      await finishHalted({
+        admitted,
+        session: identity.session,
+        control: this.#control,
+        streams: this.#streams,
+        account: this.#account,
+      });
       return;
     }
     const { guest, plan, dataStreams } = admitted;
