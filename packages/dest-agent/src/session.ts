@@ -5,31 +5,19 @@
  *        │ rejected: may be opened again
  *        └─────────────────────────────────────────────────────────────────────────────────▶ ended
  *
- * Once started, the switchover machine of the engine decides everything that matters; this module carries
- * its decisions out and tells it what happened.
+ * Once started, the switchover machine of the engine decides everything that matters (`switchover.ts`); this module
+ * takes in what comes over the session's streams, and has each part do what is its.
  */
 
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
-import type { Machine } from '@vmferry/agent-core/machine';
-import { machineNow, Machine as SwitchoverMachine } from '@vmferry/agent-core/machine';
 import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
 import { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { PayloadError } from '@vmferry/engine/carriage/payload-error';
-import { GuestError, type GuestRunsOn } from '@vmferry/engine/errors';
+import { GuestError } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
-import type { DestGuest, Examination } from '@vmferry/engine/guest';
+import type { DestGuest } from '@vmferry/engine/guest';
 import type { MigrationReport } from '@vmferry/engine/report/report';
-import {
-  type DestAction,
-  type DestEventIn,
-  type DestState,
-  destDeadline,
-  destToPostcopy,
-  startDest,
-  stepDest,
-} from '@vmferry/engine/switchover/dest';
-import type { Failure, SwitchoverReport } from '@vmferry/engine/switchover/protocol';
 import { bytes } from '@vmferry/engine/units';
 import type { ControlChannel } from '@vmferry/wire/control';
 import { WireError } from '@vmferry/wire/errors';
@@ -38,17 +26,19 @@ import { type SessionIdentity, sameSecret } from '@vmferry/wire/handshake';
 import type { Link } from '@vmferry/wire/link';
 import { type ControlMessage, type TunnelRole, tunnelRoles } from '@vmferry/wire/messages';
 import { Account } from './account.ts';
-import { Admission } from './admission.ts';
-import { damaged, damageOf, failureOf, unexamined } from './failures.ts';
+import { Admission, type Admitted } from './admission.ts';
+import { Aftermath } from './aftermath.ts';
+import { Causes } from './causes.ts';
+import { failureOf } from './failures.ts';
 import { FaultTimes } from './fault-times.ts';
 import { finishHalted } from './finish-halted.ts';
 import type { DestGuestFactory } from './guests.ts';
 import type { EndingSession, Standing } from './orderly-end.ts';
 import { Receiver } from './receiver.ts';
 import { Streams } from './streams.ts';
+import { Switchover } from './switchover.ts';
 import { Whereabouts } from './whereabouts.ts';
 
-const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
 /** From the break of a hypervisor's socket to the news that it is gone. */
 const GONE_MS = 500;
 
@@ -63,54 +53,42 @@ export interface SessionOptions {
   readonly log: Logger;
 }
 
+/** What there is from the migration's start on. */
+interface Begun {
+  readonly receiver: Receiver;
+  readonly switchover: Switchover;
+}
+
 export class DestSession implements RunningMigration, EndingSession {
   readonly #options: SessionOptions;
   readonly #control: ControlChannel;
+  readonly #log: Logger;
   readonly #account: Account;
-  readonly #faults = new FaultTimes();
   readonly #admission: Admission;
+  readonly #causes: Causes;
+  readonly #faults = new FaultTimes();
   readonly #streams: Streams;
   readonly #whereabouts: Whereabouts;
-  readonly #log: Logger;
-  #receiver: Receiver | undefined;
-  #machine: Machine<DestState, DestEventIn, DestAction> | undefined;
-  #journal: SessionJournal<'dest'> | undefined;
-  #settled: Promise<void> | undefined;
-  #examined: Promise<Examination> | undefined;
-  #finishingAgain = false;
-  #guestGone = false;
-  /** How a link to the source ended. */
-  #lost: string | undefined;
-  /** All state was applied, and the hypervisor loads it. */
-  #loading: Promise<void> | undefined;
-  #paused = false;
-  #runs = false;
-  #hasAllPages = false;
-  /** When there was nothing left to wait for but the announcements. */
-  #completeAtMs = 0;
-  /** The first failure that came with a remedy. */
-  #failure: GuestError | undefined;
+  #begun: Begun | undefined;
+  #finishesHalted = false;
 
   constructor(options: SessionOptions) {
     this.#options = options;
-    this.#control = options.control;
-    this.#log = migrationLogger(options.log, { session: options.identity.session, guest: '' });
-    this.#account = new Account({
-      link: () => ({ streams: this.#streams.count, tls: options.tls }),
-      log: this.#log,
-    });
-    this.#streams = new Streams(this.#log);
-    this.#whereabouts = new Whereabouts(this.#log);
-    this.#admission = new Admission({
-      control: options.control,
-      guests: options.guests,
-      bufferBytes: options.bufferBytes,
-      account: this.#account,
-      whereabouts: this.#whereabouts,
-      log: this.#log,
-    });
-    options.control.onMessage = (message) => this.#onMessage(message);
-    void options.control.link.closed.then(({ error }) => this.#onLinkClosed(error));
+    const { control, guests, bufferBytes, identity, tls } = options;
+    const log = migrationLogger(options.log, { session: identity.session, guest: '' });
+    const account = new Account({ link: () => ({ streams: this.#streams.count, tls }), log });
+    this.#control = control;
+    this.#log = log;
+    this.#account = account;
+    this.#causes = new Causes(control, account);
+    this.#streams = new Streams(log);
+    this.#whereabouts = new Whereabouts(log);
+    const whereabouts = this.#whereabouts;
+    this.#admission = new Admission({ control, guests, bufferBytes, account, whereabouts, log });
+    control.onMessage = (message) => {
+      this.#onMessage(message).catch((error: unknown) => this.#fail(error));
+    };
+    void control.link.closed.then(({ error }) => this.#onLinkClosed(error));
   }
 
   get done(): Promise<MigrationReport> {
@@ -137,29 +115,14 @@ export class DestSession implements RunningMigration, EndingSession {
 
   /** The source decides; a destination that is to give up tells it so. */
   cancel(): void {
-    this.#machine?.dispatch({ type: 'cancel' });
+    this.#begun?.switchover.tell({ type: 'cancel' });
   }
 
   /** See `orderly-end`. The same for the next three. */
   get standing(): Standing {
-    const told = this.told;
-    switch (this.#machine?.state.phase) {
-      case undefined:
-        if (told) return 'over';
-        return this.#finishingAgain ? 'promised' : 'loose';
-      case 'receiving':
-      case 'voting':
-        return 'loose';
-      case 'ready':
-      case 'accepting':
-      case 'starting':
-      case 'running':
-        return told && (this.#hasAllPages || this.#guestGone || this.#lost !== undefined)
-          ? 'over'
-          : 'promised';
-      default:
-        return told ? 'over' : 'ending';
-    }
+    if (this.#begun) return this.#begun.switchover.standing;
+    if (this.told) return 'over';
+    return this.#finishesHalted ? 'promised' : 'loose';
   }
 
   get receivedBytes(): number {
@@ -172,7 +135,7 @@ export class DestSession implements RunningMigration, EndingSession {
 
   giveUp(): void {
     const why = 'The destination agent was told to end.';
-    if (this.#machine) this.#machine.dispatch({ type: 'failed', code: 'E_LINK_LOST', why });
+    if (this.#begun) this.#begun.switchover.tell({ type: 'failed', code: 'E_LINK_LOST', why });
     else void this.#control.link.close();
   }
 
@@ -182,7 +145,7 @@ export class DestSession implements RunningMigration, EndingSession {
     const streams = this.#admission.admitted?.dataStreams ?? 0;
     if (!sameSecret(this.#options.identity.secret, message.secret)) return false;
     const place = role === 'data' && index < streams ? index : role === 'express' ? streams : -1;
-    if (place < 0 || this.#machine || !this.#streams.put(link, place)) return false;
+    if (place < 0 || this.#begun || !this.#streams.put(link, place)) return false;
     void link.closed.then(({ error }) => this.#onLinkClosed(error));
     return true;
   }
@@ -191,24 +154,24 @@ export class DestSession implements RunningMigration, EndingSession {
   expectsTunnel({ stream, secret }: ControlMessage<'attach'>): boolean {
     const roles: readonly string[] = tunnelRoles;
     if (!roles.includes(stream.role) || !sameSecret(this.#options.identity.secret, secret)) return false;
-    const begun = this.#machine !== undefined || this.#admission.admitted?.rejoins === true;
-    return this.#guest?.connectSide !== undefined && begun && this.#account.report === undefined;
+    const begun = this.#begun !== undefined || this.#admission.admitted?.rejoins === true;
+    return this.#admission.guest?.connectSide !== undefined && begun && !this.told;
   }
 
   /** Carries such a connection, whose other end this host's driver finds; `attached` says that it is there. */
   carry(link: Link, role: string, attached: () => void): Promise<void> {
-    const connect = () => this.#guest!.connectSide!(role as TunnelRole);
+    const connect = () => this.#admission.guest!.connectSide!(role as TunnelRole);
     return this.#streams.carry(link, role, connect, attached);
   }
 
   /** A frame of a data or express stream. */
   onFrame(frame: Frame, link: Link): void {
     const stream = this.#streams.placeOf(link);
-    if (stream < 0 || !this.#receiver) {
+    if (stream < 0 || !this.#begun) {
       link.drop(new WireError('E_FRAME', 'pages came before the migration was started'));
       return;
     }
-    this.#receiver.pages(frame, link, stream);
+    this.#begun.receiver.pages(frame, link, stream);
   }
 
   onOpaque(frame: Frame, link: Link): void {
@@ -217,18 +180,10 @@ export class DestSession implements RunningMigration, EndingSession {
       tunnel.onFrame(frame);
       return;
     }
-    this.#receiver?.opaque(frame, link);
+    this.#begun?.receiver.opaque(frame, link);
   }
 
-  get #guest(): DestGuest | undefined {
-    return this.#admission.guest;
-  }
-
-  #onMessage(message: ControlMessage): void {
-    this.#handle(message).catch((error: unknown) => this.#fail(error));
-  }
-
-  async #handle(message: ControlMessage): Promise<void> {
+  async #onMessage(message: ControlMessage): Promise<void> {
     switch (message.type) {
       case 'clock': {
         const t1 = wallClockMs();
@@ -245,10 +200,10 @@ export class DestSession implements RunningMigration, EndingSession {
         await this.#start();
         return;
       case 'barrier':
-        this.#need().announce(message);
+        this.#need().receiver.announce(message);
         return;
       case 'layout':
-        this.#need().layout({
+        this.#need().receiver.layout({
           blocks: message.blocks.map((block) => ({
             name: block.name,
             bytes: bytes(block.bytes),
@@ -256,94 +211,82 @@ export class DestSession implements RunningMigration, EndingSession {
           })),
         });
         return;
-      case 'state-complete':
-        if (message.pagesFollow) {
-          const final = this.#guest?.postcopyIsFinal ?? false;
-          this.#machine?.amend((state) => destToPostcopy(state, { final }));
-        }
-        await this.#need().milestone({ type: 'state-complete', pagesFollow: message.pagesFollow });
-        await this.#load();
+      case 'state-complete': {
+        const { receiver, switchover } = this.#need();
+        if (message.pagesFollow) switchover.toPostcopy();
+        await receiver.milestone({ type: 'state-complete', pagesFollow: message.pagesFollow });
+        await switchover.load();
         return;
-      case 'end':
-        await this.#need().milestone({ type: 'end' });
-        await this.#complete();
+      }
+      case 'end': {
+        const { receiver, switchover } = this.#need();
+        await receiver.milestone({ type: 'end' });
+        await switchover.complete();
         return;
+      }
       case 'sealed':
-        this.#paused = message.paused;
-        this.#machine?.dispatch({ type: 'message', message: { type: 'sealed' } });
+        this.#begun?.switchover.sealed(message.paused);
         return;
       case 'commit':
-        this.#machine?.dispatch({ type: 'message', message: { type: 'commit' } });
+        this.#begun?.switchover.tell({ type: 'message', message: { type: 'commit' } });
         return;
       case 'discard':
         await this.#onDiscard(message.reason);
         return;
-      case 'failure':
-        this.#machine?.dispatch({ type: 'failed', code: 'E_GUEST_FAILED', why: message.error.message });
+      case 'failure': {
+        const why = message.error.message;
+        this.#begun?.switchover.tell({ type: 'failed', code: 'E_GUEST_FAILED', why });
         return;
+      }
       default:
         return;
     }
   }
 
   async #start(): Promise<void> {
-    const { identity, stateDir } = this.#options;
     const { admitted } = this.#admission;
-    if (!admitted || this.#machine)
+    const { session } = this.#options.identity;
+    if (!admitted || this.#begun)
       throw new PayloadError('the migration cannot be started twice, or before it was opened');
+    const [account, control, streams] = [this.#account, this.#control, this.#streams];
     if (admitted.rejoins) {
-      this.#finishingAgain = true;
-      await finishHalted({
-        admitted,
-        session: identity.session,
-        control: this.#control,
-        streams: this.#streams,
-        account: this.#account,
-      });
+      this.#finishesHalted = true;
+      await finishHalted({ admitted, session, control, streams, account });
       return;
     }
-    const { guest, plan, dataStreams } = admitted;
-    this.#account.enter('setup');
-    this.#account.begin('auto');
-    const { session } = identity;
-    const journal = await SessionJournal.open({
-      stateDir,
-      session,
-      guest: this.#account.guest,
-      role: 'dest',
-    });
-    this.#journal = journal;
+    const { guest, plan } = admitted;
+    account.enter('setup');
+    account.begin('auto');
+    const { stateDir } = this.#options;
+    const journal = await SessionJournal.open({ stateDir, session, guest: account.guest, role: 'dest' });
     // The source gave up meanwhile.
-    if (this.#account.report) {
+    if (account.report) {
       await journal.close();
       return;
     }
-    const { state, actions } = startDest('precopy', LIMITS, machineNow());
-    this.#machine = new SwitchoverMachine(state, {
-      step: stepDest,
-      deadline: destDeadline,
-      perform: (action) => this.#perform(action),
-      tick: { type: 'tick' },
-    });
-    this.#machine.begin(actions);
-    this.#receiver = new Receiver({
-      guest,
-      dataStreams,
-      bufferBytes: this.#options.bufferBytes,
-      faults: this.#faults,
-      onFailure: (error) => void this.#receiverFailed(guest, error),
-    });
-    void guest.gone.then((error) => {
-      this.#guestGone = true;
-      this.#failure ??= error;
-      // That only the way to its hypervisor is gone is not the guest's end: a committed one may have to run here.
-      const type = error.code === 'E_GUEST_GONE' ? 'guest-gone' : 'failed';
-      this.#machine?.dispatch({ type, code: error.code, why: error.message });
-    });
+    const { switchover } = this.#begin(admitted, journal);
+    void guest.gone.then((error) => switchover.guestGone(error));
     await guest.open(plan, session);
     void this.#forwardEvents(guest);
-    this.#account.enter('precopy');
-    this.#control.send({ type: 'started' });
+    account.enter('precopy');
+    control.send({ type: 'started' });
+  }
+
+  #begin({ guest, dataStreams }: Admitted, journal: SessionJournal<'dest'>): Begun {
+    const [account, causes, control] = [this.#account, this.#causes, this.#control];
+    const [faults, log, whereabouts] = [this.#faults, this.#log, this.#whereabouts];
+    const receiver = new Receiver({
+      ...{ guest, dataStreams, faults },
+      bufferBytes: this.#options.bufferBytes,
+      onFailure: (error) => void this.#receiverFailed(guest, error),
+    });
+    const aftermath = new Aftermath(guest, log);
+    const switchover = new Switchover({
+      ...{ guest, journal, control, receiver, faults, whereabouts, account, causes, aftermath, log },
+    });
+    this.#begun = { receiver, switchover };
+    switchover.begin();
+    return this.#begun;
   }
 
   async #forwardEvents(guest: DestGuest): Promise<void> {
@@ -359,244 +302,26 @@ export class DestSession implements RunningMigration, EndingSession {
     }
   }
 
-  async #load(): Promise<void> {
-    this.#account.enter('switchover');
-    await this.#whereabouts.find(this.#guest!);
-    this.#loading = this.#guest!.ready();
-    await this.#loading;
-    this.#machine?.dispatch({ type: 'guest-loaded' });
-  }
-
-  async #complete(): Promise<void> {
-    await this.#guest!.complete();
-    this.#hasAllPages = true;
-    if (this.#runs) this.#guestComplete();
-  }
-
-  #guestComplete(): void {
-    this.#completeAtMs = wallClockMs();
-    this.#machine?.dispatch({ type: 'guest-complete' });
-  }
-
-  #perform(action: DestAction): void {
-    this.#carryOut(action).catch((error: unknown) => this.#fail(error));
-  }
-
-  async #carryOut(action: DestAction): Promise<void> {
-    switch (action.type) {
-      case 'journal':
-        await this.#write(action.record);
-        return;
-      case 'send':
-        await this.#send(action.message);
-        return;
-      case 'run-guest':
-        await this.#run();
-        return;
-      case 'discard-guest':
-        await this.#discard();
-        return;
-      case 'announce':
-        this.#announce();
-        return;
-      case 'note':
-        this.#account.note(action.text);
-        return;
-      case 'report':
-        await this.#finish(action);
-        return;
-    }
-  }
-
-  async #write(record: Extract<DestAction, { type: 'journal' }>['record']): Promise<void> {
-    try {
-      await this.#journal!.write(record, this.#machine!.state.mode);
-      this.#machine?.dispatch({ type: 'journal-written', record });
-    } catch (error) {
-      this.#log.error({ err: error }, 'journal');
-      this.#machine?.dispatch({ type: 'journal-failed', record });
-    }
-  }
-
-  async #send(message: Extract<DestAction, { type: 'send' }>['message']): Promise<void> {
-    if (this.#control.link.state !== 'open') return;
-    switch (message.type) {
-      case 'ready':
-        this.#control.send({ type: 'ready' });
-        return;
-      case 'running':
-        this.#control.send({
-          type: 'running',
-          atMs: message.atMs,
-          ...(this.#guest?.examines ? { examines: true } : {}),
-        });
-        return;
-      case 'complete': {
-        // Whoever is told of the end finds the hypervisor as it was set before.
-        const [announced, examined] = await Promise.all([
-          this.#whereabouts.announced,
-          this.#examine(),
-          this.#settle(),
-        ]);
-        if (this.#control.link.state !== 'open') return;
-        this.#control.send({
-          type: 'complete',
-          atMs: this.#completeAtMs,
-          faults: this.#faults.summary(),
-          announce: { frames: announced.frames, interfaces: announced.interfaces },
-          pagesApplied: this.#receiver?.pagesApplied ?? 0,
-          ...(examined.found === 'sound' ? { notes: [examined.words] } : {}),
-          ...(examined.found === 'damage' ? { damage: damageOf(examined.error) } : {}),
-        });
-        return;
-      }
-      case 'run-failed':
-        this.#sendFailure(message, 'neither');
-        return;
-      case 'discarded': {
-        const state = this.#machine?.state;
-        const code = state?.phase === 'discarded' ? state.cause.code : 'E_GUEST_FAILED';
-        this.#sendFailure({ code, why: message.why }, 'unknown');
-        this.#control.send({ type: 'discarded' });
-        return;
-      }
-    }
-  }
-
-  #sendFailure({ code, why }: Failure, guestRunsOn: GuestRunsOn): void {
-    const remedy = this.#failure?.message === why ? this.#failure.remedy : "see the destination agent's log";
-    this.#control.send({
-      type: 'failure',
-      error: { code, message: why, side: 'dest', phase: this.#account.phase, guestRunsOn, remedy },
-    });
-  }
-
-  async #run(): Promise<void> {
-    try {
-      const { atMs } = await this.#guest!.run({ paused: this.#paused });
-      this.#account.enter('postcopy');
-      this.#runs = true;
-      this.#machine?.dispatch({ type: 'guest-running', atMs });
-      // In pre-copy all pages were there before.
-      if (this.#hasAllPages) this.#guestComplete();
-      // While the guest was being run that was nothing to stop for.
-      else if (this.#lost !== undefined && this.#machine?.state.mode === 'postcopy')
-        this.#linkLost(this.#lost);
-    } catch (error) {
-      if (error instanceof GuestError) this.#failure ??= error;
-      this.#machine?.dispatch({ type: 'run-failed', ...failureOf(error) });
-    }
-  }
-
-  async #discard(): Promise<void> {
-    this.#receiver?.close();
-    this.#whereabouts.close();
-    try {
-      await this.#guest?.discard();
-      await this.#guest?.close();
-      this.#machine?.dispatch({ type: 'guest-discarded' });
-    } catch (error) {
-      this.#machine?.dispatch({ type: 'discard-failed', ...failureOf(error) });
-    }
-  }
-
-  #announce(): void {
-    this.#whereabouts.announce();
-    // The hypervisor's own announcement comes on top; it is no reason to fail.
-    this.#guest?.announceSelf().catch((error: unknown) => this.#log.warn({ err: error }, 'announce-self'));
-  }
-
-  async #onDiscard(reason: string): Promise<void> {
-    if (this.#machine) {
-      this.#machine.dispatch({ type: 'message', message: { type: 'discard', why: reason } });
-      return;
-    }
-    await this.#letGo();
+  async #onDiscard(why: string): Promise<void> {
+    if (!this.#begun) await this.#letGo();
+    else this.#begun.switchover.tell({ type: 'message', message: { type: 'discard', why } });
   }
 
   /** Nothing was begun: the guest's hypervisor is left as it was found. */
   async #letGo(): Promise<void> {
     this.#whereabouts.close();
     try {
-      await this.#guest?.close();
+      await this.#admission.guest?.close();
     } catch (error) {
       this.#log.warn({ err: error }, 'a hypervisor could not be let go of');
     }
     this.#account.end('refused', null);
   }
 
-  async #finish(report: SwitchoverReport): Promise<void> {
-    const { outcome } = report;
-    let ended = report;
-    if (outcome === 'completed') {
-      await this.#settle();
-      this.#account.announced(await this.#whereabouts.announced);
-      const examined = await this.#examine();
-      this.#account.examined(examined);
-      if (examined.found === 'damage') ended = damaged(examined.error);
-    }
-    // The source holds pages and would wait for ever.
-    if (outcome === 'attention' && this.#machine?.state.phase === 'running') {
-      this.#tellSource(report);
-      // What can be finished later is left so.
-      await this.#guest?.suspend?.().catch((error: unknown) => this.#log.warn({ err: error }, 'suspend'));
-    }
-    // What could not be ended here is no reason to wait for the source, which has the guest: without the link it rolls back.
-    if (outcome === 'attention' && this.#machine?.state.phase === 'discarding') {
-      const { cause } = this.#machine.state;
-      this.#tellSource({ ...report, code: cause.code, why: `${cause.why} ${report.why}` });
-      void this.#control.link.close();
-    }
-    await this.#journal?.close();
-    if (outcome !== 'attention') {
-      this.#machine?.stop();
-      await this.#guest?.close();
-    }
-    this.#account.enter('completion');
-    this.#account.end(ended.outcome, ended);
-  }
-
-  /** An examination that cannot be made has not found the guest sound. */
-  #examine(): Promise<Examination> {
-    this.#examined ??= this.#guest!.examine().catch(
-      (error: unknown): Examination => ({ found: 'damage', error: unexamined(error) }),
-    );
-    return this.#examined;
-  }
-
-  #settle(): Promise<void> {
-    this.#settled ??= this.#guest!.settle().catch((error: unknown) =>
-      this.#log.warn({ err: error }, 'settings'),
-    );
-    return this.#settled;
-  }
-
-  #tellSource({ code, why, guestRunsOn }: SwitchoverReport): void {
-    if (code === null || this.#control.link.state !== 'open') return;
-    this.#sendFailure({ code, why }, guestRunsOn);
-  }
-
   #onLinkClosed(error: WireError | undefined): void {
-    this.#lost ??= error?.message ?? 'the source agent closed the connection';
-    if (this.#account.report) return;
-    if (!this.#machine) {
-      void this.#letGo();
-      return;
-    }
-    const why = this.#lost;
-    const tell = (): void => this.#linkLost(why);
-    // A guest that only this side can run is not given up while it loads: all of its state is here.
-    const { mode, final } = this.#machine.state;
-    if (mode === 'postcopy' && final && this.#loading) void this.#loading.then(tell, tell);
-    else tell();
-  }
-
-  #linkLost(why: string): void {
-    this.#machine?.dispatch({
-      type: 'link-lost',
-      code: 'E_LINK_LOST',
-      why: `The link to the source was lost: ${why}`,
-    });
+    const how = error?.message ?? 'the source agent closed the connection';
+    if (this.#begun) this.#begun.switchover.linkLost(how);
+    else if (!this.told) void this.#letGo();
   }
 
   /** A stream that breaks is often the first sign of a hypervisor's end, which then is told as that. */
@@ -607,24 +332,23 @@ export class DestSession implements RunningMigration, EndingSession {
   }
 
   #fail(error: unknown): void {
-    this.#log.error({ err: error }, 'failure');
-    if (error instanceof GuestError) this.#failure ??= error;
-    const failure = failureOf(error);
-    if (this.#machine) {
-      this.#machine.dispatch({ type: 'failed', ...failure });
+    if (this.#begun) {
+      this.#begun.switchover.fail(error);
       return;
     }
+    this.#log.error({ err: error }, 'failure');
+    this.#causes.met(error);
     if (this.#control.link.state === 'open') {
       if (error instanceof GuestError) {
-        this.#sendFailure(failure, 'source');
+        this.#causes.tellSource(failureOf(error), 'source');
         void this.#control.link.close();
-      } else this.#control.link.drop(new WireError('E_MESSAGE', failure.why));
+      } else this.#control.link.drop(new WireError('E_MESSAGE', failureOf(error).why));
     }
     void this.#letGo();
   }
 
-  #need(): Receiver {
-    if (!this.#receiver) throw new PayloadError('the migration was not started');
-    return this.#receiver;
+  #need(): Begun {
+    if (!this.#begun) throw new PayloadError('the migration was not started');
+    return this.#begun;
   }
 }
