@@ -28,14 +28,9 @@ import {
   verifyPayload,
 } from './frame.ts';
 import type { FrameSocket } from './frame-socket.ts';
+import { Heartbeat, type HeartbeatOptions } from './heartbeat.ts';
 import type { RateLimiter } from './rate-limiter.ts';
 import { InFlightWindow, type SendStamp, type WindowOptions } from './window.ts';
-
-export interface Heartbeat {
-  readonly intervalMs: number;
-  /** The peer is taken for gone when nothing was heard for so long. */
-  readonly timeoutMs: number;
-}
 
 export interface LinkOptions {
   /** For messages: "control", "data 0". */
@@ -46,7 +41,7 @@ export interface LinkOptions {
   /** The most that may be received and not consumed; a peer that sends more is dropped. */
   readonly receiveLimitBytes?: number;
   readonly rateLimiter?: RateLimiter;
-  readonly heartbeat?: Heartbeat;
+  readonly heartbeat?: HeartbeatOptions;
   /** How long an orderly end may take before the connection is cut. */
   readonly closeTimeoutMs?: number;
   readonly clock?: Clock;
@@ -58,7 +53,6 @@ export interface LinkOptions {
   readonly onFrame: (frame: Frame, link: Link) => void;
 }
 
-export const DEFAULT_HEARTBEAT: Heartbeat = { intervalMs: 5000, timeoutMs: 15_000 };
 const DEFAULT_CLOSE_TIMEOUT_MS = 2000;
 const DEFAULT_RECEIVE_LIMIT_BYTES = 32 * 1024 * 1024;
 /** More than this in flight means that somebody sends past the window without an end. */
@@ -147,9 +141,7 @@ export class Link {
   #ackScheduled = false;
   #ackBeingWritten = false;
 
-  // Liveness.
-  #heardAt: number;
-  #stopHeartbeat: () => void = () => {};
+  readonly #heartbeat: Heartbeat;
   #stopCloseTimer: () => void = () => {};
 
   constructor(socket: FrameSocket, options: LinkOptions) {
@@ -166,13 +158,14 @@ export class Link {
       settle = resolve;
     });
     this.#settleClosed = settle;
-    this.#heardAt = this.clock.now();
+    this.#heartbeat = new Heartbeat(socket, this.clock, options.heartbeat, (silentMs) =>
+      this.#onSilence(silentMs),
+    );
     socket.on('message', (data, isBinary) => this.#onMessage(data, isBinary));
-    socket.on('ping', () => this.#hear());
-    socket.on('pong', () => this.#hear());
+    socket.on('ping', () => this.#heartbeat.hear());
+    socket.on('pong', () => this.#heartbeat.hear());
     socket.on('error', (error) => this.#onSocketError(error));
     socket.on('close', (code, reason) => this.#onClose(code, reason.toString()));
-    this.#beat(options.heartbeat ?? DEFAULT_HEARTBEAT);
   }
 
   get state(): State {
@@ -308,7 +301,7 @@ export class Link {
 
   #end(code: number, reason: string): void {
     this.#state = 'closing';
-    this.#stopHeartbeat();
+    this.#heartbeat.stop();
     this.#refuseWaiting();
     this.#socket.close(code, truncated(reason, CLOSE_REASON_BYTES));
     this.#stopCloseTimer = this.clock.after(this.#options.closeTimeoutMs ?? DEFAULT_CLOSE_TIMEOUT_MS, () =>
@@ -417,7 +410,7 @@ export class Link {
   // ── receiving ──
 
   #onMessage(data: Buffer | ArrayBuffer | Buffer[], isBinary: boolean): void {
-    this.#hear();
+    this.#heartbeat.hear();
     if (this.#state !== 'open') {
       if (data instanceof Uint8Array) this.#socket.recycle?.(data);
       return;
@@ -523,33 +516,12 @@ export class Link {
     this.#unacknowledgedBytes = 0;
   }
 
-  // ── liveness and the end ──
+  // ── the end ──
 
-  #hear(): void {
-    this.#heardAt = this.clock.now();
-  }
-
-  #beat({ intervalMs, timeoutMs }: Heartbeat): void {
-    const due = this.clock.now() + intervalMs;
-    this.#stopHeartbeat = this.clock.after(intervalMs, () => {
-      const now = this.clock.now();
-      // When nothing was read here, what the peer sent meanwhile has yet to be.
-      if (this.#socket.stalled === true) this.#heardAt = now;
-      else if (now - due > intervalMs) this.#heardAt = Math.max(this.#heardAt, now - timeoutMs + intervalMs);
-      const silentMs = now - this.#heardAt;
-      if (silentMs >= timeoutMs) {
-        this.drop(
-          new WireError(
-            'E_TIMEOUT',
-            `nothing was heard from the peer of ${this.name} for ${Math.round(silentMs)} ms`,
-          ),
-        );
-        this.#socket.terminate();
-        return;
-      }
-      this.#socket.ping();
-      this.#beat({ intervalMs, timeoutMs });
-    });
+  #onSilence(silentMs: number): void {
+    const what = `nothing was heard from the peer of ${this.name} for ${Math.round(silentMs)} ms`;
+    this.drop(new WireError('E_TIMEOUT', what));
+    this.#socket.terminate();
   }
 
   #onSocketError(error: Error): void {
@@ -581,7 +553,7 @@ export class Link {
       );
     }
     this.#state = 'closed';
-    this.#stopHeartbeat();
+    this.#heartbeat.stop();
     this.#stopCloseTimer();
     this.#refuseWaiting();
     for (const { frame } of this.#retained.splice(0)) frame.release?.();
