@@ -30,6 +30,7 @@ import {
 import type { FrameSocket } from './frame-socket.ts';
 import { Heartbeat, type HeartbeatOptions } from './heartbeat.ts';
 import type { RateLimiter } from './rate-limiter.ts';
+import { Reception } from './reception.ts';
 import { InFlightWindow, type SendStamp, type WindowOptions } from './window.ts';
 
 export interface LinkOptions {
@@ -57,8 +58,6 @@ const DEFAULT_CLOSE_TIMEOUT_MS = 2000;
 const DEFAULT_RECEIVE_LIMIT_BYTES = 32 * 1024 * 1024;
 /** More than this in flight means that somebody sends past the window without an end. */
 const SEND_NOW_LIMIT_BYTES = 64 * 1024 * 1024;
-/** Up to here a copy costs less than holding on to a lent message. */
-const COPY_BYTES = 16 * 1024;
 const ACK_BYTES = 256 * 1024;
 /** WebSocket close codes (RFC 6455, section 7.4.1). */
 const CLOSE_NORMAL = 1000;
@@ -112,7 +111,6 @@ export class Link {
   readonly #limits: FrameLimits;
   #maxSendBytes: number;
   readonly #window: InFlightWindow;
-  readonly #receiveLimit: number;
   readonly #settleClosed: (how: { readonly error?: WireError }) => void;
   #state: State = 'open';
   #error: WireError | undefined;
@@ -127,17 +125,7 @@ export class Link {
   #atRateLimit = false;
 
   // Receiving.
-  #lastReceived = 0;
-  #framesReceived = 0;
-  #bytesReceived = 0;
-  #unconsumedBytes = 0;
-  /** Every frame up to here was consumed. */
-  #consumedUpTo = 0;
-  readonly #consumedBeyond = new Map<number, number>();
-  #acknowledged = 0;
-  #unacknowledgedBytes = 0;
-  /** The socket's messages that frames which are not consumed lie in, by their sequence. */
-  readonly #borrowed = new Map<number, Uint8Array>();
+  readonly #reception: Reception;
   #ackScheduled = false;
   #ackBeingWritten = false;
 
@@ -152,7 +140,11 @@ export class Link {
     this.#limits = options.limits ?? DEFAULT_FRAME_LIMITS;
     this.#maxSendBytes = this.#limits.maxFrameBytes;
     this.#window = new InFlightWindow(options.window);
-    this.#receiveLimit = options.receiveLimitBytes ?? DEFAULT_RECEIVE_LIMIT_BYTES;
+    this.#reception = new Reception({
+      name: options.name,
+      socket,
+      limitBytes: options.receiveLimitBytes ?? DEFAULT_RECEIVE_LIMIT_BYTES,
+    });
     let settle: (how: { readonly error?: WireError }) => void = () => {};
     this.closed = new Promise((resolve) => {
       settle = resolve;
@@ -189,15 +181,15 @@ export class Link {
 
   /** The last sequence that was received in order; 0 for none. */
   get lastReceived(): number {
-    return this.#lastReceived;
+    return this.#reception.last;
   }
 
   get stats(): LinkStats {
     return {
       framesSent: this.#lastSent,
       bytesSent: this.#bytesSent,
-      framesReceived: this.#framesReceived,
-      bytesReceived: this.#bytesReceived,
+      framesReceived: this.#reception.frames,
+      bytesReceived: this.#reception.bytes,
       rttMs: this.#window.smoothedRttMs,
       leastRttMs: this.#window.leastRttMs,
       rateBytesPerSec: this.#window.rateBytesPerSec,
@@ -253,26 +245,9 @@ export class Link {
 
   /** The frame has been dealt with. In any order; the acknowledgement moves over what is contiguous. */
   consumed(frame: Pick<Frame, 'sequence' | 'frameBytes'>): void {
-    const { sequence, frameBytes } = frame;
-    if (sequence === 0) return;
-    if (
-      sequence <= this.#consumedUpTo ||
-      sequence > this.#lastReceived ||
-      this.#consumedBeyond.has(sequence)
-    ) {
-      throw new WireError('E_SEQUENCE', `frame ${sequence} of ${this.name} was consumed twice or never came`);
-    }
-    this.#giveBack(sequence);
-    this.#unconsumedBytes -= frameBytes;
-    this.#consumedBeyond.set(sequence, frameBytes);
-    for (;;) {
-      const bytes = this.#consumedBeyond.get(this.#consumedUpTo + 1);
-      if (bytes === undefined) break;
-      this.#consumedUpTo++;
-      this.#consumedBeyond.delete(this.#consumedUpTo);
-      this.#unacknowledgedBytes += bytes;
-    }
-    if (this.#unacknowledgedBytes >= ACK_BYTES) this.#acknowledge();
+    if (frame.sequence === 0) return;
+    this.#reception.consumed(frame);
+    if (this.#reception.unacknowledgedBytes >= ACK_BYTES) this.#acknowledge();
     else this.#scheduleAck();
   }
 
@@ -372,10 +347,10 @@ export class Link {
     encodeHeader(frame.buffer, {
       ...frame,
       sequence,
-      acknowledgement: this.#consumedUpTo,
+      acknowledgement: this.#reception.consumedUpTo,
       payloadBytes: frame.buffer.length - HEADER_BYTES,
     });
-    this.#noteAcknowledged();
+    this.#reception.acknowledge();
     this.#put(frame.buffer, done);
   }
 
@@ -419,62 +394,23 @@ export class Link {
       if (!isBinary || !(data instanceof Uint8Array)) {
         throw new WireError('E_FRAME', `a text message came on ${this.name}, where frames are expected`);
       }
-      this.#onReceived(this.#borrow(decodeFrame(data, this.#limits), data));
+      this.#onReceived(this.#reception.borrow(decodeFrame(data, this.#limits), data));
     } catch (error) {
       this.drop(asWireError(error, 'E_CLOSED', `a frame of ${this.name} could not be handled`));
     }
   }
 
-  /**
-   * Where messages are lent, only pages stay in theirs until they are consumed. Others are few, and what is
-   * made of them may keep views into them; and little ones would take the place of big ones.
-   */
-  #borrow(frame: Frame, message: Uint8Array): Frame {
-    if (this.#socket.recycle === undefined) return frame;
-    if (frame.kind === FrameKind.pages && frame.frameBytes > COPY_BYTES) {
-      this.#borrowed.set(frame.sequence, message);
-      return frame;
-    }
-    const copied = { ...frame, payload: Buffer.from(frame.payload) };
-    this.#socket.recycle(message);
-    return copied;
-  }
-
-  #giveBack(sequence: number): void {
-    const message = this.#borrowed.get(sequence);
-    if (message === undefined) return;
-    this.#borrowed.delete(sequence);
-    this.#socket.recycle?.(message);
-  }
-
   #onReceived(frame: Frame): void {
     this.#onAcknowledgement(frame.acknowledgement);
     if (frame.kind === FrameKind.ack) return;
-    if (frame.sequence !== 0) {
-      if (frame.sequence !== this.#lastReceived + 1) {
-        throw new WireError(
-          'E_SEQUENCE',
-          `frame ${frame.sequence} came on ${this.name} where ${this.#lastReceived + 1} was due`,
-        );
-      }
-      this.#unconsumedBytes += frame.frameBytes;
-      if (this.#unconsumedBytes > this.#receiveLimit) {
-        throw new WireError(
-          'E_LIMIT',
-          `the peer has ${this.#unconsumedBytes} bytes in flight on ${this.name}, and ${this.#receiveLimit} is the limit`,
-        );
-      }
-      this.#lastReceived = frame.sequence;
-      this.#framesReceived++;
-    }
-    this.#bytesReceived += frame.frameBytes;
+    this.#reception.received(frame);
     if (frame.kind !== FrameKind.pages || (frame.flags & FrameFlag.express) !== 0) verifyPayload(frame);
     if (frame.kind === FrameKind.control && this.onControl !== undefined) this.onControl(frame);
     else this.#options.onFrame(frame, this);
   }
 
   #scheduleAck(): void {
-    if (this.#ackScheduled || this.#acknowledged === this.#consumedUpTo) return;
+    if (this.#ackScheduled || !this.#reception.owesAcknowledgement) return;
     this.#ackScheduled = true;
     setImmediate(() => {
       this.#ackScheduled = false;
@@ -487,14 +423,14 @@ export class Link {
    * gets no heap of them.
    */
   #acknowledge(): void {
-    if (this.#state !== 'open' || this.#ackBeingWritten || this.#acknowledged === this.#consumedUpTo) return;
+    if (this.#state !== 'open' || this.#ackBeingWritten || !this.#reception.owesAcknowledgement) return;
     const message = Buffer.allocUnsafe(HEADER_BYTES);
     encodeHeader(message, {
       kind: FrameKind.ack,
       flags: 0,
       codec: Codec.none,
       sequence: 0,
-      acknowledgement: this.#consumedUpTo,
+      acknowledgement: this.#reception.consumedUpTo,
       epoch: 0,
       round: 0,
       block: 0,
@@ -503,17 +439,12 @@ export class Link {
       payloadBytes: 0,
       payloadHash: { hi: 0, lo: 0 },
     });
-    this.#noteAcknowledged();
+    this.#reception.acknowledge();
     this.#ackBeingWritten = true;
     this.#put(message, () => {
       this.#ackBeingWritten = false;
       this.#acknowledge();
     });
-  }
-
-  #noteAcknowledged(): void {
-    this.#acknowledged = this.#consumedUpTo;
-    this.#unacknowledgedBytes = 0;
   }
 
   // ── the end ──
