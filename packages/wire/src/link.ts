@@ -29,9 +29,10 @@ import {
 } from './frame.ts';
 import type { FrameSocket } from './frame-socket.ts';
 import { Heartbeat, type HeartbeatOptions } from './heartbeat.ts';
+import { Outbox } from './outbox.ts';
 import type { RateLimiter } from './rate-limiter.ts';
 import { Reception } from './reception.ts';
-import { InFlightWindow, type SendStamp, type WindowOptions } from './window.ts';
+import { InFlightWindow, type WindowOptions } from './window.ts';
 
 export interface LinkOptions {
   /** For messages: "control", "data 0". */
@@ -81,23 +82,6 @@ export interface LinkStats {
 
 type State = 'open' | 'closing' | 'closed';
 
-interface Retained {
-  readonly frame: OutgoingFrame;
-  readonly sequence: number;
-  readonly stamp: SendStamp;
-}
-
-interface Waiting {
-  readonly frame: OutgoingFrame;
-  readonly resolve: () => void;
-  readonly reject: (error: WireError) => void;
-}
-
-interface Drain {
-  readonly resolve: () => void;
-  readonly reject: (error: WireError) => void;
-}
-
 export class Link {
   readonly name: string;
   readonly clock: Clock;
@@ -116,13 +100,7 @@ export class Link {
   #error: WireError | undefined;
 
   // Sending.
-  #lastSent = 0;
-  #lastAcked = 0;
-  #bytesSent = 0;
-  readonly #retained: Retained[] = [];
-  readonly #waiting: Waiting[] = [];
-  readonly #draining: Drain[] = [];
-  #atRateLimit = false;
+  readonly #outbox: Outbox;
 
   // Receiving.
   readonly #reception: Reception;
@@ -140,6 +118,13 @@ export class Link {
     this.#limits = options.limits ?? DEFAULT_FRAME_LIMITS;
     this.#maxSendBytes = this.#limits.maxFrameBytes;
     this.#window = new InFlightWindow(options.window);
+    this.#outbox = new Outbox({
+      name: options.name,
+      clock: this.clock,
+      window: this.#window,
+      rateLimiter: options.rateLimiter,
+      write: (frame, sequence) => this.#write(frame, sequence),
+    });
     this.#reception = new Reception({
       name: options.name,
       socket,
@@ -176,7 +161,7 @@ export class Link {
 
   /** The last sequence that was sent; 0 for none. */
   get lastSent(): number {
-    return this.#lastSent;
+    return this.#outbox.lastSent;
   }
 
   /** The last sequence that was received in order; 0 for none. */
@@ -186,8 +171,8 @@ export class Link {
 
   get stats(): LinkStats {
     return {
-      framesSent: this.#lastSent,
-      bytesSent: this.#bytesSent,
+      framesSent: this.#outbox.lastSent,
+      bytesSent: this.#outbox.bytesSent,
       framesReceived: this.#reception.frames,
       bytesReceived: this.#reception.bytes,
       rttMs: this.#window.smoothedRttMs,
@@ -204,14 +189,7 @@ export class Link {
    */
   async send(frame: OutgoingFrame): Promise<void> {
     this.#refuseUnsendable(frame);
-    if (this.#waiting.length === 0 && this.#mayGo(frame)) {
-      this.#transmit(frame, false);
-      return;
-    }
-    await new Promise<void>((resolve, reject) => {
-      this.#waiting.push({ frame, resolve, reject });
-      this.#pump();
-    });
+    await this.#outbox.send(frame);
   }
 
   /**
@@ -224,8 +202,7 @@ export class Link {
       frame.release?.();
       throw new WireError('E_LIMIT', `the peer of ${this.name} acknowledges nothing any more`);
     }
-    this.#options.rateLimiter?.charge(frame.buffer.length);
-    this.#transmit(frame, false);
+    this.#outbox.sendNow(frame);
   }
 
   /**
@@ -253,9 +230,7 @@ export class Link {
 
   /** Resolves when everything that was sent has been acknowledged. Rejects when the link closes before. */
   drained(): Promise<void> {
-    if (this.#isDrained()) return Promise.resolve();
-    if (this.#state !== 'open') return Promise.reject(this.#whyClosed());
-    return new Promise((resolve, reject) => this.#draining.push({ resolve, reject }));
+    return this.#outbox.drained();
   }
 
   /** Ends the connection in an orderly way. Frames that wait are refused, sent ones are still delivered. */
@@ -277,7 +252,7 @@ export class Link {
   #end(code: number, reason: string): void {
     this.#state = 'closing';
     this.#heartbeat.stop();
-    this.#refuseWaiting();
+    this.#outbox.close(this.#whyClosed());
     this.#socket.close(code, truncated(reason, CLOSE_REASON_BYTES));
     this.#stopCloseTimer = this.clock.after(this.#options.closeTimeoutMs ?? DEFAULT_CLOSE_TIMEOUT_MS, () =>
       this.#socket.terminate(),
@@ -299,50 +274,6 @@ export class Link {
     throw problem;
   }
 
-  #mayGo(frame: OutgoingFrame): boolean {
-    const bytes = frame.buffer.length;
-    if (!this.#window.admits(bytes)) return false;
-    const limiter = this.#options.rateLimiter;
-    if (limiter === undefined) return true;
-    if (this.#atRateLimit) return false;
-    if (limiter.tryTake(bytes)) return true;
-    this.#atRateLimit = true;
-    limiter.whenOpen(() => {
-      this.#atRateLimit = false;
-      this.#pump();
-    });
-    return false;
-  }
-
-  #pump(): void {
-    while (this.#state === 'open') {
-      const next = this.#waiting[0];
-      if (next === undefined || !this.#mayGo(next.frame)) return;
-      this.#waiting.shift();
-      try {
-        this.#transmit(next.frame, true);
-        next.resolve();
-      } catch (error) {
-        next.reject(asWireError(error, 'E_FRAME', 'a frame cannot be sent'));
-      }
-    }
-  }
-
-  /** @param waited whether the frame had to wait for the window */
-  #transmit(frame: OutgoingFrame, waited: boolean): void {
-    const sequence = this.#lastSent + 1;
-    try {
-      this.#write(frame, sequence);
-    } catch (error) {
-      frame.release?.();
-      throw error;
-    }
-    this.#lastSent = sequence;
-    this.#bytesSent += frame.buffer.length;
-    const stamp = this.#window.sent(frame.buffer.length, this.clock.now(), waited);
-    this.#retained.push({ frame, sequence, stamp });
-  }
-
   #write(frame: OutgoingFrame, sequence: number, done: () => void = () => {}): void {
     encodeHeader(frame.buffer, {
       ...frame,
@@ -357,29 +288,6 @@ export class Link {
   /** `done` is called also on failure, which the socket reports by 'error' and 'close' as well. */
   #put(message: Uint8Array, done: () => void): void {
     this.#socket.send(message, { binary: true, compress: false }, done);
-  }
-
-  #onAcknowledgement(upTo: number): void {
-    if (upTo > this.#lastSent || upTo < this.#lastAcked) {
-      throw new WireError(
-        'E_SEQUENCE',
-        `the peer acknowledged frame ${upTo} of ${this.name}, after ${this.#lastAcked} and with ${this.#lastSent} sent`,
-      );
-    }
-    if (upTo === this.#lastAcked) return;
-    const now = this.clock.now();
-    const released = this.#retained.splice(0, upTo - this.#lastAcked);
-    this.#lastAcked = upTo;
-    for (const { frame, stamp } of released) {
-      this.#window.acknowledged(stamp, now);
-      frame.release?.();
-    }
-    this.#pump();
-    if (this.#isDrained()) for (const { resolve } of this.#draining.splice(0)) resolve();
-  }
-
-  #isDrained(): boolean {
-    return this.#waiting.length === 0 && this.#retained.length === 0;
   }
 
   // ── receiving ──
@@ -401,7 +309,7 @@ export class Link {
   }
 
   #onReceived(frame: Frame): void {
-    this.#onAcknowledgement(frame.acknowledgement);
+    this.#outbox.acknowledged(frame.acknowledgement);
     if (frame.kind === FrameKind.ack) return;
     this.#reception.received(frame);
     if (frame.kind !== FrameKind.pages || (frame.flags & FrameFlag.express) !== 0) verifyPayload(frame);
@@ -486,17 +394,8 @@ export class Link {
     this.#state = 'closed';
     this.#heartbeat.stop();
     this.#stopCloseTimer();
-    this.#refuseWaiting();
-    for (const { frame } of this.#retained.splice(0)) frame.release?.();
-    for (const { reject } of this.#draining.splice(0)) reject(this.#whyClosed());
+    this.#outbox.lost(this.#whyClosed());
     this.#settleClosed(this.#error === undefined ? {} : { error: this.#error });
-  }
-
-  #refuseWaiting(): void {
-    for (const { frame, reject } of this.#waiting.splice(0)) {
-      frame.release?.();
-      reject(this.#whyClosed());
-    }
   }
 
   #whyClosed(): WireError {
