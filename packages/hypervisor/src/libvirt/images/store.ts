@@ -130,7 +130,7 @@ export class ImageStore {
       refusal(
         'E_FILE_EXISTS',
         `disk ${target} is to be copied to ${path}, where the destination has a file already`,
-        'Remove or rename that file if it is not needed (nothing is overwritten), or migrate without --copy-storage if it is the same storage.',
+        'Nothing is overwritten: remove or rename that file if it is not needed (as one is not that this domain left when it moved away from there), or migrate without --copy-storage if it is the same storage.',
       ),
     ];
   }
