@@ -1,15 +1,37 @@
 /** Disks are copied before the guest's memory, and after it begins the policy's own looks do not tell of them. */
+import { machineNow } from '@vmferry/agent-core/machine';
 import type { SourceGuest, SourceProgress } from '@vmferry/engine/guest';
+import type { Failure } from '@vmferry/engine/switchover/protocol';
+import type { Millis } from '@vmferry/engine/units';
+import { DiskCopy, type DiskLimits } from './disk-copy.ts';
 
 const LOOK_MS = 500;
 
-export class DiskWatch {
-  readonly #timer: NodeJS.Timeout;
-  #looking = false;
-  #copied: SourceProgress['disks'];
+export interface DiskWatchOptions {
+  readonly guest: Pick<SourceGuest, 'progress'>;
+  readonly limits: DiskLimits;
+  /** Since the migration began. */
+  readonly elapsedMs: () => number;
+  readonly onSeen: () => void;
+  /** For the operator. */
+  readonly tell: (why: string) => void;
+  /** It is to be given up; told again until it is. */
+  readonly onFailure: (failure: Failure) => void;
+}
 
-  constructor(guest: Pick<SourceGuest, 'progress'>, onSeen: () => void) {
-    this.#timer = setInterval(() => void this.#look(guest, onSeen), LOOK_MS);
+export class DiskWatch {
+  readonly #options: DiskWatchOptions;
+  readonly #copy: DiskCopy;
+  readonly #timer: NodeJS.Timeout;
+  /** What is not answered yet. */
+  #askedAt: Millis | undefined;
+  #copied: SourceProgress['disks'];
+  #memoryBegan = false;
+
+  constructor(options: DiskWatchOptions) {
+    this.#options = options;
+    this.#copy = new DiskCopy(options.limits);
+    this.#timer = setInterval(() => this.#look(), LOOK_MS);
   }
 
   /** As seen last. */
@@ -17,22 +39,38 @@ export class DiskWatch {
     return this.#copied;
   }
 
+  /** From here on others judge how it goes. */
+  memoryBegins(): void {
+    this.#memoryBegan = true;
+  }
+
   stop(): void {
     clearInterval(this.#timer);
   }
 
-  async #look(guest: Pick<SourceGuest, 'progress'>, onSeen: () => void): Promise<void> {
-    if (this.#looking) return;
-    this.#looking = true;
+  #look(): void {
+    const now = machineNow();
+    void this.#ask(now);
+    if (this.#memoryBegan) return;
+    const { elapsedMs, tell, onFailure } = this.#options;
+    const unansweredMs = now - (this.#askedAt ?? now);
+    const verdict = this.#copy.look({ disks: this.#copied, elapsedMs: elapsedMs(), unansweredMs }, now);
+    if (verdict.do === 'tell') tell(verdict.why);
+    if (verdict.do === 'give-up') onFailure(verdict.failure);
+  }
+
+  async #ask(now: Millis): Promise<void> {
+    if (this.#askedAt !== undefined) return;
+    this.#askedAt = now;
     try {
-      const { disks } = await guest.progress();
+      const { disks } = await this.#options.guest.progress();
       if (!disks) return;
       this.#copied = disks;
-      onSeen();
+      this.#options.onSeen();
     } catch {
       // A guest that cannot be asked is told by its driver.
     } finally {
-      this.#looking = false;
+      this.#askedAt = undefined;
     }
   }
 }

@@ -159,7 +159,6 @@ export class SourceMigration implements RunningMigration {
 
   async #setUp(departure: Departure, switchover: Switchover): Promise<void> {
     const { agent, request, stalledMs } = this.#options;
-    const { deadlineMs } = request;
     const { bufferBytes } = agent.limits ?? defaultLimits();
     this.#account.enter('setup');
     const [account, causes, lastFigures] = [this.#account, this.#causes, this.#lastFigures];
@@ -168,7 +167,7 @@ export class SourceMigration implements RunningMigration {
     new PeerNews({ departure, account, causes, lastFigures, switchover, traffic }).listen();
     void departure.guest.gone.then((error) => switchover.guestGone(error));
     const watch = new Watch({
-      ...{ departure, account, lastFigures, switchover, traffic, deadlineMs, stalledMs },
+      ...{ departure, request, account, lastFigures, switchover, traffic, stalledMs },
     });
     this.#watch = watch;
     const items = await this.#getReady(departure, switchover, watch);
@@ -195,11 +194,13 @@ export class SourceMigration implements RunningMigration {
     }
     await destination.start();
     if (switchover.state.phase !== 'copying') return undefined;
-    if ((this.#request.copyStorage ?? 'none') !== 'none') watch.beginWithDisks();
+    const { copyStorage = 'none', deadlineMs } = this.#request;
+    if (copyStorage !== 'none' || deadlineMs !== undefined) watch.disksBegin();
     void destination.carryAll(guest.sideConnections, this.#log);
     const comparing = destination.compareClocks();
     comparing.catch(() => {});
     const items = await guest.open(plan, destination.session);
+    watch.memoryBegins();
     await comparing;
     return items;
   }

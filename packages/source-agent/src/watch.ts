@@ -1,6 +1,8 @@
 /** Looks at a migration five times a second: what its observers are told of how far it is, and whether it stands still. */
 import { machineNow } from '@vmferry/agent-core/machine';
+import type { MigrateRequest } from '@vmferry/engine/options';
 import type { Account } from './account.ts';
+import { DISKS_STALLED_MS } from './disk-copy.ts';
 import { DiskWatch } from './disk-watch.ts';
 import { EXAMINED_MS, type LastFigures } from './last-figures.ts';
 import type { Departure } from './preflight.ts';
@@ -18,9 +20,8 @@ export interface WatchOptions {
   readonly lastFigures: Pick<LastFigures, 'examines'>;
   readonly switchover: Pick<Switchover, 'state' | 'tell'>;
   readonly traffic: Pick<Traffic, 'delivered' | 'decided' | 'faults' | 'look'>;
-  /** The operator's. */
-  readonly deadlineMs: number | undefined;
-  /** After so many milliseconds without a page taken a post-copy counts as halted. */
+  readonly request: Pick<MigrateRequest, 'deadlineMs' | 'onStall'>;
+  /** After so many milliseconds without a page taken a post-copy counts as halted; disks that do not come likewise. */
   readonly stalledMs: number | undefined;
 }
 
@@ -32,16 +33,29 @@ export class Watch {
 
   constructor(options: WatchOptions) {
     this.#options = options;
-    const { account, deadlineMs, stalledMs = STALLED_MS } = options;
+    const { account, request, stalledMs = STALLED_MS } = options;
+    const { deadlineMs } = request;
     this.#stalls = new StallWatch({ stalledMs, examinedMs: EXAMINED_MS, deadlineMs }, account.times.began);
   }
 
-  /** Disks are copied along, before the guest's memory. */
-  beginWithDisks(): void {
-    const { account, departure } = this.#options;
-    this.#disks = new DiskWatch(departure.guest, () => {
-      if (account.phase === 'setup') this.#look();
+  /** Disks may be copied along, before the guest's memory. */
+  disksBegin(): void {
+    const { account, departure, request, stalledMs = DISKS_STALLED_MS, switchover } = this.#options;
+    const { deadlineMs, onStall } = request;
+    this.#disks = new DiskWatch({
+      guest: departure.guest,
+      limits: { stalledMs, deadlineMs, onStall },
+      elapsedMs: () => account.times.elapsedMs,
+      onSeen: () => {
+        if (account.phase === 'setup') this.#look();
+      },
+      tell: (why) => account.note(why),
+      onFailure: (failure) => switchover.tell({ type: 'failed', ...failure }),
     });
+  }
+
+  memoryBegins(): void {
+    this.#disks?.memoryBegins();
   }
 
   begin(): void {

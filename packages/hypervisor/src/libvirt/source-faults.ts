@@ -59,6 +59,14 @@ export function callsLost(): GuestError {
   );
 }
 
+export function diskLost(): GuestError {
+  return new GuestError(
+    'E_LINK_LOST',
+    "The link to the destination was lost: QEMU's connection to a disk there broke while the disks were copied",
+    "see the logs of both agents and of the destination's QEMU, and whether its storage has errors or is full; QEMU's connection is the stream named nbd",
+  );
+}
+
 export function stuckInPostcopy(name: string): GuestError {
   return new GuestError(
     'E_GUEST_FAILED',

@@ -64,6 +64,7 @@ import {
   callsLost,
   cannotKeep,
   daemonGone,
+  diskLost,
   givenUp,
   gone,
   stands,
@@ -83,6 +84,8 @@ const START_POSTCOPY_MS = 10_000;
 const RETRY_MS = 10;
 /** From the break of libvirt's connection to what else there is to know of it. */
 const TOLD_MS = 1000;
+/** From the end of a disk's connection to the news of the destination's QEMU, should it be that which has ended. */
+const DISK_TOLD_MS = 200;
 /** From the word that the migration is given up to its end, before libvirt's calls are cut off. */
 const ABORT_MS = 1000;
 const SETTLE_TIMEOUT_MS = 60_000;
@@ -106,6 +109,9 @@ export class LibvirtSourceGuest implements SourceGuest {
   #rendezvous: Rendezvous | undefined;
   /** Of a post-copy that is being finished. */
   #ram: Socket | undefined;
+  #memoryBegan = false;
+  /** The disks'. */
+  readonly #nbd = new Set<Socket>();
   #stream: OutgoingStream | undefined;
   #blocks: readonly RamBlock[] = [];
   /** For preflight. */
@@ -313,6 +319,7 @@ export class LibvirtSourceGuest implements SourceGuest {
       this.#migrate(plan, rendezvous, copied);
       this.#resolveBegun();
       socket = await Promise.race([listener.accept(), this.#failure()]);
+      this.#memoryBegan = true;
     } finally {
       if (!socket) listener.close();
     }
@@ -362,8 +369,27 @@ export class LibvirtSourceGuest implements SourceGuest {
   #serveSide(rendezvous: Rendezvous, kind: 'nbd' | 'ram'): Promise<void> {
     return this.#serve(rendezvous.here(kind), (stream) => {
       if (kind === 'ram') this.#ram = stream;
+      else this.#watchDisk(stream);
       this.#side.push({ kind, stream });
     });
+  }
+
+  #watchDisk(disk: Socket): void {
+    this.#nbd.add(disk);
+    disk.once('close', () => {
+      this.#nbd.delete(disk);
+      void this.#diskClosed();
+    });
+  }
+
+  /** Before the memory's turn no disk is done. What libvirt says of it comes after the destination's end, which it causes. */
+  async #diskClosed(): Promise<void> {
+    await Promise.race([this.#job, sleep(DISK_TOLD_MS, undefined, { ref: false })]);
+    if (!this.#memoryBegan && !this.#jobEnded && !this.#givenUp) this.#resolveGone(diskLost());
+  }
+
+  #cutDisks(): void {
+    for (const disk of this.#nbd) disk.destroy();
   }
 
   async #serve(path: string, take: (socket: Socket) => void): Promise<void> {
@@ -512,6 +538,8 @@ export class LibvirtSourceGuest implements SourceGuest {
    */
   async #giveUp(): Promise<void> {
     if (await this.#isInPostcopy()) throw stuckInPostcopy(this.#domain.name);
+    // libvirt waits for QEMU to end the copies, and QEMU for the answers of disks that may take nothing any more.
+    setTimeout(() => this.#cutDisks(), ABORT_MS).unref();
     const drained = this.#stream?.drain();
     await this.#domain.abortJob().catch((error: unknown) => {
       // Too late, or over: the domain's state tells.

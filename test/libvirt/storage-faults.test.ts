@@ -1,0 +1,242 @@
+/** What fails while disks are copied, before anything of the memory is: the domain runs on the source, and no image is left. */
+import { randomBytes } from 'node:crypto';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { createLogger } from '@vmferry/agent-core/log';
+import { DestAgent } from '@vmferry/dest-agent/agent';
+import type { SideConnection, SourceGuest } from '@vmferry/engine/guest';
+import type { MigrationReport } from '@vmferry/engine/report/report';
+import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
+import { LibvirtSourceGuest } from '@vmferry/hypervisor/libvirt/source-guest';
+import { expect, test } from 'vitest';
+import { type Agents, when } from '../migrate/agents.ts';
+import { verifyHistory } from '../rig/guest.ts';
+import { ManagedProcess, within } from '../rig/process.ts';
+import { repoRoot } from '../rig/repo.ts';
+import { type MovingDomain, useTwoLibvirts } from '../rig/two-libvirts.ts';
+import type { HostName } from '../rig/versions.ts';
+import { overriding } from '../simulated/support.ts';
+
+const rig = useTwoLibvirts();
+const MAIN = join(repoRoot(), 'packages/migrate-cli/dist/main.js');
+/** Slow enough to be in the middle of the disk. */
+const SLOW = 8e6;
+const UNTOUCHED = randomBytes(32 << 20);
+
+const imagesOn = (host: HostName) => join(rig.libvirts.hosts[host].dir, 'lib', 'images');
+
+/** A domain that writes to a disk that the hosts do not share. */
+async function boot(): Promise<MovingDomain> {
+  for (const host of ['a', 'b'] as const) await mkdir(imagesOn(host), { recursive: true });
+  await writeFile(join(imagesOn('a'), 'data.raw'), Buffer.concat([Buffer.alloc(8 << 20), UNTOUCHED]));
+  return await rig.libvirts.boot({
+    disk: '/dev/vda',
+    devices: `<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none'/>
+      <source file='/var/lib/libvirt/images/data.raw'/><target dev='vda' bus='virtio'/></disk>`,
+  });
+}
+
+/** Agents whose source's QEMU and libvirt are heard of when they connect to the destination's. */
+async function listening(heard: (connection: SideConnection) => unknown): Promise<Agents> {
+  return await rig.libvirts.agents('a', {
+    guests: async (uri) => {
+      const options = libvirtOptions(rig.libvirts.hosts.a.agentSettings);
+      const guest = await LibvirtSourceGuest.connect(uri.slice('libvirt:'.length), options);
+      const seen = async function* () {
+        for await (const connection of guest.sideConnections) {
+          await heard(connection);
+          yield connection;
+        }
+      };
+      return overriding<SourceGuest>(guest, { sideConnections: seen() });
+    },
+    stalledMs: 2000,
+  });
+}
+
+/** What comes of a migration in the middle of whose disks something happens. */
+async function given(
+  agents: Agents,
+  domain: MovingDomain,
+  request: object,
+  happens: () => unknown,
+): Promise<MigrationReport> {
+  await domain.awaitOn('b');
+  const migration = agents.migrate({
+    guest: domain.uri,
+    strategy: 'precopy',
+    copyStorage: 'all',
+    maxBandwidth: SLOW,
+    ...request,
+  });
+  await when(
+    migration,
+    (event) => event.type === 'progress' && event.phase === 'setup' && (event.disks?.copiedBytes ?? 0) > 4e6,
+  );
+  await happens();
+  return await migration.done;
+}
+
+/** As if nothing had been tried. */
+async function runsOnTheSource(domain: MovingDomain): Promise<void> {
+  await expect.poll(() => domain.states(), { timeout: 30_000 }).toMatch(/^a: running \(.*\), b: gone$/);
+  await domain.places[0]!.nextTick();
+  expect(domain.watcher.handovers()).toEqual([]);
+}
+
+async function nothingIsLeft(domain: MovingDomain): Promise<void> {
+  await runsOnTheSource(domain);
+  await expect.poll(() => readdir(imagesOn('b')), { timeout: 30_000 }).toEqual([]);
+}
+
+/** The destination's QEMU, and perhaps its libvirtd, answer nobody until they are let go on, and nothing breaks. */
+async function halt(domain: MovingDomain, how: 'qemu' | 'all'): Promise<() => void> {
+  const { dir, daemonPid } = rig.libvirts.hosts.b;
+  const qemu = Number(await readFile(join(dir, 'run/qemu', `${domain.name}.pid`), 'utf8'));
+  const pids = how === 'all' ? [qemu, daemonPid] : [qemu];
+  for (const pid of pids) process.kill(pid, 'SIGSTOP');
+  let halted = true;
+  return rig.later(
+    () => {
+      if (halted) for (const pid of pids) process.kill(pid, 'SIGCONT');
+      halted = false;
+    },
+    async (goOn) => goOn(),
+  );
+}
+
+/** An agent of its own process, for the libvirt of a host; ends with the test. */
+async function command(host: HostName, args: readonly string[], before = ':'): Promise<ManagedProcess> {
+  const { dir, agentSettings } = rig.libvirts.hosts[host];
+  const config = join(dir, 'agent.json');
+  await writeFile(config, JSON.stringify({ stateDir: join(dir, 'state'), libvirt: agentSettings }));
+  const vmferry = [process.execPath, MAIN, ...args, '--config', config];
+  // What is mounted before goes with it.
+  const inside = [
+    'unshare',
+    '-m',
+    '--propagation',
+    'private',
+    'sh',
+    '-ec',
+    `${before}; exec "$@"`,
+    'sh',
+    ...vmferry,
+  ];
+  return rig.later(new ManagedProcess(inside), (each) => each.stop());
+}
+
+async function destCommand(
+  before?: string,
+): Promise<{ readonly process: ManagedProcess; readonly url: string }> {
+  const args = ['agent', 'dest', '--no-rehearsal', '--listen', 'ws://127.0.0.1:0'];
+  const process = await command('b', args, before);
+  const [url] = await says(process, /ws:\/\/127\.0\.0\.1:\d+/);
+  return { process, url };
+}
+
+/** The first that it prints which matches. */
+async function says(child: ManagedProcess, matches: RegExp): Promise<RegExpExecArray> {
+  let said = '';
+  const found = new Promise<RegExpExecArray>((resolve) => {
+    for (const output of [child.child.stdout, child.child.stderr]) {
+      output.on('data', (chunk: Buffer) => {
+        said += chunk.toString();
+        const match = matches.exec(said);
+        if (match) resolve(match);
+      });
+    }
+  });
+  return await within(30_000, () => `${String(matches)} of ${said}`, found);
+}
+
+const failed = (code: string, phase = 'setup') => ({
+  outcome: 'failed',
+  error: { code, phase, guestRunsOn: 'source' },
+});
+
+test('disks that are not copied on, for a while, at the deadline or from the start, end the migration; the domain stays', async () => {
+  const domain = await boot();
+  const agents = await rig.libvirts.agents('a', { stalledMs: 2000 });
+  let goOn = (): void => {};
+  const stalled = await given(agents, domain, {}, async () => {
+    goOn = await halt(domain, 'all');
+  });
+  // Nothing of the destination was needed for it.
+  await domain.places[0]!.nextTick();
+  goOn();
+  expect(stalled).toMatchObject(failed('E_STALLED'));
+  expect(stalled.error?.message).toMatch(
+    /^Nothing of the disks has been copied for 2 s, and .* MiB are left\.$/,
+  );
+  await nothingIsLeft(domain);
+
+  const late = await given(agents, domain, { deadlineMs: 4000 }, () => {});
+  expect(late).toMatchObject(failed('E_DEADLINE'));
+  await nothingIsLeft(domain);
+
+  const silent = await listening(async ({ kind }) => {
+    if (kind === 'nbd') goOn = await halt(domain, 'qemu');
+  });
+  await domain.awaitOn('b');
+  const unanswered = silent.migrate({ guest: domain.uri, strategy: 'precopy', copyStorage: 'all' });
+  const report = await unanswered.done;
+  goOn();
+  expect(report).toMatchObject(failed('E_STALLED'));
+  expect(report.error?.message).toContain("The source's hypervisor has not answered for 2");
+  await nothingIsLeft(domain);
+  await verifyHistory(domain.places);
+}, 90_000);
+
+test('a domain whose disks are cut off, or whose agent of either side is killed meanwhile, stays, and one whose disks have no room is refused', async () => {
+  const domain = await boot();
+  const disks: Duplex[] = [];
+  const agents = await listening(({ kind, stream }) => {
+    if (kind === 'nbd') disks.push(stream);
+  });
+  // The agents' own link holds.
+  const disk = await given(agents, domain, {}, () => disks.at(-1)?.destroy());
+  expect(disk).toMatchObject(failed('E_LINK_LOST'));
+  expect(disk.error?.message).toContain('connection to a disk there broke');
+  await nothingIsLeft(domain);
+  expect(await given(agents, domain, { to: agents.wire.url }, () => agents.wire.cut())).toMatchObject(
+    failed('E_LINK_LOST'),
+  );
+  await nothingIsLeft(domain);
+
+  await domain.awaitOn('b');
+  const source = await command('a', [
+    ...['migrate', domain.uri, '--to', agents.url, '--strategy', 'precopy', '--max-bandwidth', '8MB/s'],
+    ...['--copy-storage', 'all', '--events', '-'],
+  ]);
+  await says(source, /"phase":"setup".*"copiedBytes":[4-9]\d{6}/);
+  source.kill('SIGKILL');
+  await nothingIsLeft(domain);
+
+  const dest = await destCommand();
+  expect(await given(agents, domain, { to: dest.url }, () => dest.process.kill('SIGKILL'))).toMatchObject(
+    failed('E_LINK_LOST'),
+  );
+  await runsOnTheSource(domain);
+  expect(await readdir(imagesOn('b'))).toEqual(['data.raw']);
+  const { dir, agentSettings } = rig.libvirts.hosts.b;
+  const log = createLogger({ level: 'fatal', role: 'dest' });
+  await new DestAgent({
+    stateDir: join(dir, 'state'),
+    insecure: false,
+    log,
+    libvirt: agentSettings,
+  }).settle();
+  await nothingIsLeft(domain);
+
+  const small = await destCommand(`mount -t tmpfs -o size=4m none ${imagesOn('b')}`);
+  const refused = await agents.migrate({ guest: domain.uri, to: small.url, copyStorage: 'all' }).done;
+  expect(refused).toMatchObject({
+    outcome: 'refused',
+    error: { code: 'E_NO_SPACE', side: 'dest', phase: 'preflight' },
+  });
+  expect(refused.error?.message).toMatch(/^the disks need .* in .*\/images, and 4 MiB are free/);
+  await nothingIsLeft(domain);
+  await verifyHistory(domain.places);
+}, 120_000);
