@@ -12,7 +12,7 @@ import { LibvirtSourceGuest } from '@vmferry/hypervisor/libvirt/source-guest';
 import { expect, test } from 'vitest';
 import { type Agents, when } from '../migrate/agents.ts';
 import { verifyHistory } from '../rig/guest.ts';
-import { ManagedProcess, within } from '../rig/process.ts';
+import { ManagedProcess, run, within } from '../rig/process.ts';
 import { repoRoot } from '../rig/repo.ts';
 import { type MovingDomain, useTwoLibvirts } from '../rig/two-libvirts.ts';
 import type { HostName } from '../rig/versions.ts';
@@ -32,7 +32,7 @@ async function boot(): Promise<MovingDomain> {
   await writeFile(join(imagesOn('a'), 'data.raw'), Buffer.concat([Buffer.alloc(8 << 20), UNTOUCHED]));
   return await rig.libvirts.boot({
     disk: '/dev/vda',
-    devices: `<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none'/>
+    devices: `<disk type='file' device='disk'><driver name='qemu' type='raw'/>
       <source file='/var/lib/libvirt/images/data.raw'/><target dev='vda' bus='virtio'/></disk>`,
   });
 }
@@ -107,33 +107,45 @@ async function halt(domain: MovingDomain, how: 'qemu' | 'all'): Promise<() => vo
 }
 
 /** An agent of its own process, for the libvirt of a host; ends with the test. */
-async function command(host: HostName, args: readonly string[], before = ':'): Promise<ManagedProcess> {
+async function command(
+  host: HostName,
+  args: readonly string[],
+  { settings = {}, inside = [] }: { readonly settings?: object; readonly inside?: readonly string[] } = {},
+): Promise<ManagedProcess> {
   const { dir, agentSettings } = rig.libvirts.hosts[host];
   const config = join(dir, 'agent.json');
-  await writeFile(config, JSON.stringify({ stateDir: join(dir, 'state'), libvirt: agentSettings }));
+  const libvirt = { ...agentSettings, ...settings };
+  await writeFile(config, JSON.stringify({ stateDir: join(dir, 'state'), libvirt }));
   const vmferry = [process.execPath, MAIN, ...args, '--config', config];
-  // What is mounted before goes with it.
-  const inside = [
-    'unshare',
-    '-m',
-    '--propagation',
-    'private',
-    'sh',
-    '-ec',
-    `${before}; exec "$@"`,
-    'sh',
-    ...vmferry,
-  ];
-  return rig.later(new ManagedProcess(inside), (each) => each.stop());
+  return rig.later(new ManagedProcess([...inside, ...vmferry]), (each) => each.stop());
 }
 
-async function destCommand(
-  before?: string,
-): Promise<{ readonly process: ManagedProcess; readonly url: string }> {
+async function destCommand(how?: {
+  readonly settings: object;
+  readonly inside: readonly string[];
+}): Promise<{ readonly process: ManagedProcess; readonly url: string }> {
   const args = ['agent', 'dest', '--no-rehearsal', '--listen', 'ws://127.0.0.1:0'];
-  const process = await command('b', args, before);
+  const process = await command('b', args, how);
   const [url] = await says(process, /ws:\/\/127\.0\.0\.1:\d+/);
   return { process, url };
+}
+
+/** Its own file system for the destination's images, as its libvirtd sees it, and an agent that sees it as well. */
+async function destWithRoom(mebibytes: number) {
+  const images = '/var/lib/libvirt/images';
+  const inside = ['nsenter', `--mount=/proc/${rig.libvirts.hosts.b.daemonPid}/ns/mnt`];
+  const shell = (script: string) => run([...inside, 'sh', '-ec', script]);
+  await shell(`mount -t tmpfs -o size=${mebibytes}m none ${images}`);
+  rig.later(shell, async (each) => {
+    await each(`umount ${images}`);
+  });
+  const settings = { imageDirectories: [images] };
+  const { url } = await destCommand({ settings, inside });
+  return {
+    url,
+    shell: (script: string) => shell(`cd ${images}; ${script}`),
+    images: async () => (await shell(`ls ${images}`)).stdout.trim(),
+  };
 }
 
 /** The first that it prints which matches. */
@@ -189,7 +201,7 @@ test('disks that are not copied on, for a while, at the deadline or from the sta
   await verifyHistory(domain.places);
 }, 90_000);
 
-test('a domain whose disks are cut off, or whose agent of either side is killed meanwhile, stays, and one whose disks have no room is refused', async () => {
+test('a domain whose disks are cut off, or whose agent of either side is killed meanwhile, stays; so does one whose disks find no room, before or meanwhile', async () => {
   const domain = await boot();
   const disks: Duplex[] = [];
   const agents = await listening(({ kind, stream }) => {
@@ -230,13 +242,21 @@ test('a domain whose disks are cut off, or whose agent of either side is killed 
   }).settle();
   await nothingIsLeft(domain);
 
-  const small = await destCommand(`mount -t tmpfs -o size=4m none ${imagesOn('b')}`);
-  const refused = await agents.migrate({ guest: domain.uri, to: small.url, copyStorage: 'all' }).done;
+  const narrow = await destWithRoom(64);
+  const fill = () => narrow.shell('head -c 64M /dev/zero >> filler || true');
+  const full = await given(agents, domain, { to: narrow.url }, fill);
+  expect(full).toMatchObject(failed('E_GUEST_FAILED'));
+  expect(full.error?.message).toContain('could not be copied to the destination: No space left on device');
+  await runsOnTheSource(domain);
+  await expect.poll(narrow.images, { timeout: 30_000 }).toBe('filler');
+  await fill();
+  const refused = await agents.migrate({ guest: domain.uri, to: narrow.url, copyStorage: 'all' }).done;
   expect(refused).toMatchObject({
     outcome: 'refused',
     error: { code: 'E_NO_SPACE', side: 'dest', phase: 'preflight' },
   });
-  expect(refused.error?.message).toMatch(/^the disks need .* in .*\/images, and 4 MiB are free/);
-  await nothingIsLeft(domain);
+  expect(refused.error?.message).toMatch(/^the disks need .* in .*\/images, and 0 bytes are free/);
+  expect(await narrow.images()).toBe('filler');
+  await runsOnTheSource(domain);
   await verifyHistory(domain.places);
 }, 120_000);

@@ -5,7 +5,7 @@ import type { JobStatistics } from '@vmferry/native/libvirt/job';
 
 export type DomainHappening =
   | { readonly type: 'lifecycle'; readonly change: LifecycleChange }
-  /** QEMU's own: STOP, RESUME, MIGRATION, MIGRATION_PASS. */
+  /** QEMU's own: STOP, RESUME, MIGRATION, MIGRATION_PASS, BLOCK_JOB_COMPLETED. */
   | {
       readonly type: 'monitor';
       readonly event: string;
@@ -34,7 +34,7 @@ export class DomainEvents {
       connection.subscribe('job-completed', ({ domain, statistics }) => {
         if (mine(domain)) events.#tell({ type: 'job-completed', statistics });
       }),
-      connection.subscribeMonitor('^(STOP|RESUME|MIGRATION|MIGRATION_PASS)$', monitor, {
+      connection.subscribeMonitor('^(STOP|RESUME|MIGRATION|MIGRATION_PASS|BLOCK_JOB_COMPLETED)$', monitor, {
         flags: ['pattern'],
       }),
     ]);

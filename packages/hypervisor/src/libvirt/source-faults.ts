@@ -59,11 +59,20 @@ export function callsLost(): GuestError {
   );
 }
 
+/** @param why in QEMU's words */
+export function diskFailed(why: string): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `a disk could not be copied to the destination: ${why}`,
+    "see that the destination's storage has room and no errors, and that the source's can be read",
+  );
+}
+
 export function diskLost(): GuestError {
   return new GuestError(
     'E_LINK_LOST',
     "The link to the destination was lost: QEMU's connection to a disk there broke while the disks were copied",
-    "see the logs of both agents and of the destination's QEMU, and whether its storage has errors or is full; QEMU's connection is the stream named nbd",
+    "see the logs of both agents and of the destination's QEMU; QEMU's connection is the stream named nbd",
   );
 }
 

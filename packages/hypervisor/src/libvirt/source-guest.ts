@@ -64,6 +64,7 @@ import {
   callsLost,
   cannotKeep,
   daemonGone,
+  diskFailed,
   diskLost,
   givenUp,
   gone,
@@ -112,6 +113,7 @@ export class LibvirtSourceGuest implements SourceGuest {
   #memoryBegan = false;
   /** The disks'. */
   readonly #nbd = new Set<Socket>();
+  #diskClosed = false;
   #stream: OutgoingStream | undefined;
   #blocks: readonly RamBlock[] = [];
   /** For preflight. */
@@ -200,7 +202,7 @@ export class LibvirtSourceGuest implements SourceGuest {
       this.#stream?.guestStopped({ type: 'stopped', atMs: millis(happening.atMs) });
     } else if (happening.event === 'MIGRATION_PASS') {
       void this.#stream?.passBegan(Number(happening.data['pass']));
-    }
+    } else if (happening.event === 'BLOCK_JOB_COMPLETED') this.#copyEnded(happening.data['error']);
   }
 
   async describe(): Promise<GuestDescription> {
@@ -378,14 +380,24 @@ export class LibvirtSourceGuest implements SourceGuest {
     this.#nbd.add(disk);
     disk.once('close', () => {
       this.#nbd.delete(disk);
-      void this.#diskClosed();
+      this.#diskClosed = true;
+      void this.#tellDiskLost();
     });
   }
 
-  /** Before the memory's turn no disk is done. What libvirt says of it comes after the destination's end, which it causes. */
-  async #diskClosed(): Promise<void> {
+  /**
+   * Before the memory's turn no disk is done. What libvirt has to say of it comes after the end of the destination's
+   * domain, which would be taken for the reason.
+   */
+  async #tellDiskLost(): Promise<void> {
     await Promise.race([this.#job, sleep(DISK_TOLD_MS, undefined, { ref: false })]);
     if (!this.#memoryBegan && !this.#jobEnded && !this.#givenUp) this.#resolveGone(diskLost());
+  }
+
+  /** Likewise, where QEMU says why. */
+  #copyEnded(error: unknown): void {
+    if (typeof error !== 'string' || this.#diskClosed || this.#givenUp) return;
+    this.#resolveGone(diskFailed(error));
   }
 
   #cutDisks(): void {
