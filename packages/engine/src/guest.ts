@@ -174,7 +174,7 @@ export interface SideConnection {
 
 /** How a guest is going to be moved. Fixed when the stream is opened. */
 export interface SourcePlan {
-  /** The guest's CPUs may be throttled later. */
+  /** The guest's CPUs may be throttled later: see `setThrottle`. */
   readonly throttle: boolean;
   /** Post-copy may be started later; both sides must be prepared for it. */
   readonly postcopy: boolean;
@@ -246,8 +246,11 @@ export interface SourceGuest {
    * or let it go on since `describe`. Left out: as it was described.
    */
   runState?(): Promise<RunState>;
-  /** Slows the guest's CPUs by `percent` (0 to 99); 0 lets go. */
-  setThrottle(percent: number): Promise<void>;
+  /**
+   * Slows the guest's CPUs by `percent` (0 to 99); 0 lets go. Left out where the hypervisor cannot be told by how much:
+   * with `plan.throttle` it slows them by itself, as it sees fit.
+   */
+  setThrottle?(percent: number): Promise<void>;
   /** Bytes that the destination's hypervisor answers to the source's, carried untouched. */
   deliverReply(bytes: Uint8Array): void;
   /**

@@ -52,7 +52,11 @@ export class Steering {
   constructor(options: SteeringOptions) {
     this.#options = options;
     const { request, memoryBytes, oneLiveRound, postcopyObstacle } = options;
-    this.#policy = new SteeringPolicy({ request, memoryBytes, oneLiveRound, postcopyObstacle }, now());
+    const throttlesItself = options.guest.setThrottle === undefined;
+    this.#policy = new SteeringPolicy(
+      { request, memoryBytes, oneLiveRound, postcopyObstacle, throttlesItself },
+      now(),
+    );
     const { strategy } = this.#policy;
     if (strategy !== undefined) options.onStrategy(strategy);
   }
@@ -161,7 +165,7 @@ export class Steering {
         this.#do(this.#startPostcopy());
         return;
       case 'throttle':
-        this.#do(guest.setThrottle(action.percent));
+        this.#do(guest.setThrottle!(action.percent));
         return;
       case 'abort':
         onAbort(action.code, action.why);

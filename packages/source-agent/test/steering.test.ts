@@ -54,6 +54,58 @@ function rig(strategy: 'postcopy' | 'precopy', headStartMs?: number) {
   return { steering, done, failures, state, land, read };
 }
 
+describe('a stall of a guest that is to be throttled', () => {
+  /** What is told and asked for over rounds that get no smaller. */
+  const stalled = async (guest: Partial<SourceGuest>) => {
+    const told: string[] = [];
+    const steering = new Steering({
+      guest: guest as SourceGuest,
+      request: migrateRequestSchema.parse({
+        guest: 'sim:one',
+        to: 'ws://127.0.0.1:1',
+        strategy: 'precopy',
+        onStall: 'throttle',
+      }),
+      memoryBytes: GiB,
+      oneLiveRound: false,
+      postcopyObstacle: 'pre-copy was asked for',
+      delivered: () => ({ contentBytes: 0, zeroPages: 0 }),
+      held: () => 0,
+      landed: () => Promise.resolve(),
+      emit: (event) => {
+        if (event.type === 'decision') told.push(event.what);
+      },
+      progress: () => {},
+      onSwitchover: () => {},
+      onStrategy: () => {},
+      onAbort: () => {},
+      onFailure: (error) => told.push(String(error)),
+    });
+    for (let n = 1; n <= 5; n += 1) {
+      steering.onRoundEnd({
+        type: 'round-end',
+        round: round(n),
+        remainingBytes: bytes(GiB),
+        dirtyBytesPerSec: bytesPerSec(GiB),
+      });
+    }
+    steering.stop();
+    await nextTurn();
+    return told;
+  };
+
+  it('is told with the step that its hypervisor is asked for', async () => {
+    const asked: number[] = [];
+    const setThrottle = async (percent: number): Promise<void> => void asked.push(percent);
+    expect(await stalled({ setThrottle })).toContain('throttle the guest by 20 %');
+    expect(asked).toEqual([20]);
+  });
+
+  it('is told as another round where nobody can ask its hypervisor', async () => {
+    expect(new Set(await stalled({}))).toEqual(new Set(['another round']));
+  });
+});
+
 describe('the start of a post-copy', () => {
   it('comes before anything is read where nothing is to go ahead', async () => {
     const { steering, done, land } = rig('postcopy', 0);

@@ -22,6 +22,8 @@ export interface Goals {
   /** For the whole of pre-copy, from `startConvergence`. */
   readonly deadlineMs?: number | undefined;
   readonly onStall: StallAction;
+  /** The hypervisor throttles the guest by itself: how much, nobody can say, and nobody chooses. */
+  readonly throttlesItself?: boolean;
 }
 
 /** What is done about a stall when the operator did not say. */
@@ -71,7 +73,7 @@ export interface ConvergenceState {
   readonly extraRounds: number;
   /** Rounds spent in a stall waiting for a local minimum. */
   readonly waitedRounds: number;
-  /** CPU throttle, 0 to 99. */
+  /** CPU throttle, 0 to 99. Where the hypervisor throttles by itself, the steps that it was given time for. */
   readonly throttle: number;
   /** When it was last changed. */
   readonly throttledAt: Millis;
@@ -278,7 +280,9 @@ function onStall(state: ConvergenceState, left: number, expected: Millis, now: M
       return finish(state, 'abort', expected, `${why}. The operator wants no other means to be taken.`);
     case 'throttle':
       if (state.throttle >= MAX_THROTTLE || tooMany(state)) {
-        const last = `although the guest's CPUs are throttled by ${state.throttle} %`;
+        const last = state.goals.throttlesItself
+          ? "although the hypervisor was given time to throttle the guest's CPUs by itself"
+          : `although the guest's CPUs are throttled by ${state.throttle} %`;
         return finish(state, 'abort', expected, `${why}, ${last}. No other means is left.`);
       }
       return throttleMore(state, expected, why, now);
@@ -288,16 +292,21 @@ function onStall(state: ConvergenceState, left: number, expected: Millis, now: M
 function throttleMore(state: ConvergenceState, expected: Millis, why: string, now: Millis): Result {
   const percent =
     state.throttle === 0 ? FIRST_THROTTLE : Math.min(MAX_THROTTLE, state.throttle + THROTTLE_STEP);
+  // The guest is another one now: its rounds are judged afresh, starting one round short of a stall.
+  const slowed: ConvergenceState = {
+    ...state,
+    throttle: percent,
+    throttledAt: now,
+    remaining: state.remaining.slice(-1),
+    least: state.remaining.at(-1) ?? state.least,
+    roundsSinceLeast: 1,
+  };
+  if (state.goals.throttlesItself) {
+    const own = `${why}. The hypervisor slows the guest's CPUs by itself, by as much as it chooses, and is given time for it.`;
+    return { state: slowed, decision: { action: 'continue', why: own, expectedDowntimeMs: expected } };
+  }
   return {
-    // The guest is another one now: its rounds are judged afresh, starting one round short of a stall.
-    state: {
-      ...state,
-      throttle: percent,
-      throttledAt: now,
-      remaining: state.remaining.slice(-1),
-      least: state.remaining.at(-1) ?? state.least,
-      roundsSinceLeast: 1,
-    },
+    state: slowed,
     decision: {
       action: 'throttle',
       percent,

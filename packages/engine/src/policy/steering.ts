@@ -29,6 +29,8 @@ export interface SteeringFacts {
   readonly oneLiveRound: boolean;
   /** Undefined where post-copy is possible; else why not. */
   readonly postcopyObstacle: string | undefined;
+  /** The hypervisor throttles the guest by itself, or not at all. */
+  readonly throttlesItself?: boolean;
 }
 
 /** What the guest knows of its memory at a round's end or in between. */
@@ -94,7 +96,11 @@ export class SteeringPolicy {
     this.#strategy = strategy === 'auto' ? 'undecided' : strategy;
     this.#headStart = strategy === 'postcopy' ? headStartOf(facts.request, facts.memoryBytes) : undefined;
     this.#convergence = startConvergence(
-      { maxDowntimeMs, deadlineMs, onStall: onStall ?? defaultOnStall(strategy, this.#postcopyPossible) },
+      {
+        ...{ maxDowntimeMs, deadlineMs },
+        onStall: onStall ?? defaultOnStall(strategy, this.#postcopyPossible),
+        throttlesItself: facts.throttlesItself ?? false,
+      },
       now,
     );
   }

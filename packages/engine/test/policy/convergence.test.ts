@@ -182,6 +182,19 @@ describe('convergence', () => {
     expect(result.last.why).toMatch(/99 %/);
   });
 
+  it('claims no step of a throttle that it does not set, and gives the hypervisor the same time for its own', () => {
+    const stubborn = { ...furious, dirtyPerSec: 400e9 };
+    const own = run(stubborn, { onStall: 'throttle', throttlesItself: true });
+    expect(own.throttles).toEqual([]);
+    expect(own.decisions.map(({ why }) => why).join()).not.toMatch(/slowed|\d %/);
+    expect(own.decisions.map(({ why }) => why).join()).toContain('by as much as it chooses');
+    expect(own.last).toMatchObject({
+      action: 'abort',
+      why: expect.stringContaining('the hypervisor was given time'),
+    });
+    expect(own.rounds).toBe(run(stubborn, { onStall: 'throttle' }).rounds);
+  });
+
   it('switches at the deadline when the guest fits, and takes the means for a stall when not', () => {
     expect(run(furious, { onStall: 'postcopy', deadlineMs: 3000 })).toMatchObject({
       last: { action: 'start-postcopy', why: expect.stringMatching(/deadline/) },

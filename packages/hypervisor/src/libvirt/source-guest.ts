@@ -522,11 +522,6 @@ export class LibvirtSourceGuest implements SourceGuest {
     this.#stream?.setPace(contentBytesPerSec);
   }
 
-  /** libvirt's only throttle is its auto-converge, whose steps are QEMU's own: it is on from the start or never. */
-  setThrottle(): Promise<void> {
-    return Promise.resolve();
-  }
-
   deliverReply(reply: Uint8Array): void {
     this.#stream?.deliverReply(reply);
   }
