@@ -94,12 +94,14 @@ void Abandon(const Napi::CallbackInfo& info) {
   Desk::Of(info.Env()).Abandon(IntegerOf(info[0], "number must be a call's"));
 }
 
-// close(connection, settle): the value is the number of references that are left
-void Close(const Napi::CallbackInfo& info) {
+// close(connection, settle): the value is the number of references that are left. Returns the call's number.
+Napi::Value Close(const Napi::CallbackInfo& info) {
   const auto connection = HandleOf<Connection>(info[0], "a connection must be a handle");
   const Napi::Function settle = FunctionOf(info[1], "settle must be a function");
   if (connection->closed()) Throw(info.Env(), Code::Closed, "the connection is closed");
-  connection->Close(Desk::Of(info.Env()).Expect(settle, Desk::Kind::Call));
+  const uint64_t number = Desk::Of(info.Env()).Expect(settle, Desk::Kind::Call);
+  connection->Close(number);
+  return Napi::Number::New(info.Env(), static_cast<double>(number));
 }
 
 // free(domain), any number of times

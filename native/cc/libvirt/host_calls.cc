@@ -145,13 +145,17 @@ void ExportHostCalls(Napi::Object table) {
       return Number(static_cast<double>(version));
     };
   });
-  ConnectionCall(table, "daemonVersion", [](Arguments&) -> OnConnection {
-    return [](virConnectPtr c) {
-      unsigned long version = 0;
-      VIRT(virConnectGetLibVersion, c, &version);
-      return Number(static_cast<double>(version));
-    };
-  });
+  // Whether the daemon answers is found out by it: not behind calls that it leaves unanswered.
+  ConnectionCall(
+      table, "daemonVersion",
+      [](Arguments&) -> OnConnection {
+        return [](virConnectPtr c) {
+          unsigned long version = 0;
+          VIRT(virConnectGetLibVersion, c, &version);
+          return Number(static_cast<double>(version));
+        };
+      },
+      On::OwnThread);
   ConnectionCall(table, "maxVcpus", [](Arguments& a) -> OnConnection {
     return [type = a.MaybeText()](virConnectPtr c) { return Number(VIRT(virConnectGetMaxVcpus, c, OrNull(type))); };
   });

@@ -1,6 +1,7 @@
 import { boundsError, nativeThrown } from '../errors.ts';
 import { libvirtFailure } from './errors.ts';
 import { libvirt } from './library.ts';
+import { Lifeline } from './lifeline.ts';
 import type { SettleCall } from './table.ts';
 
 export interface CallOptions {
@@ -17,14 +18,23 @@ export function call<Handle, Args extends readonly unknown[], Value>(
   handle: Handle,
   ...args: Args
 ): Promise<Value> {
+  const lifeline = Lifeline.of(handle);
   return new Promise<Value>((resolve, reject) => {
+    let number: unknown;
+    const settled = lifeline?.await((error) => {
+      if (typeof number === 'number') libvirt().abandon(number);
+      reject(error);
+    });
     const settle: SettleCall<Value> = (failure, value) => {
+      settled?.();
       if (failure === undefined) resolve(value);
       else reject(libvirtFailure(failure));
     };
+    if (lifeline?.isCut) return;
     try {
-      start(handle, ...args, settle);
+      number = start(handle, ...args, settle);
     } catch (thrown) {
+      settled?.();
       reject(nativeThrown(thrown));
     }
   });
@@ -45,6 +55,7 @@ export function callUntil<Handle, Args extends readonly unknown[], Value>(
   let number = 0;
   const numbered = (...all: Parameters<typeof start>) => {
     number = start(...all);
+    return number;
   };
   const started = call(numbered, handle, ...args);
   return new Promise<Value>((resolve, reject) => {

@@ -19,6 +19,7 @@ import * as flags from './flags.ts';
 import { bits, type FlagsOf } from './flags.ts';
 import { LibvirtHost } from './host.ts';
 import { libvirt } from './library.ts';
+import { type Keepalive, Lifeline } from './lifeline.ts';
 import type { Parameters } from './parameters.ts';
 import { SharedEvents } from './shared-events.ts';
 import type { ConnectionHandle, NativeRecord, Opened } from './table.ts';
@@ -130,7 +131,8 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
         types,
         answer,
         interval,
-        count,
+        // Never to be over: see `lifeline.ts`.
+        count === 0 ? 0 : MAX_SECONDS,
         loss.listener,
       );
     } catch (error) {
@@ -138,6 +140,7 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
     }
     const connection = new LibvirtConnection(native.connection, native.keepsAlive);
     loss.belongsTo(connection);
+    if (keepAlive !== false && native.keepsAlive) connection.#watch(keepAlive);
     return connection;
   }
 
@@ -159,10 +162,40 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
    */
   close(): Promise<number> {
     this.#events.forget();
-    this.#closing ??= call(libvirt().close, this.handle).finally(() => {
-      if (!this.#lost) this.emit('close', 'client');
-    });
+    this.#closing ??= this.#close();
     return this.#closing;
+  }
+
+  async #close(): Promise<number> {
+    const lifeline = Lifeline.of(this.handle);
+    // libvirt would say good-bye to who does not answer. What was left behind is given back when it is collected.
+    if (lifeline?.isCut) return 1;
+    const closing = call(libvirt().close, this.handle);
+    try {
+      return await (lifeline?.last(closing) ?? closing);
+    } catch (error) {
+      if (lifeline?.isCut) return 1;
+      throw error;
+    } finally {
+      if (!this.#lost) this.emit('close', 'client');
+    }
+  }
+
+  /** Whoever nobody refers to any more is not to be held by it. */
+  #watch(keepalive: Keepalive): void {
+    const self = new WeakRef(this);
+    Lifeline.watch(
+      this.handle,
+      keepalive,
+      () => {
+        const connection = self.deref();
+        return connection === undefined || connection.closed ? undefined : connection.host.daemonVersion();
+      },
+      () => {
+        const connection = self.deref();
+        if (connection) connection.#onLost('keepalive');
+      },
+    );
   }
 
   /** Whether the connection still is; asks nobody. */
@@ -308,9 +341,13 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
 
   /** @internal */
   lost(reason: number): void {
+    this.#onLost(closeReasons[reason] ?? 'unrecognised');
+  }
+
+  #onLost(reason: CloseReason): void {
     if (this.#lost || this.#closing !== undefined) return;
     this.#lost = true;
-    this.emit('close', closeReasons[reason] ?? 'unrecognised');
+    this.emit('close', reason);
   }
 }
 

@@ -6,6 +6,7 @@ import * as flags from './flags.ts';
 import { bits, type FlagsOf } from './flags.ts';
 import { type Job, type JobInfo, type JobStatistics, jobOperation, jobType } from './job.ts';
 import { libvirt } from './library.ts';
+import { Lifeline } from './lifeline.ts';
 import { type MigrationParameters, migrationParameters } from './migration-parameters.ts';
 import { type DomainState, domainState } from './states.ts';
 import type { BlockInfo, ConnectionHandle, DomainHandle, NativeDomain, NativeDomainInfo } from './table.ts';
@@ -72,6 +73,7 @@ export class Domain {
     this.name = native.name;
     this.uuid = native.uuid;
     this.handle = native.handle;
+    Lifeline.share(native.handle, connection.handle);
   }
 
   /** Any number of times. Calls that are under way end as they would. */

@@ -94,7 +94,7 @@ export interface LibvirtTable {
     settle: SettleCall<Opened>,
   ): number;
   abandon(call: number): void;
-  close(connection: ConnectionHandle, settle: SettleCall<number>): void;
+  close(connection: ConnectionHandle, settle: SettleCall<number>): number;
   free(domain: DomainHandle): void;
 
   readonly isAlive: OnConnection<boolean>;
