@@ -28,11 +28,12 @@ import type {
   SideKind,
 } from '@vmferry/engine/guest';
 import { type Millis, millis } from '@vmferry/engine/units';
-import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
+import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import { IncomingStream } from '../qemu/incoming-stream.ts';
 import { connectToQemu } from '../qemu/migration-socket.ts';
+import { answerOf, isLost, letGo, openLibvirt } from './answer.ts';
 import {
   DomainEvents,
   type DomainHappening,
@@ -55,6 +56,8 @@ import { CalledRpc } from './rpc-relay.ts';
 /** libvirt ends a domain that came to nothing by itself; QEMU takes its time under emulation. */
 const DISCARD_MS = 30_000;
 const POLL_MS = 50;
+/** From being opened to being ready to be discarded: images are created in between. */
+const OPENED_MS = 120_000;
 /** libvirt finishes within fractions of a second. */
 const UNDO_MS = 10_000;
 /** From the guest's running here to the source's libvirt having been told. */
@@ -92,6 +95,8 @@ export class LibvirtDestGuest implements DestGuest {
   #definedBefore = false;
   /** The source has been told that the guest may run here. */
   #running = false;
+  /** Nothing is taken in any more. */
+  #over = false;
   #rejoining = false;
   #resolveGone: (error: GuestError) => void = () => {};
 
@@ -107,7 +112,7 @@ export class LibvirtDestGuest implements DestGuest {
       // The name is a peer's, and what the agent connects to is its own configuration's.
       if (uri !== options.uri) throw otherLibvirt(uri);
       daemonSockets(uri);
-      const connection = await LibvirtConnection.open(uri);
+      const connection = await openLibvirt(uri);
       return new LibvirtDestGuest(connection, name, { ...options, uri }, policy, imagesOf);
     });
   }
@@ -212,6 +217,11 @@ export class LibvirtDestGuest implements DestGuest {
     if (!this.#rendezvous) throw new Error('the destination guest was not opened');
     if (kind !== 'rpc') return this.#keep(await connectLocal(this.#rendezvous.here(kind)));
     const daemon = this.#keep(await this.#connectDaemon());
+    // Nobody would hang up on it any more, and libvirt would keep what comes in by it for ever.
+    if (this.#over) {
+      daemon.destroy();
+      throw notTakenIn(this.#name);
+    }
     // One that comes anew stands for the one before.
     this.#rpc?.hangUp();
     this.#rpc = new CalledRpc(daemon, (parameters) => this.#mayPrepare(parameters));
@@ -326,12 +336,22 @@ export class LibvirtDestGuest implements DestGuest {
 
   /** The stamp is QEMU's. Of a libvirtd that was restarted no event comes. */
   async #resume(): Promise<Millis> {
-    const restarted = this.#connection.closed;
-    if (restarted) await this.#reach();
-    const lost = new Promise<void>((resolve) => this.#connection.once('close', () => resolve()));
-    await (await this.#domain()).resume();
     const now = (): Millis => millis(Date.now());
-    return restarted ? now() : await Promise.race([this.#resumed!, lost.then(now)]);
+    if (!this.#connection.closed) {
+      const lost = new Promise<void>((resolve) => this.#connection.once('close', () => resolve()));
+      try {
+        await answerOf('let the domain run', (await this.#domain()).resume());
+        return await Promise.race([this.#resumed!, lost.then(now)]);
+      } catch (error) {
+        if (!(await isLost(this.#connection))) throw error;
+      }
+    }
+    await this.#reach();
+    const domain = await this.#domain();
+    // The one that was lost may have done it, and not have said so.
+    const { state } = await answerOf("told the domain's state", domain.state());
+    if (state !== 'running') await answerOf('let the domain run', domain.resume());
+    return now();
   }
 
   async suspend(): Promise<void> {
@@ -386,19 +406,29 @@ export class LibvirtDestGuest implements DestGuest {
     if (this.#running) throw kept(this.#name, 'the source has been told that it may run here');
     if (this.#stream.postcopy && this.#loaded)
       throw kept(this.#name, 'it is in post-copy, which the source cannot take back');
-    // What is half begun cannot be ended: there would be images after its end.
-    await this.#opening;
-    this.#stream.answerWithZeros();
-    // libvirt may be in the middle of it: only then is there something to undo, or nothing.
-    if (this.#finishes && this.#rpc?.asked) await Promise.race([this.#rpc.finished, sleep(UNDO_MS)]);
-    this.#rpc?.hangUp();
-    this.#stream.close();
+    this.#over = true;
     await asking(async () => {
-      if (this.#connection.closed) await this.#reach();
-      if (this.#finishes) await this.#undo();
-      await this.#untilEnded();
+      // What is half begun cannot be ended: there would be images after its end.
+      await answerOf("got the domain's disks and events ready", this.#opening, OPENED_MS);
+      this.#stream.answerWithZeros();
+      // libvirt may be in the middle of it: only then is there something to undo, or nothing.
+      if (this.#finishes && this.#rpc?.asked) await Promise.race([this.#rpc.finished, sleep(UNDO_MS)]);
+      this.#rpc?.hangUp();
+      this.#stream.close();
+      try {
+        await this.#end();
+      } catch (error) {
+        // A libvirtd that is lost in the middle of it.
+        if (!(await isLost(this.#connection))) throw error;
+        await this.#end();
+      }
       await this.#images?.remove();
     });
+  }
+
+  async #end(): Promise<void> {
+    if (this.#connection.closed) await this.#reach();
+    await this.#untilEnded();
   }
 
   /** A libvirtd that was restarted ends what was coming in. */
@@ -421,12 +451,15 @@ export class LibvirtDestGuest implements DestGuest {
     });
   }
 
-  /** libvirt ends what was coming in when it is hung up on. */
+  /** libvirt ends what was coming in when it is hung up on; what it finishes meanwhile is undone. */
   async #untilEnded(): Promise<void> {
     if (!this.#description || !this.#events) return;
     const deadline = performance.now() + DISCARD_MS;
     for (;;) {
-      const { state } = (await ifThere(this.#state)) ?? { state: 'absent' };
+      if (this.#finishes) await answerOf('ended the domain', this.#undo());
+      const { state } = (await answerOf("told the domain's state", ifThere(this.#state))) ?? {
+        state: 'absent',
+      };
       if (state === 'absent' || state === 'shut-off') return;
       if (performance.now() > deadline) {
         throw kept(this.#name, 'libvirt has not ended it');
@@ -445,12 +478,13 @@ export class LibvirtDestGuest implements DestGuest {
       const { ended, detached } = this.#rpc;
       await Promise.race([ended, detached, sleep(FINISH_MS, undefined, { ref: false })]);
     }
+    this.#over = true;
     this.#rpc?.hangUp();
     for (const socket of this.#local) socket.destroy();
     this.#stream.close();
     await this.#rendezvous?.remove();
-    await this.#events?.close().catch(() => {});
-    await this.#connection.close();
+    if (this.#events) await letGo(this.#events.close().catch(() => {}));
+    await letGo(this.#connection.close());
     // Of a guest of which it is not known that it is gone the disks stay.
     await this.#images?.leave();
   }
@@ -534,6 +568,14 @@ function notFinished(why: string): GuestError {
     'E_GUEST_FAILED',
     `the domain could not be run on the destination: ${why}`,
     "see libvirt's log on the destination, and the domain's state on both hosts",
+  );
+}
+
+function notTakenIn(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `libvirt's connection for the domain ${name} came when its migration was over`,
+    'none: the source has the guest',
   );
 }
 

@@ -3,9 +3,9 @@
  * itself and has the domain again, unless it is in post-copy: here it is only looked at.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import type { Committed, TakenBack } from '../qemu/left-source.ts';
+import { letGo, openLibvirt } from './answer.ts';
 import { asking } from './errors.ts';
 import { ifThere } from './if-there.ts';
 import { type LibvirtOptions, parseDomainAddress } from './options.ts';
@@ -52,7 +52,7 @@ async function stateOf(
 ): Promise<DomainState | undefined> {
   return await asking(async () => {
     const { name, uri } = parseDomainAddress(text, options.uri);
-    const connection = await LibvirtConnection.open(uri);
+    const connection = await openLibvirt(uri);
     try {
       return await ifThere(async () => {
         const domain = await connection.domainByName(name);
@@ -64,7 +64,7 @@ async function stateOf(
         }
       });
     } finally {
-      await connection.close();
+      await letGo(connection.close());
     }
   });
 }

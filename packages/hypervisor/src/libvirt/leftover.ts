@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { EndOfPrepared } from '../qemu/mark.ts';
+import { letGo, openLibvirt } from './answer.ts';
 import { asking } from './errors.ts';
 import { ifThere } from './if-there.ts';
 import type { ImageRecord } from './images/record.ts';
@@ -22,7 +22,7 @@ export async function leftDomain(
 ): Promise<EndOfPrepared> {
   return await asking(async () => {
     const { name } = parseDomainAddress(text, options.uri);
-    const connection = await LibvirtConnection.open(options.uri);
+    const connection = await openLibvirt(options.uri);
     try {
       const stateOf = () => ifThere(async () => await (await connection.domainByName(name)).state());
       const deadline = performance.now() + ENDED_MS;
@@ -39,7 +39,7 @@ export async function leftDomain(
       if (state === undefined || state.state === 'shut-off') await images?.removeImages();
       return { found: 'gone' };
     } finally {
-      await connection.close();
+      await letGo(connection.close());
     }
   });
 }

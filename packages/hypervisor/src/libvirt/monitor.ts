@@ -3,12 +3,13 @@ import type { Domain } from '@vmferry/native/libvirt/domain';
 import { MonitorCommandError } from '@vmferry/native/libvirt/errors';
 import { QmpError } from '../qemu/qmp/errors.ts';
 import type { QmpExecutor } from '../qemu/qmp/schema.ts';
+import { answerOf } from './answer.ts';
 
 export function monitorOf(domain: Domain): QmpExecutor {
   return {
     async execute(command, args) {
       try {
-        return await domain.monitorCommand(command, args);
+        return await answerOf(`got QEMU's answer to ${command}`, domain.monitorCommand(command, args));
       } catch (error) {
         if (!(error instanceof MonitorCommandError)) throw error;
         throw new QmpError(

@@ -123,6 +123,11 @@ export class CallingRpc extends Relay {
     this.held = state.hasAnswer;
   }
 
+  /** The good answer is here, and libvirtd has not been given it. */
+  get holds(): boolean {
+    return this.#state.holds;
+  }
+
   letGo(): void {
     for (const message of this.#state.letGo()) this.tell(message.bytes);
   }
@@ -140,6 +145,10 @@ class CallingState {
     this.hasAnswer = new Promise((resolve) => {
       this.#resolveHasAnswer = resolve;
     });
+  }
+
+  get holds(): boolean {
+    return this.#held.length > 0;
   }
 
   onCall(message: RpcMessage): void {

@@ -1,6 +1,7 @@
 /** What can be wrong with a domain that is to leave, and what the operator can do about it. */
 import { GuestError } from '@vmferry/engine/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
+import { asGuestError, messageOf } from './errors.ts';
 
 export function givenUp(): GuestError {
   return new GuestError(
@@ -76,12 +77,33 @@ export function diskLost(): GuestError {
   );
 }
 
+export function notBegun(ms: number): GuestError {
+  return new GuestError(
+    'E_STALLED',
+    `libvirt has not begun to send the domain's memory, and nothing of its disks has moved for ${ms / 1000} s`,
+    "see libvirt's and QEMU's logs on both hosts: most often a QEMU there does not answer",
+  );
+}
+
+/** In pre-copy it then takes its guest back, whatever the destination has been asked for. */
+export function hungUp(): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    "the source's libvirt gave the migration up when all had been sent, before the commit",
+    "see libvirt's log on the source; the guest is its again",
+  );
+}
+
 export function stuckInPostcopy(name: string): GuestError {
   return new GuestError(
     'E_GUEST_FAILED',
     `the domain ${name} is in post-copy, which libvirt never takes back: it is paused, and its migration can be finished`,
     'bring the link and both agents back, then finish the migration with "vmferry resume"; do not start the domain on the source',
   );
+}
+
+export function notSetBack(downtimeMs: bigint, error: unknown): string {
+  return `The domain's maximum downtime could not be set back to ${downtimeMs} ms ("virsh migrate-setmaxdowntime" does it): ${messageOf(asGuestError(error))}.`;
 }
 
 export function stands({ state, reason }: DomainState): GuestError {

@@ -29,7 +29,7 @@ import type {
   SourceProgress,
 } from '@vmferry/engine/guest';
 import { type BytesPerSec, bytes, bytesPerSec, millis, PAGE_BYTES, round } from '@vmferry/engine/units';
-import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
+import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain, MigrateOptions } from '@vmferry/native/libvirt/domain';
 import { isLibvirtError } from '@vmferry/native/libvirt/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
@@ -37,6 +37,7 @@ import { LocalListener, type LocalSocket } from '@vmferry/native/local-socket';
 import { describeGuest } from '../qemu/inspect/guest.ts';
 import { locateBlocks } from '../qemu/inspect/memory-map.ts';
 import { OutgoingStream } from '../qemu/outgoing-stream.ts';
+import { answerOf, isLost, letGo, openLibvirt } from './answer.ts';
 import { withAddresses } from './domain-addresses.ts';
 import {
   DomainEvents,
@@ -59,6 +60,7 @@ import { qemuPid } from './qemu-process.ts';
 import { reconnect } from './reconnect.ts';
 import { Rendezvous } from './rendezvous.ts';
 import { CallingRpc } from './rpc-relay.ts';
+import { untilStuck } from './set-up.ts';
 import {
   busy,
   callsLost,
@@ -68,6 +70,8 @@ import {
   diskLost,
   givenUp,
   gone,
+  hungUp,
+  notSetBack,
   stands,
   stuckInPostcopy,
   unfinished,
@@ -122,6 +126,7 @@ export class LibvirtSourceGuest implements SourceGuest {
   #oneLiveRound = false;
   #wasRunning = true;
   #downtimeMs: bigint | undefined;
+  #remark: string | undefined;
   #opening: Promise<unknown> = Promise.resolve();
   /** libvirt has been asked to migrate. */
   readonly #begun: Promise<void>;
@@ -144,7 +149,7 @@ export class LibvirtSourceGuest implements SourceGuest {
   static async connect(text: string, options: LibvirtOptions): Promise<LibvirtSourceGuest> {
     return await asking(async () => {
       const { name, uri } = parseDomainAddress(text, options.uri);
-      const connection = await LibvirtConnection.open(uri);
+      const connection = await openLibvirt(uri);
       try {
         const domain = await connection.domainByName(name);
         const events = await DomainEvents.subscribe(connection, domain.uuid);
@@ -186,6 +191,11 @@ export class LibvirtSourceGuest implements SourceGuest {
 
   get sideConnections(): AsyncIterable<SideConnection> {
     return this.#side;
+  }
+
+  /** After a roll-back. */
+  get remark(): string | undefined {
+    return this.#remark;
   }
 
   #watch(happening: DomainHappening): void {
@@ -314,15 +324,18 @@ export class LibvirtSourceGuest implements SourceGuest {
     if (copied.length > 0) await this.#serveSide(rendezvous, 'nbd');
     const listener = new LocalListener(rendezvous.here('ram'));
     let socket: LocalSocket | undefined;
+    const begun = new AbortController();
     try {
-      this.#downtimeMs = await this.#domain.maxDowntimeMs();
-      await this.#domain.setMaxDowntimeMs(this.#oneLiveRound ? ONE_ROUND_MS : KEEP_GOING_MS);
+      this.#downtimeMs = await answerOf('told the maximum downtime', this.#domain.maxDowntimeMs());
+      await this.#setMaxDowntime(BigInt(this.#oneLiveRound ? ONE_ROUND_MS : KEEP_GOING_MS));
       if (this.#givenUp) throw givenUp();
       this.#migrate(plan, rendezvous, copied);
       this.#resolveBegun();
-      socket = await Promise.race([listener.accept(), this.#failure()]);
+      const moved = async () => (await this.progress()).disks?.copiedBytes ?? 0;
+      socket = await Promise.race([listener.accept(), this.#failure(), untilStuck(moved, begun.signal)]);
       this.#memoryBegan = true;
     } finally {
+      begun.abort();
       if (!socket) listener.close();
     }
     if (!socket) throw new Error('the listener was closed');
@@ -361,7 +374,11 @@ export class LibvirtSourceGuest implements SourceGuest {
       rpc.held.then(() => 'held' as const),
       rpc.detached.then(() => 'detached' as const),
     ]);
-    if (first === 'held') this.#resolveFinishedThere();
+    if (first === 'held') {
+      this.#resolveFinishedThere();
+      await rpc.ended;
+      if (rpc.holds && !this.#givenUp) this.#resolveGone(hungUp());
+    }
     if (first !== 'detached') return;
     // Whoever knows more of why it broke has told it by then.
     await Promise.race([this.#job, sleep(TOLD_MS, undefined, { ref: false })]);
@@ -492,6 +509,10 @@ export class LibvirtSourceGuest implements SourceGuest {
     await asking(() => this.#domain.setMaxDowntimeMs(SWITCH_NOW_MS));
   }
 
+  #setMaxDowntime(ms: bigint): Promise<void> {
+    return answerOf('set the maximum downtime', this.#domain.setMaxDowntimeMs(ms));
+  }
+
   async startPostcopy(): Promise<void> {
     const deadline = performance.now() + START_POSTCOPY_MS;
     for (;;) {
@@ -529,14 +550,37 @@ export class LibvirtSourceGuest implements SourceGuest {
   async rollback(): Promise<void> {
     this.#givenUp = true;
     this.#stream?.giveUp();
-    // What is half begun cannot be ended: it would begin after its end.
-    await Promise.race([this.#opening, this.#begun]);
     await asking(async () => {
-      await this.#reach();
-      if (this.#job) await this.#giveUp();
-      await this.#takeBack();
-      if (this.#downtimeMs !== undefined) await this.#domain.setMaxDowntimeMs(this.#downtimeMs);
+      // What is half begun cannot be ended: it would begin after its end.
+      await answerOf('begun the migration, or refused to', Promise.race([this.#opening, this.#begun]));
+      try {
+        await this.#rollBack();
+      } catch (error) {
+        // Of a libvirtd that is lost in the middle of it the calls may be the first to know.
+        if (!(await isLost(this.#connection))) throw error;
+        await this.#rollBack();
+      }
     });
+  }
+
+  async #rollBack(): Promise<void> {
+    // Without libvirtd the end of its stream is what QEMU itself takes its guest back at; while it cannot write it may
+    // hear nobody, and a libvirtd that is started again would wait for it.
+    if (this.#connection.closed) this.#stream?.cut();
+    await this.#reach();
+    if (this.#job) await this.#giveUp();
+    await this.#takeBack();
+    await this.#setBack();
+  }
+
+  /** The guest runs as before without it, too. */
+  async #setBack(): Promise<void> {
+    if (this.#downtimeMs === undefined) return;
+    try {
+      await this.#setMaxDowntime(this.#downtimeMs);
+    } catch (error) {
+      this.#remark = notSetBack(this.#downtimeMs, error);
+    }
   }
 
   /**
@@ -548,7 +592,7 @@ export class LibvirtSourceGuest implements SourceGuest {
     // libvirt waits for QEMU to end the copies, and QEMU for the answers of disks that may take nothing any more.
     setTimeout(() => this.#cutDisks(), ABORT_MS).unref();
     const drained = this.#stream?.drain();
-    await this.#domain.abortJob().catch((error: unknown) => {
+    await answerOf('aborted the migration', this.#domain.abortJob()).catch((error: unknown) => {
       // Too late, or over: the domain's state tells.
       if (!isLibvirtError(error, 'VIR_ERR_OPERATION_INVALID', 'VIR_ERR_NO_DOMAIN')) throw error;
     });
@@ -572,8 +616,8 @@ export class LibvirtSourceGuest implements SourceGuest {
     if (state === undefined || left(state)) throw gone('the domain ended on the source');
     if (!this.#wasRunning || state.state === 'running') return;
     if (state.state !== 'paused' || state.reason === 'post-copy-failed') throw stands(state);
-    await this.#domain.resume();
-    const again = await this.#domain.state();
+    await answerOf('let the domain run again', this.#domain.resume());
+    const again = await answerOf("told the domain's state", this.#domain.state());
     if (again.state !== 'running') throw stands(again);
   }
 
@@ -677,7 +721,10 @@ export class LibvirtSourceGuest implements SourceGuest {
   }
 
   #stateOrGone(): Promise<DomainState | undefined> {
-    return ifThere(() => this.#domain.state());
+    return answerOf(
+      "told the domain's state",
+      ifThere(() => this.#domain.state()),
+    );
   }
 
   async close(): Promise<void> {
@@ -688,7 +735,7 @@ export class LibvirtSourceGuest implements SourceGuest {
     for (const socket of this.#local) socket.destroy();
     this.#stream?.close();
     await this.#rendezvous?.remove();
-    await this.#events.close().catch(() => {});
-    await this.#connection.close();
+    await letGo(this.#events.close().catch(() => {}));
+    await letGo(this.#connection.close());
   }
 }

@@ -190,10 +190,12 @@ describe('the source’s relay', () => {
     rpc.stream.write(Buffer.concat([answer(), ping]));
     expect(await read(libvirtd, ping.length)).toEqual(ping);
     await rpc.held;
+    expect(rpc.holds).toBe(true);
     // By now it needs nobody's word any more.
     rpc.stream.destroy();
     await rpc.detached;
     rpc.letGo();
+    expect(rpc.holds).toBe(false);
     expect(await read(libvirtd, answer().length)).toEqual(answer());
   });
 

@@ -3,7 +3,7 @@
  * emulators can do when it is first asked, which takes it seconds, and this process has run none of the code.
  */
 import { stat } from 'node:fs/promises';
-import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
+import { letGo, openLibvirt } from '../answer.ts';
 import { asking } from '../errors.ts';
 import { daemonSockets, type LibvirtOptions } from '../options.ts';
 import { readDomain } from '../xml/domain.ts';
@@ -27,7 +27,7 @@ export async function rehearsePreflight(options: LibvirtOptions, policy: DestPol
   return await asking(async () => {
     const sockets = await Promise.all(daemonSockets(options.uri).map((path) => stat(path).catch(() => {})));
     if (sockets.every((found) => found === undefined)) return false;
-    const connection = await LibvirtConnection.open(options.uri);
+    const connection = await openLibvirt(options.uri);
     try {
       const { uuid, name, versions } = await sourceHost(connection);
       const facts = parseDomainFacts({
@@ -46,7 +46,7 @@ export async function rehearsePreflight(options: LibvirtOptions, policy: DestPol
       await destPreflight(connection, facts, { postcopy: true, policy });
       return true;
     } finally {
-      await connection.close();
+      await letGo(connection.close());
     }
   });
 }
