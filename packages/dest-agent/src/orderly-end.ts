@@ -25,6 +25,13 @@ const LOOK_MS = 100;
 /** A source that is alive sends more than that often. */
 const QUIET_MS = 30_000;
 const QUIET_WHEN_TOLD_MS = 1000;
+/** A guest that is given up is ended by its hypervisor, which may have to be waited for; but not by a host that goes down. */
+const ENDING_MS = 180_000;
+
+function quietMs({ told, standing }: EndingSession): number {
+  if (told) return QUIET_WHEN_TOLD_MS;
+  return standing === 'ending' ? ENDING_MS : QUIET_MS;
+}
 
 /** Resolves when nothing of the guest depends on the agent any more, or nothing comes any more. */
 export async function windUp(session: EndingSession): Promise<void> {
@@ -32,11 +39,11 @@ export async function windUp(session: EndingSession): Promise<void> {
   let received = session.receivedBytes;
   let heardAt = performance.now();
   while (session.standing !== 'over') {
-    if (session.receivedBytes !== received || session.standing === 'ending') {
+    if (session.receivedBytes !== received) {
       received = session.receivedBytes;
       heardAt = performance.now();
     }
-    if (performance.now() - heardAt > (session.told ? QUIET_WHEN_TOLD_MS : QUIET_MS)) return;
+    if (performance.now() - heardAt > quietMs(session)) return;
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
   }
 }

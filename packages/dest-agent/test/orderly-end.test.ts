@@ -38,6 +38,12 @@ test('what was promised to nobody is given up, and its end is waited for', async
   expect(await after(200)).toBe(true);
 });
 
+test('an end that does not come is not waited for', async () => {
+  const { after } = rig('loose');
+  expect(await after(179_000)).toBe(false);
+  expect(await after(2000)).toBe(true);
+});
+
 test('a guest that was promised is waited for as long as something comes of it', async () => {
   const { session, after } = rig('promised');
   for (let times = 0; times < 10; times += 1) {

@@ -3,6 +3,8 @@ import type { Failure } from '@vmferry/engine/switchover/protocol';
 import type { SourceState } from '@vmferry/engine/switchover/source';
 import type { Millis } from '@vmferry/engine/units';
 
+/** Of a guest that runs, and of whose memory nothing moves: that would go on for ever. */
+const PRECOPY_MS = 60_000;
 /** Past the deadline, with all decided. */
 const LATE_MS = 5000;
 
@@ -19,6 +21,8 @@ export interface StallSight {
   readonly state: SourceState;
   /** Of anything: more than before means that the destination has taken something. */
   readonly taken: number;
+  /** The guest's memory is being sent: all that comes before it takes its time. */
+  readonly begun: boolean;
   /** The guest stands still since; undefined while it runs. */
   readonly stopped: Millis | undefined;
   /** The policy decides nothing any more. */
@@ -39,7 +43,7 @@ export class StallWatch {
 
   /** Why it is to be given up; the same words each time. */
   look(sight: StallSight, now: Millis): Failure | undefined {
-    if (sight.taken !== this.#taken.amount) this.#taken = { amount: sight.taken, at: now };
+    if (sight.taken !== this.#taken.amount || !sight.begun) this.#taken = { amount: sight.taken, at: now };
     const { phase, mode } = sight.state;
     if (phase === 'copying') return this.#copying(sight, now);
     const belongsThere = phase === 'finishing' || (phase === 'committed' && mode === 'postcopy');
@@ -53,6 +57,10 @@ export class StallWatch {
     if (stopped !== undefined && now - Math.max(this.#taken.at, stopped) >= readyMs) {
       const why = `The destination has taken nothing for ${readyMs} ms while the guest stood still.`;
       return { code: 'E_TIMEOUT', why };
+    }
+    if (stopped === undefined && now - this.#taken.at >= PRECOPY_MS) {
+      const why = `The destination has taken nothing of the guest's memory for ${PRECOPY_MS} ms.`;
+      return { code: 'E_STALLED', why };
     }
     if (!decided || deadlineMs === undefined || elapsedMs < deadlineMs) return undefined;
     if (now - this.#taken.at < LATE_MS) return undefined;

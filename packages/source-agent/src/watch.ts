@@ -92,6 +92,7 @@ export class Watch {
       {
         state: switchover.state,
         taken: contentBytes + zeroPages,
+        begun: account.phase !== 'setup',
         stopped: account.times.stopped,
         decided: traffic.decided,
         elapsedMs: account.times.elapsedMs,

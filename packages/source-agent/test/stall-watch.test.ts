@@ -23,6 +23,7 @@ function state(phase: 'copying' | 'committed' | 'finishing', change: Partial<Sou
 const sight = (of: SourceState, change: Partial<StallSight> = {}): StallSight => ({
   state: of,
   taken: 1,
+  begun: true,
   stopped: millis(1000),
   decided: true,
   elapsedMs: 0,
@@ -65,7 +66,12 @@ describe('a destination that takes nothing any more', () => {
   it('loses a guest that stands still for it before the commit', () => {
     const copying = state('copying');
     expect(watched()(sight(copying), 1000, 150_999, 151_000)).toEqual([undefined, undefined, 'E_TIMEOUT']);
-    expect(watched()(sight(copying, { stopped: undefined }), 1000, 900_000)).toEqual([undefined, undefined]);
+  });
+
+  it('keeps nobody waiting for ever whose guest runs on, unless there is something to be done first', () => {
+    const running = sight(state('copying'), { stopped: undefined });
+    expect(watched()(running, 1000, 60_999, 61_000)).toEqual([undefined, undefined, 'E_STALLED']);
+    expect(watched()({ ...running, begun: false }, 1000, 900_000)).toEqual([undefined, undefined]);
   });
 
   it('loses it sooner past the deadline, once there is nothing to be decided any more', () => {
