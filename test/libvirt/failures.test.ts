@@ -54,17 +54,17 @@ interface Breaking extends Agents {
   endSource(): Promise<void>;
 }
 
-/** A domain that leaves; `calls` gets what its libvirt's own connection is carried by. */
-async function callsOf(uri: string, calls: Duplex[]): Promise<SourceGuest> {
+/** A domain that leaves; `seen` gets what its libvirt's own connection is carried by. */
+async function callsOf(uri: string, seen: (calls: Duplex) => void): Promise<SourceGuest> {
   const options = libvirtOptions(rig.libvirts.hosts.a.agentSettings);
   const guest = await LibvirtSourceGuest.connect(uri.slice('libvirt:'.length), options);
-  const seen = async function* () {
+  const carried = async function* () {
     for await (const connection of guest.sideConnections) {
-      if (connection.kind === 'rpc') calls.push(connection.stream);
+      if (connection.kind === 'rpc') seen(connection.stream);
       yield connection;
     }
   };
-  return overriding<SourceGuest>(guest, { sideConnections: seen() });
+  return overriding<SourceGuest>(guest, { sideConnections: carried() });
 }
 
 /** Agents whose wire breaks around a step of the destination's guest. */
@@ -102,11 +102,12 @@ async function breakingAt(step: 'ready' | 'run'): Promise<Breaking> {
   return { ...agents, endSource: async () => await leaving?.close() };
 }
 
-test('a domain that is cancelled, cut off in pre-copy, wholly or libvirt’s part alone, or cut off when libvirt has finished stays; cut off when the commit was heard it has moved', async () => {
+test('a domain that is cancelled, cut off in libvirt’s set-up, cut off in pre-copy, wholly or libvirt’s part alone, or cut off when libvirt has finished stays; cut off when the commit was heard it has moved', async () => {
   const { libvirts } = rig;
   const domain = await libvirts.boot();
   const calls: Duplex[] = [];
-  const plain = await libvirts.agents('a', { guests: (uri) => callsOf(uri, calls) });
+  let onCalls = (stream: Duplex): unknown => calls.push(stream);
+  const plain = await libvirts.agents('a', { guests: (uri) => callsOf(uri, (stream) => onCalls(stream)) });
   const inTheMiddle = async (happens: (m: RunningMigration) => unknown, request: object = {}) => {
     await domain.awaitOn('b');
     const report = await given(plain, domain, request, happens);
@@ -118,6 +119,10 @@ test('a domain that is cancelled, cut off in pre-copy, wholly or libvirt’s par
   expect(await inTheMiddle(() => plain.wire.cut(), { to: plain.wire.url })).toMatchObject(lost);
   // The agents' own link holds.
   expect(await inTheMiddle(() => calls.at(-1)?.destroy())).toMatchObject(lost);
+  onCalls = (stream) => stream.destroy();
+  const { report: unbegun } = await follow(plain.migrate({ guest: domain.uri, strategy: 'precopy' }));
+  expect(unbegun).toMatchObject(lost);
+  await runsOnTheSource(domain);
 
   await domain.awaitOn('b');
   const atReady = await breakingAt('ready');
@@ -173,8 +178,50 @@ test('a post-copy whose wire is cut is paused, and finished by resuming it, unde
   expect(again).toMatchObject({ outcome: 'refused', error: { code: 'E_GUEST_UNREACHABLE' } });
 }, 90_000);
 
-test('a domain whose libvirtd is restarted stays; a post-copy whose wire is cut before its commit runs where it is loaded', async () => {
+test('a post-copy that loses libvirt’s own connection, or its destination’s libvirtd, is finished by resuming it; it does without its source’s', async () => {
+  const { libvirts } = rig;
+  const domain = await libvirts.boot();
+  const inPostcopy = async (agents: Agents, into: 'a' | 'b', happens: () => unknown) => {
+    const there = await domain.awaitOn(into);
+    const migration = agents.migrate({ guest: domain.uri, strategy: 'postcopy', maxBandwidth: SLOW });
+    await there.runs();
+    await happens();
+    return await migration.done;
+  };
+  const finishes = async () => {
+    await expect.poll(() => domain.states(), { timeout: 30_000 }).toBe(HALTED);
+    const { report } = await follow((await libvirts.agents()).migrate({ guest: domain.uri, resume: true }));
+    expect(report.error).toBeNull();
+    expect(await domain.states()).toMatch(/^a: gone, b: running/);
+  };
+  const calls: Duplex[] = [];
+  const leaving = await libvirts.agents('a', { guests: (uri) => callsOf(uri, (each) => calls.push(each)) });
+  const cut = await inPostcopy(leaving, 'b', () => calls.at(-1)?.destroy());
+  expect(cut).toMatchObject({ outcome: 'attention', error: { code: 'E_LINK_LOST', guestRunsOn: 'dest' } });
+  await finishes();
+  expect(domain.watcher.handovers()).toHaveLength(1);
+
+  const back = await inPostcopy(await libvirts.agents('b'), 'a', () => libvirts.restart('b'));
+  expect(back.error).toBeNull();
+  expect(back.notes.join()).toContain('The migration went on without it');
+  await expect.poll(() => domain.states(), { timeout: 30_000 }).toMatch(/^a: running .*, b: gone$/);
+
+  const lost = await inPostcopy(await libvirts.agents(), 'b', () => libvirts.restart('b'));
+  expect(lost).toMatchObject({
+    outcome: 'attention',
+    error: { code: 'E_GUEST_UNREACHABLE', guestRunsOn: 'dest' },
+  });
+  await finishes();
+  await verifyHistory(domain.places);
+}, 90_000);
+
+test('a domain whose link falls silent, or whose libvirtd is restarted, stays; a post-copy whose wire is cut before its commit runs where it is loaded', async () => {
   const domain = await rig.libvirts.boot();
+  await domain.awaitOn('b');
+  const silent = await rig.libvirts.agents();
+  const stalled = await given(silent, domain, { to: silent.wire.url }, () => silent.wire.stall());
+  expect(stalled).toMatchObject(failed('E_LINK_LOST'));
+  await runsOnTheSource(domain);
   await domain.awaitOn('b');
   const restarted = await given(await rig.libvirts.agents(), domain, {}, () => rig.libvirts.restart('a'));
   expect(restarted).toMatchObject(failed('E_GUEST_UNREACHABLE'));
