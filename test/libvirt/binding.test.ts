@@ -324,6 +324,7 @@ test('a daemon that does not answer is given up when its keepalive is over', asy
   const keepAlive = { intervalSeconds: 1, count: 2 };
   const [mine, leaving] = await Promise.all([a.connect({ keepAlive }), a.connect({ keepAlive })]);
   await leaving.subscribe('lifecycle', () => {});
+  const subscription = await mine.subscribe('lifecycle', () => {});
   const closed = new Promise((resolve) => mine.once('close', resolve));
   process.kill(a.daemonPid, 'SIGSTOP');
   try {
@@ -336,6 +337,7 @@ test('a daemon that does not answer is given up when its keepalive is over', asy
     await failed;
     for (const { status } of await Promise.allSettled(waiting)) expect(status).toBe('rejected');
     await expect(mine.domains()).rejects.toBeInstanceOf(LibvirtError);
+    await subscription.close();
     expect(await mine.close()).toBe(1);
     // One that is closed meanwhile is not waited for either.
     await within(15_000, () => 'the end of a connection', leaving.close());

@@ -335,8 +335,18 @@ export class LibvirtConnection extends EventEmitter<{ close: [reason: CloseReaso
 
   async #unsubscribe(number: number): Promise<void> {
     // Closing the connection has ended it.
-    if (this.#closing !== undefined) await this.#closing;
-    else await call(libvirt().unsubscribe, this.handle, number);
+    if (this.#closing !== undefined) {
+      await this.#closing;
+      return;
+    }
+    // A daemon that does not answer has nothing to forget for anybody.
+    const lifeline = Lifeline.of(this.handle);
+    if (lifeline?.isCut) return;
+    try {
+      await call(libvirt().unsubscribe, this.handle, number);
+    } catch (error) {
+      if (!lifeline?.isCut) throw error;
+    }
   }
 
   /** @internal */
