@@ -415,11 +415,12 @@ export class LibvirtDestGuest implements DestGuest {
       if (this.#finishes && this.#rpc?.asked) await Promise.race([this.#rpc.finished, sleep(UNDO_MS)]);
       this.#rpc?.hangUp();
       this.#stream.close();
+      const lostBefore = this.#connection.closed;
       try {
         await this.#end();
       } catch (error) {
         // A libvirtd that is lost in the middle of it.
-        if (!(await isLost(this.#connection))) throw error;
+        if (lostBefore || !(await isLost(this.#connection))) throw error;
         await this.#end();
       }
       await this.#images?.remove();

@@ -553,11 +553,12 @@ export class LibvirtSourceGuest implements SourceGuest {
     await asking(async () => {
       // What is half begun cannot be ended: it would begin after its end.
       await answerOf('begun the migration, or refused to', Promise.race([this.#opening, this.#begun]));
+      const lostBefore = this.#connection.closed;
       try {
         await this.#rollBack();
       } catch (error) {
         // Of a libvirtd that is lost in the middle of it the calls may be the first to know.
-        if (!(await isLost(this.#connection))) throw error;
+        if (lostBefore || !(await isLost(this.#connection))) throw error;
         await this.#rollBack();
       }
     });
