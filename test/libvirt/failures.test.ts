@@ -14,6 +14,7 @@ import type { SourceGuestFactory } from '@vmferry/source-agent/guests';
 import { expect, test } from 'vitest';
 import { type Agents, follow, when } from '../migrate/agents.ts';
 import { verifyHistory } from '../rig/guest.ts';
+import { DomainWatcher } from '../rig/libvirt-guest.ts';
 import { type MovingDomain, useTwoLibvirts } from '../rig/two-libvirts.ts';
 import { overriding } from '../simulated/support.ts';
 
@@ -67,12 +68,12 @@ async function callsOf(uri: string, seen: (calls: Duplex) => void): Promise<Sour
   return overriding<SourceGuest>(guest, { sideConnections: carried() });
 }
 
-/** Agents whose wire breaks around a step of the destination's guest. */
-async function breakingAt(step: 'ready' | 'run'): Promise<Breaking> {
+/** Agents whose wire breaks around a step of the destination's guest, or to whom something else happens there. */
+async function breakingAt(step: 'ready' | 'run', happens?: () => Promise<void>): Promise<Breaking> {
   const { libvirts } = rig;
   const { agentSettings } = libvirts.hosts.b;
   const [settings, policy] = [libvirtOptions(agentSettings), libvirtPolicy(agentSettings)];
-  let cut = (): void => {};
+  let cut = (): unknown => undefined;
   const guests: DestGuestFactory = async (uri) => {
     const guest = await LibvirtDestGuest.connect(uri.slice('libvirt:'.length), settings, policy);
     return new Proxy<DestGuest>(guest, {
@@ -83,9 +84,9 @@ async function breakingAt(step: 'ready' | 'run'): Promise<Breaking> {
         if (key !== step) return call;
         return async (...args: unknown[]) => {
           // After it has been done, and before anybody is told; or before it is done.
-          if (step === 'run') cut();
+          if (step === 'run') await cut();
           const done = await call(...args);
-          cut();
+          if (step === 'ready') await cut();
           return done;
         };
       },
@@ -98,7 +99,7 @@ async function breakingAt(step: 'ready' | 'run'): Promise<Breaking> {
     return leaving;
   };
   const agents = await libvirts.agents('a', { guests: sources }, { guests });
-  cut = () => agents.wire.cut();
+  cut = happens ?? (() => agents.wire.cut());
   return { ...agents, endSource: async () => await leaving?.close() };
 }
 
@@ -178,9 +179,16 @@ test('a post-copy whose wire is cut is paused, and finished by resuming it, unde
   expect(again).toMatchObject({ outcome: 'refused', error: { code: 'E_GUEST_UNREACHABLE' } });
 }, 90_000);
 
-test('a post-copy that loses libvirt’s own connection, or its destination’s libvirtd, is finished by resuming it; it does without its source’s', async () => {
+test('libvirtds that are restarted after the commit, and the loss of libvirt’s own connection: the domain has moved, or is finished by resuming it', async () => {
   const { libvirts } = rig;
   const domain = await libvirts.boot();
+  await domain.awaitOn('b');
+  // libvirt does not know then whether its guest runs elsewhere, and would leave it paused.
+  const told = await breakingAt('run', () => libvirts.restart('a'));
+  const { report: moved } = await follow(told.migrate({ guest: domain.uri, strategy: 'precopy' }));
+  expect(moved.error).toBeNull();
+  expect(await domain.states()).toMatch(/^a: gone, b: running/);
+
   const inPostcopy = async (agents: Agents, into: 'a' | 'b', happens: () => unknown) => {
     const there = await domain.awaitOn(into);
     const migration = agents.migrate({ guest: domain.uri, strategy: 'postcopy', maxBandwidth: SLOW });
@@ -188,30 +196,32 @@ test('a post-copy that loses libvirt’s own connection, or its destination’s 
     await happens();
     return await migration.done;
   };
-  const finishes = async () => {
-    await expect.poll(() => domain.states(), { timeout: 30_000 }).toBe(HALTED);
-    const { report } = await follow((await libvirts.agents()).migrate({ guest: domain.uri, resume: true }));
+  const finishes = async (from: 'a' | 'b', halted: string) => {
+    await expect.poll(() => domain.states(), { timeout: 30_000 }).toBe(halted);
+    const agents = await libvirts.agents(from);
+    const { report } = await follow(agents.migrate({ guest: domain.uri, resume: true }));
     expect(report.error).toBeNull();
-    expect(await domain.states()).toMatch(/^a: gone, b: running/);
   };
+  const left = await inPostcopy(await libvirts.agents('b'), 'a', () => libvirts.restart('b'));
+  expect(left.error).toBeNull();
+  expect(left.notes.join()).toContain('The migration went on without it');
+  await expect.poll(() => domain.states(), { timeout: 30_000 }).toMatch(/^a: running .*, b: gone$/);
+
+  const watcher = rig.later(await DomainWatcher.watch(domain.uuid, libvirts.to, 'a'), (each) => each.stop());
   const calls: Duplex[] = [];
   const leaving = await libvirts.agents('a', { guests: (uri) => callsOf(uri, (each) => calls.push(each)) });
   const cut = await inPostcopy(leaving, 'b', () => calls.at(-1)?.destroy());
   expect(cut).toMatchObject({ outcome: 'attention', error: { code: 'E_LINK_LOST', guestRunsOn: 'dest' } });
-  await finishes();
-  expect(domain.watcher.handovers()).toHaveLength(1);
+  await finishes('a', HALTED);
+  expect(watcher.handovers()).toHaveLength(1);
 
-  const back = await inPostcopy(await libvirts.agents('b'), 'a', () => libvirts.restart('b'));
-  expect(back.error).toBeNull();
-  expect(back.notes.join()).toContain('The migration went on without it');
-  await expect.poll(() => domain.states(), { timeout: 30_000 }).toMatch(/^a: running .*, b: gone$/);
-
-  const lost = await inPostcopy(await libvirts.agents(), 'b', () => libvirts.restart('b'));
+  const lost = await inPostcopy(await libvirts.agents('b'), 'a', () => libvirts.restart('a'));
   expect(lost).toMatchObject({
     outcome: 'attention',
     error: { code: 'E_GUEST_UNREACHABLE', guestRunsOn: 'dest' },
   });
-  await finishes();
+  await finishes('b', 'a: running (post-copy-failed), b: paused (post-copy-failed)');
+  expect(await domain.states()).toMatch(/^a: running .*, b: gone$/);
   await verifyHistory(domain.places);
 }, 90_000);
 

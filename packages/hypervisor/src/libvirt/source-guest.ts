@@ -139,6 +139,7 @@ export class LibvirtSourceGuest implements SourceGuest {
   /** How QEMU's part of it ended. */
   #qemuEnded: Promise<MigrationEnding> | undefined;
   #migrating = false;
+  #undefineSource = false;
   /** The destination's libvirt has finished well, and this side's has not been told yet. */
   readonly #finishedThere: Promise<void>;
   #resolveFinishedThere: () => void = () => {};
@@ -437,6 +438,7 @@ export class LibvirtSourceGuest implements SourceGuest {
 
   #migrate(plan: SourcePlan, rendezvous: Rendezvous, copied: readonly string[]): void {
     this.#migrating = true;
+    this.#undefineSource = plan.managed?.undefineSource ?? false;
     this.#qemuEnded = this.#events.next(migrationEnding);
     this.#begin(rendezvous, async () =>
       migrateOptions(plan, rendezvous, { persistent: await this.#domain.isPersistent(), copied }),
@@ -710,15 +712,28 @@ export class LibvirtSourceGuest implements SourceGuest {
     });
   }
 
-  /** A libvirtd that was restarted ends the domain by itself when QEMU has sent all. */
+  /**
+   * A libvirtd that was restarted ends the domain by itself when QEMU has sent all in post-copy. After pre-copy it does
+   * not know whether the destination has run it, and leaves it paused; here that is known.
+   */
   async #endedUnattended(): Promise<boolean> {
     try {
       await this.#reach();
-      return left(await this.#settledState());
+      const state = this.#stream?.postcopy ? await this.#settledState() : await this.#stateOrGone();
+      if (left(state)) return true;
+      if (state?.state !== 'paused' || state.reason !== 'migration') return false;
+      await ifThere(() => this.#endLeft());
+      return true;
     } catch (error) {
       if (error instanceof GuestError && error.code === 'E_GUEST_GONE') return true;
       throw error;
     }
+  }
+
+  async #endLeft(): Promise<void> {
+    const undefine = this.#undefineSource && (await this.#domain.isPersistent());
+    await answerOf('ended the domain', this.#domain.destroy());
+    if (undefine) await this.#domain.undefine(['keep-nvram']);
   }
 
   #stateOrGone(): Promise<DomainState | undefined> {
