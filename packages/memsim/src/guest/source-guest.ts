@@ -221,8 +221,9 @@ export class SimulatedSourceGuest implements SourceGuest {
     this.#harvestedAt = performance.now();
   }
 
-  /** For so long, or until something was decided. */
+  /** For so long, or until something was decided; not at all where it was already. */
   #pause(ms: number): Promise<void> {
+    if (this.#ending !== undefined) return Promise.resolve();
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);
       this.#wake = () => {

@@ -9,7 +9,7 @@ import type {
 import { blockIndex, bytes, bytesPerSec, pages, round } from '@vmferry/engine/units';
 import { encodeHello, encodeMissing, encodeState } from '@vmferry/memsim/guest/device-state';
 import { SimulationHost } from '@vmferry/memsim/guest/host';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { guest } from '../support/guests.ts';
 
 const PLAN: SourcePlan = {
@@ -104,6 +104,22 @@ describe('a source guest', () => {
     expect(missing).toBeGreaterThan(0);
     expect(seen.length).toBe(missing);
     expect(new Set(seen).size).toBe(missing);
+  });
+
+  test('waits for nothing to become dirty no more once it is told to stop', async () => {
+    const source = await host({ workload: { kind: 'idle' } }).source('tiny');
+    // Its next look never comes.
+    vi.useFakeTimers({ toFake: ['setTimeout'] });
+    try {
+      const order = await read(source, (item) => {
+        if (item.type !== 'round-end') return;
+        expect(item.remainingBytes).toBe(0);
+        void source.switchover();
+      });
+      expect(order).toMatch(/^o+Lp+rSoCE$/);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   test('gives a batch’s buffer back once, and uses it again', async () => {
