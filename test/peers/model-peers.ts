@@ -7,8 +7,9 @@ import type { ChosenStrategy, MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import type { Calibration } from '@vmferry/memsim/forecast/calibrate';
 import type { ContentMix } from '@vmferry/memsim/guest-file/schema';
+import { BLANK, type Content } from '@vmferry/memsim/simulator/content';
 import { type Costs, DEFAULT_COSTS } from '@vmferry/memsim/simulator/costs';
-import type { SimulatedGuest } from '@vmferry/memsim/simulator/model';
+import type { Place, SimulatedGuest } from '@vmferry/memsim/simulator/model';
 import { BENCH_GUEST } from '../guest/linux.ts';
 import { twoHosts } from '../rig/two-hosts.ts';
 import { hostedAgents } from './hosted-agents.ts';
@@ -37,19 +38,29 @@ export interface ModelPeer {
    */
   readonly costs: Pick<
     Costs,
-    'deviceStateBytes' | 'bufferedMs' | 'discardUs' | 'heldBytes' | 'leadMs' | 'leadBytes'
-  > &
-    Partial<Pick<Costs, 'batchMs'>>;
+    'deviceStateBytes' | 'bufferedMs' | 'discardUs' | 'heldBytes' | 'heldBatches' | 'leadMs' | 'leadBytes'
+  >;
   /** The guest in the simulator's words, with what the calibration told of its memory. */
   guest(calibration: Calibration): SimulatedGuest;
 }
 
 const MIB_PAGES = 256;
 /**
- * Of what QEMU's guest is told to write, what it comes to where two agents share the machine with it: what its last
- * rounds at 1 Gbit/s held says so, in each of three moves.
+ * What QEMU's guest has where, in pages: its memory was looked at, twice with two seconds between (`pmemsave`). It is
+ * the same after each boot. The kernel as it was loaded, packed; and at the end the kernel's page structs, 64 bytes for
+ * each page, with what it unpacked.
  */
-const WRITES_SHARE = 0.88;
+const KERNEL = { pages: 4096, held: { zero: 0.153, left: 0.977, hastyLeft: 0.983 } };
+const TOP = { pages: 994, held: { zero: 0.043, left: 0.214, hastyLeft: 0.237 } };
+const PAGE_STRUCT_BYTES = 64;
+/** What the guest fills ends so many pages behind its size; from there up to the top nobody ever wrote. */
+const BEFORE_FILLED = 19_654;
+/** Where the first pages that it fills lie: those are what it writes. The last has room for all others. */
+const FILLED_FIRST = [
+  { first: 7680, pages: 512 },
+  { first: 12_288, pages: 2396 },
+  { first: 22_528, pages: Number.POSITIVE_INFINITY },
+];
 
 /** The real one; undefined where there is no QEMU. */
 export function qemuPeer(size: GuestSize): ModelPeer | undefined {
@@ -64,13 +75,11 @@ export function qemuPeer(size: GuestSize): ModelPeer | undefined {
     dirtyMBps: size.dirtyMBps ?? BENCH_GUEST.dirtyMBps,
   };
   const { memoryMiB, fillMiB, workingSetMiB, dirtyMBps, checkMBps } = bench;
-  // Linux has the guest's memory anywhere: where it reads at first is taken to lie halfway.
-  const middle = (fillMiB * MIB_PAGES) / 2;
-  // What it writes lies in the lowest quarter of memory: after a head start of so much some of it went twice.
-  const written = { first: middle / 2, pages: Math.min(workingSetMiB * MIB_PAGES, middle) };
-  // Memory is given out from below: of the last quarter a tenth was no zeroes.
+  const filled = { first: BEFORE_FILLED, pages: fillMiB * MIB_PAGES };
   const memoryPages = memoryMiB * MIB_PAGES;
-  const blank = { first: 0.775 * memoryPages, pages: 0.225 * memoryPages };
+  const places = placesOf(memoryPages, filled.first + filled.pages);
+  const written = firstFilled(workingSetMiB * MIB_PAGES);
+  const writesPerSec = (dirtyMBps * 1e6) / 4096;
   const readsPerSec = (checkMBps * 1e6) / 4096;
   return {
     name: 'QEMU',
@@ -79,6 +88,7 @@ export function qemuPeer(size: GuestSize): ModelPeer | undefined {
       bufferedMs: 60,
       discardUs: 3,
       heldBytes: DEFAULT_COSTS.heldBytes,
+      heldBatches: DEFAULT_COSTS.heldBatches,
       leadMs: 50,
       leadBytes: 2_100_000,
     },
@@ -96,29 +106,68 @@ export function qemuPeer(size: GuestSize): ModelPeer | undefined {
       name: 'bench',
       memoryBytes: memoryMiB * 2 ** 20,
       vcpus: 1,
-      blank,
-      // Whatever is no page of zeroes packs as the calibration's pages did on average.
-      content: {
-        // What it writes was filled before, so all of its zeroes are elsewhere.
-        ...textOr(
-          Math.max(0, (zero * memoryPages - blank.pages) / (memoryPages - blank.pages - written.pages)),
-        ),
-        textLeft: left,
-        textHastyLeft: hastyLeft,
-        writtenLeft: left,
-      },
+      places,
+      content: elsewhere(memoryPages, places, workingSetMiB * MIB_PAGES, { zero, left, hastyLeft }),
       workload: {
         kind: 'mix',
         parts: [
-          { kind: 'uniform', pagesPerSec: (WRITES_SHARE * dirtyMBps * 1e6) / 4096, region: written },
-          { kind: 'scan', readsPerSec, region: { first: 0, pages: 2 * middle } },
+          ...written.map((region) => ({
+            kind: 'uniform' as const,
+            pagesPerSec: (writesPerSec * region.pages) / (workingSetMiB * MIB_PAGES),
+            region,
+          })),
+          { kind: 'scan', readsPerSec, region: filled },
         ],
       },
-      ranSeconds: middle / readsPerSec,
+      // Where it reads is taken to lie halfway.
+      ranSeconds: filled.pages / 2 / readsPerSec,
       dirtyLog: 'round',
       // Its dirty log under TCG (before 9.0) holds for one round only.
       oneLiveRound: true,
     }),
+  };
+}
+
+function placesOf(memoryPages: number, blankFrom: number): readonly Place[] {
+  const top = TOP.pages + (memoryPages * PAGE_STRUCT_BYTES) / 4096;
+  const blankPages = Math.max(0, memoryPages - top - blankFrom);
+  return [
+    { region: { first: 0, pages: KERNEL.pages }, held: KERNEL.held },
+    { region: { first: blankFrom, pages: blankPages }, held: BLANK },
+    { region: { first: memoryPages - top, pages: top }, held: TOP.held },
+  ];
+}
+
+/** So many of the pages that the guest filled first. */
+function firstFilled(pages: number): readonly { readonly first: number; readonly pages: number }[] {
+  let left = pages;
+  return FILLED_FIRST.flatMap((place) => {
+    const here = Math.min(left, place.pages);
+    left -= here;
+    return here > 0 ? [{ first: place.first, pages: here }] : [];
+  });
+}
+
+/** What is left of what the calibration told of all of memory: there one page packs as well as another. */
+function elsewhere(
+  memoryPages: number,
+  places: readonly Place[],
+  writtenPages: number,
+  { zero, left, hastyLeft }: Pick<Calibration, 'zero' | 'left' | 'hastyLeft'>,
+): Content {
+  const sum = (of: (place: Place) => number): number => places.reduce((total, each) => total + of(each), 0);
+  const raw = ({ region, held }: Place): number => region.pages * (1 - held.zero);
+  const rawPages = (1 - zero) * memoryPages;
+  const packs = (all: number, of: (place: Place) => number): number =>
+    (all * rawPages - sum((place) => raw(place) * of(place))) / (rawPages - sum(raw));
+  const textLeft = packs(left, ({ held }) => held.left);
+  const zeroes = zero * memoryPages - sum(({ region, held }) => region.pages * held.zero);
+  return {
+    // What it writes was filled before, so all of its zeroes are elsewhere.
+    ...textOr(Math.max(0, zeroes / (memoryPages - sum(({ region }) => region.pages) - writtenPages))),
+    textLeft,
+    textHastyLeft: packs(hastyLeft, ({ held }) => held.hastyLeft),
+    writtenLeft: textLeft,
   };
 }
 
@@ -185,12 +234,11 @@ export function simulatedPeer(size: GuestSize): ModelPeer {
     name: 'simulated',
     migrate: (strategy, rate, compress) => move(strategy, pagesPerSec, compress, rate),
     costs: {
-      // Most of its pages come by faults, so its own calibration does not tell; that of a QEMU with these agents did.
-      batchMs: 1.2,
       deviceStateBytes: 16_500,
       bufferedMs: 30,
       discardUs: 0,
       heldBytes: 0,
+      heldBatches: 0,
       leadMs: 0,
       leadBytes: 0,
     },

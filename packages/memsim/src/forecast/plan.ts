@@ -55,7 +55,7 @@ export function planned(measured: Measured, request: Simulation['request']): Sim
     // A simulated guest has nothing of its own on the way when a post-copy begins at once.
     costs:
       description.kind === 'sim'
-        ? { ...DEFAULT_COSTS, heldBytes: 0, leadMs: 0, leadBytes: 0 }
+        ? { ...DEFAULT_COSTS, heldBytes: 0, heldBatches: 0, leadMs: 0, leadBytes: 0 }
         : DEFAULT_COSTS,
     request,
     adaptiveRate: undefined,

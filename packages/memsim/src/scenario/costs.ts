@@ -23,6 +23,7 @@ const NONE: Costs = {
   missingMsPerGiB: 0,
   discardUs: 0,
   heldBytes: 0,
+  heldBatches: 0,
   leadMs: 0,
   leadBytes: 0,
   commitMs: 0,

@@ -66,6 +66,7 @@ const costsSchema = z
       missingMsPerGiB: millis.optional(),
       discardUs: micros.optional(),
       heldBytes: byteCount.optional(),
+      heldBatches: z.number().min(0).max(1024).optional(),
       leadMs: millis.optional(),
       leadBytes: byteCount.optional(),
       commitMs: millis.optional(),

@@ -57,11 +57,27 @@ export interface Content extends ContentMix {
   readonly writtenLeft?: number | undefined;
 }
 
+/** What some pages hold, where it was looked at. */
+export interface Held {
+  /** Share of them that are zeroes. */
+  readonly zero: number;
+  /** What is left of the others by thorough and by hasty packing. */
+  readonly left: number;
+  readonly hastyLeft: number;
+}
+
+export const BLANK: Held = { zero: 1, left: 0, hastyLeft: 0 };
+
 /**
- * `written`: pages that the workload wrote since the guest began; `virgin`: the others; `blank`: zeroes, whatever the
- * others are.
+ * `written`: pages that the workload wrote since the guest began; `virgin`: the others, but for those that are `apart`,
+ * because it is known what they hold.
  */
-export function loadOf(mix: Content, written: number, virgin: number, blank = 0): Load {
+export function loadOf(
+  mix: Content,
+  written: number,
+  virgin: number,
+  apart: readonly { readonly pages: number; readonly held: Held }[] = [],
+): Load {
   const load = emptyLoad();
   const text =
     mix.textLeft === undefined
@@ -82,12 +98,27 @@ export function loadOf(mix: Content, written: number, virgin: number, blank = 0)
       hasty: Math.min(1, mix.writtenLeft * more),
     });
   }
-  load.zeroPages = virgin * mix.zero + blank;
+  load.zeroPages = virgin * mix.zero;
+  for (const { pages, held } of apart) {
+    addKind(load, pages * (1 - held.zero), { ...TEXT, left: held.left, hasty: held.hastyLeft });
+    load.zeroPages += pages * held.zero;
+  }
   const entries = ENTRY_BYTES * load.zeroPages;
   load.plainBytes += entries;
   load.packedBytes += entries;
   load.hastyBytes += entries;
   return load;
+}
+
+export function added(a: Load, b: Load): Load {
+  return {
+    rawPages: a.rawPages + b.rawPages,
+    zeroPages: a.zeroPages + b.zeroPages,
+    plainBytes: a.plainBytes + b.plainBytes,
+    packedBytes: a.packedBytes + b.packedBytes,
+    hastyBytes: a.hastyBytes + b.hastyBytes,
+    packMs: a.packMs + b.packMs,
+  };
 }
 
 export function scaled(load: Load, share: number): Load {

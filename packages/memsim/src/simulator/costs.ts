@@ -36,6 +36,8 @@ export interface Costs {
    * half of the 64 pages that a QEMU writes between two looks.
    */
   readonly heldBytes: number;
+  /** Batches of it that its driver had read ahead of the agent by then. */
+  readonly heldBatches: number;
   /**
    * Where post-copy comes before any round: a hypervisor that has begun a round goes on with it for so long before it
    * hands over, and so much (on the wire) stands before the state by then, if the link is slow.
@@ -83,6 +85,7 @@ export const DEFAULT_COSTS: Costs = {
   missingMsPerGiB: 10,
   discardUs: 0,
   heldBytes: 344_064,
+  heldBatches: 2,
   leadMs: 50,
   leadBytes: 2 * 1024 * 1024,
   commitMs: 4,

@@ -29,8 +29,8 @@ export interface Speed {
   readonly tookMs: number;
   /** The link is what takes longest. */
   readonly congested: boolean;
-  /** Of the time, how much of it the link is waited for, 0 to 1. */
-  readonly linkShare: number;
+  /** Of the time, how much of it the source waits for the link or for the destination, 0 to 1. */
+  readonly waitShare: number;
 }
 
 export class Migration {
@@ -55,8 +55,8 @@ export class Migration {
   #stopped = false;
   /** Share of each cell that was not written since the guest began: until the migration did, or the guest stopped. */
   #virgin: Float64Array;
-  /** Share of each cell that lies where all is zeroes. */
-  readonly #blank: Float64Array;
+  /** Share of each cell that lies in each of the guest's places. */
+  readonly #within: readonly Float64Array[];
   #series: SeriesPoint[] = [];
   #pointEveryMs = 0;
 
@@ -64,7 +64,12 @@ export class Migration {
     const { guest, link, request } = simulation;
     this.simulation = simulation;
     this.costs = simulation.costs;
-    this.set = new WorkingSet(guest.workload, Math.round(guest.memoryBytes / PAGE_BYTES));
+    const { places = [] } = guest;
+    this.set = new WorkingSet(
+      guest.workload,
+      Math.round(guest.memoryBytes / PAGE_BYTES),
+      places.map(({ region }) => region),
+    );
     this.link = new SimulatedLink(link.initial, link.changes, request.streams, link.windowBytes);
     this.tau = guest.ranSeconds;
     this.builder = new ReportBuilder({ guest: guest.name, strategy: request.strategy, startedAt: millis(0) });
@@ -73,7 +78,7 @@ export class Migration {
     this.tau += this.now / 1000;
     this.builder.firstRound(millis(this.now));
     this.#virgin = this.#untouched();
-    this.#blank = shareWithin(this.set.cells, guest.blank);
+    this.#within = places.map(({ region }) => shareWithin(this.set.cells, region));
     this.changedAt = this.now;
     this.conductor = simulation.adaptiveRate
       ? adaptiveRate(simulation.adaptiveRate)
@@ -164,11 +169,18 @@ export class Migration {
   /** What a set of pages weighs. */
   loadOf(pages: Float64Array): Load {
     const { cells } = this.set;
+    const { content, places = [] } = this.simulation.guest;
     const written = this.writtenOf(pages);
-    let blank = 0;
-    for (let cell = 0; cell < pages.length; cell += 1)
-      blank += pages[cell]! * this.#virgin[cell]! * this.#blank[cell]! * cells.count[cell]!;
-    return loadOf(this.simulation.guest.content, written, this.size(pages) - written - blank, blank);
+    let virgin = this.size(pages) - written;
+    const apart = places.map(({ held }, index) => {
+      const within = this.#within[index]!;
+      let here = 0;
+      for (let cell = 0; cell < pages.length; cell += 1)
+        here += pages[cell]! * this.#virgin[cell]! * within[cell]! * cells.count[cell]!;
+      virgin -= here;
+      return { pages: here, held };
+    });
+    return loadOf(content, written, Math.max(0, virgin), apart);
   }
 
   /** Of these pages, how many were written since the guest began. */
@@ -194,13 +206,16 @@ export class Migration {
   speedOf(load: Load, form: WireForm, moreHostMs = 0): Speed {
     const wire = this.wireOf(load, form);
     const linkMs = wire === 0 ? 0 : (wire * 1000) / this.rate;
-    const hostMs = this.#hostMs(load, form) + moreHostMs;
+    const { sourceMs, destMs } = this.#hostMs(load, form);
+    const hostMs = Math.max(sourceMs, destMs) + moreHostMs;
     const bothMs = together(linkMs, hostMs);
     const linkShare = linkMs === Number.POSITIVE_INFINITY ? 1 : bothMs > 0 ? (linkMs / bothMs) ** OVERLAP : 0;
+    // Of hosts that are as fast as each other, each waits half of the time.
+    const destShare = destMs > 0 ? 1 / (1 + (sourceMs / destMs) ** OVERLAP) : 0;
     return {
       tookMs: this.#stopped ? Math.max(linkMs, hostMs) : bothMs,
       congested: linkMs > hostMs,
-      linkShare,
+      waitShare: linkShare + (1 - linkShare) * destShare,
     };
   }
 
@@ -221,12 +236,12 @@ export class Migration {
     return this.link.rate(this.now, this.conductor.rateLimit);
   }
 
-  #hostMs(load: Load, form: WireForm): number {
+  #hostMs(load: Load, form: WireForm): { readonly sourceMs: number; readonly destMs: number } {
     const { scanPageUs, sendPageUs, takePageUs, packCores } = this.costs;
     const sourceMs = ((load.rawPages + load.zeroPages) * scanPageUs + load.rawPages * sendPageUs) / 1000;
     const destMs = (load.zeroPages * scanPageUs + load.rawPages * takePageUs) / 1000;
     const packMs = (PACKING[form] * load.packMs) / packCores;
-    return Math.max(sourceMs, destMs, packMs);
+    return { sourceMs: Math.max(sourceMs, packMs), destMs };
   }
 
   sent(load: Load, form: WireForm): void {
@@ -290,11 +305,9 @@ export class Migration {
 }
 
 /** Of each cell, the share that lies in a region. */
-function shareWithin({ first, pages, stretch }: Cells, region: Region | undefined): Float64Array {
-  const share = new Float64Array(stretch.length);
-  if (region === undefined) return share;
+function shareWithin({ first, pages, stretch }: Cells, region: Region): Float64Array {
   const end = region.first + region.pages;
-  return share.map((_, cell) => {
+  return new Float64Array(stretch.length).map((_, cell) => {
     const [from, count] = [first[stretch[cell]!]!, pages[stretch[cell]!]!];
     return Math.max(0, Math.min(end, from + count) - Math.max(region.first, from)) / count;
   });

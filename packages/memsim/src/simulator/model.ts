@@ -1,7 +1,7 @@
 /** What one simulated migration is made from, and what it comes to. */
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport } from '@vmferry/engine/report/report';
-import type { Content } from './content.ts';
+import type { Content, Held } from './content.ts';
 import type { Costs } from './costs.ts';
 import type { Region, Workload } from './dirty/regions.ts';
 import type { LinkChange, LinkConditions } from './link.ts';
@@ -28,13 +28,18 @@ export interface PostcopyModel {
   readonly queuedBytes: number;
 }
 
+export interface Place {
+  readonly region: Region;
+  readonly held: Held;
+}
+
 export interface SimulatedGuest {
   readonly name: string;
   readonly memoryBytes: number;
   readonly vcpus: number;
   readonly content: Content;
-  /** Where nothing was ever written: it is all zeroes, but for what the workload writes there. */
-  readonly blank?: Region;
+  /** Where memory holds something else than elsewhere, but for what the workload writes there. They do not overlap. */
+  readonly places?: readonly Place[];
   readonly workload: Workload;
   /** How long it ran before, in seconds. */
   readonly ranSeconds: number;

@@ -5,26 +5,30 @@
 import type { SteeringAction } from '@vmferry/engine/policy/steering';
 import { bytes, bytesPerSec, millis, PAGE_BYTES, round } from '@vmferry/engine/units';
 import type { CodecChoice } from './codec-choice.ts';
-import { type Load, loadOf, scaled } from './content.ts';
+import { emptyLoad, type Load, loadOf, scaled } from './content.ts';
 import { measure, writtenRanges } from './dirty/cells.ts';
 import { PATIENCE_MS } from './link.ts';
 import type { Migration } from './migration.ts';
-import { landing, pipelineOf } from './pipeline.ts';
+import { OnItsWay } from './on-its-way.ts';
+import { batchBytes, landing, pipelineOf } from './pipeline.ts';
+import { Slices } from './slices.ts';
 
-/** Where it matters when a page has its turn, a round is looked at in so many parts. */
-const SLICES = 32;
+/** Less than this of what is too much on its way is none. */
+const LEAST_BYTES = PAGE_BYTES;
 
 export type RoundsEnd =
-  /** The guest stops, with these pages to send. */
-  | { readonly type: 'stop'; readonly dirty: Float64Array }
+  /** The guest stops, with these pages to send. `aheadMs`: until what is on its way has arrived. */
+  | { readonly type: 'stop'; readonly dirty: Float64Array; readonly aheadMs: number }
   /**
-   * `atOnce`: before anything was sent. `aheadMs`: until what is on its way has arrived. `discards`: ranges that were
-   * sent and written again.
+   * `atOnce`: before anything was sent. `reached`: the page that would have been sent next. `batchBytes`: content of
+   * the batches that were made last. `discards`: ranges that were sent and written again.
    */
   | {
       readonly type: 'postcopy';
       readonly dirty: Float64Array;
       readonly atOnce: boolean;
+      readonly reached: number;
+      readonly batchBytes: number;
       readonly aheadMs: number;
       readonly discards: number;
     }
@@ -37,13 +41,30 @@ type Told =
   | 'start-postcopy'
   | { readonly abort: Extract<SteeringAction, { type: 'abort' }> };
 
+/** `share`: how much of the round the hypervisor has sent. `left`: of the load that was to go meanwhile. */
+type Sent = { readonly told: Told; readonly share: number; readonly left: number } | 'link-dead';
+
+/** A load that the hypervisor is sending, from one share of the round to the other. */
+interface Entering {
+  readonly load: Load;
+  readonly from: number;
+  readonly to: number;
+}
+
 export class Rounds {
   readonly #migration: Migration;
   readonly #codecs: CodecChoice;
   /** For what is looked up on the way. */
   readonly #dirtySince: Float64Array;
+  readonly #slices: Slices;
   /** When each slice was sent, in the workload's time. */
-  readonly #sliceTaus = new Float64Array(SLICES);
+  readonly #sliceTaus: Float64Array;
+  /** Of a round that is looked at in slices. */
+  readonly #onItsWay = new OnItsWay();
+  /** The newest of it. */
+  #entering: Entering | undefined;
+  /** A hypervisor that was told to hand over goes on with its round until then. */
+  #goesOn: { readonly told: Told; readonly until: number } | undefined;
   #toSend: Float64Array;
   #round = 1;
   #dirtyRate = 0;
@@ -55,6 +76,12 @@ export class Rounds {
     this.#toSend = migration.set.newSet().fill(1);
     this.#dirtySince = migration.set.newSet();
     this.#nextTick = migration.now + migration.conductor.sampleMs;
+    const { places = [] } = migration.simulation.guest;
+    this.#slices = new Slices(
+      migration.set.cells,
+      places.map(({ region }) => region),
+    );
+    this.#sliceTaus = new Float64Array(this.#slices.count);
   }
 
   run(): RoundsEnd {
@@ -89,7 +116,11 @@ export class Rounds {
       return this.#end('switchover', 0);
     }
     const told = this.#carryOut(
-      conductor.roundEnd(this.#seen(nextBytes), migration.delivered, millis(migration.now)),
+      conductor.roundEnd(
+        this.#seen(nextBytes, this.#heldBytes()),
+        migration.delivered,
+        millis(migration.now),
+      ),
     );
     this.#round += 1;
     return told === 'go-on' ? undefined : this.#end(told, 0);
@@ -102,29 +133,85 @@ export class Rounds {
   }
 
   /** Sends all that is to be sent. `share`: how much of it went. */
-  #all(): { readonly told: Told; readonly share: number } | 'link-dead' {
+  #all(): Sent {
     return this.#send(this.#loadOf(this.#toSend), measure(this.#migration.set.cells, this.#toSend), 0, 1);
   }
 
-  /** Sends slice after slice, because it matters when a page has its turn. `share`: of memory. */
-  #inSlices(): { readonly told: Told; readonly share: number } | 'link-dead' {
+  /** Sends slice after slice, because it matters when a page has its turn. */
+  #inSlices(): Sent {
     const { set, simulation } = this.#migration;
     const skips = simulation.guest.dirtyLog === 'skip';
     const beganTau = this.#migration.tau;
     const part = set.newSet();
     const total = measure(set.cells, this.#toSend);
-    for (let slice = 0; slice < SLICES; slice += 1) {
-      const [from, to] = this.#cellsOf(slice);
+    for (let slice = 0; slice < this.#slices.count; slice += 1) {
+      const [from, to] = this.#slices.cellsOf(slice);
       const sliceTau = this.#migration.tau;
       part.fill(0);
       if (skips) set.dirtied(beganTau, sliceTau, this.#dirtySince);
       for (let cell = from; cell < to; cell += 1)
         part[cell] = this.#toSend[cell]! * (skips ? 1 - this.#dirtySince[cell]! : 1);
-      const sent = this.#send(this.#loadOf(part), total, this.#edge(slice), this.#edge(slice + 1));
+      const sent = this.#pushes(
+        this.#loadOf(part),
+        total,
+        this.#slices.edge(slice),
+        this.#slices.edge(slice + 1),
+      );
       if (sent === 'link-dead' || sent.told !== 'go-on') return sent;
       this.#sliceTaus[slice] = (sliceTau + this.#migration.tau) / 2;
     }
-    return { told: 'go-on', share: 1 };
+    if (this.#goesOn) return { told: this.#goesOn.told, share: 1, left: 0 };
+    const sent = this.#pushes(emptyLoad(), total, 1, 1);
+    this.#entering = undefined;
+    return sent;
+  }
+
+  /** The hypervisor sends a load, as soon as there is room for it; without one, all that it sent goes over. */
+  #pushes(load: Load, total: number, fromShare: number, toShare: number): Sent {
+    const onItsWay = this.#onItsWay;
+    onItsWay.add(load);
+    this.#entering = { load, from: fromShare, to: toShare };
+    const ends = fromShare === toShare;
+    const over = (): number => onItsWay.bytes - (ends ? 0 : this.#room);
+    const content = load.rawPages * PAGE_BYTES;
+    const toGo = over();
+    // What there is room for goes at once; where there is less room than before, something has to go first.
+    const whole = Math.max(content, toGo);
+    const atOnce = (toShare - fromShare) * (1 - Math.max(0, toGo) / Math.max(1, whole));
+    let at = ends ? toShare : Math.max(fromShare, Math.min(fromShare + atOnce, this.#headStart(total)));
+    for (let left = toGo; ends ? !onItsWay.empty : left > LEAST_BYTES; left = over()) {
+      const goes = onItsWay.take(ends ? Number.POSITIVE_INFINITY : left)!;
+      const next = Math.min(
+        toShare,
+        at + ((toShare - fromShare) * goes.rawPages * PAGE_BYTES) / Math.max(1, whole),
+      );
+      const sent = this.#send(goes, total, at, next);
+      if (sent === 'link-dead') return sent;
+      if (sent.told !== 'go-on') {
+        onItsWay.correct(scaled(goes, sent.left), scaled(load, this.#notEntered(sent.share)));
+        return sent;
+      }
+      at = next;
+    }
+    return { told: 'go-on', share: toShare, left: 0 };
+  }
+
+  /** The share of a round after which the guest goes first; infinite where none does, or that is over. */
+  #headStart(total: number): number {
+    const { conductor } = this.#migration;
+    return conductor.over ? Number.POSITIVE_INFINITY : conductor.headStartPages / total;
+  }
+
+  /** Of the load that the hypervisor is sending. */
+  #notEntered(at: number): number {
+    const { from, to } = this.#entering!;
+    return to > from ? (to - at) / (to - from) : 0;
+  }
+
+  /** Content bytes that may be on their way, of what goes now. */
+  get #room(): number {
+    const { oldest } = this.#onItsWay;
+    return pipelineOf(this.#migration, this.#codecs.codec, oldest).bytes;
   }
 
   /** Pages that are dirty at the end of a round that began at `beganTau`. */
@@ -133,8 +220,8 @@ export class Rounds {
     const dirty = set.dirtied(beganTau, tau);
     if (simulation.guest.dirtyLog !== 'send') return dirty;
     // What was sent in this round counts from when it was sent on.
-    for (let slice = 0; slice < SLICES; slice += 1) {
-      const [from, to] = this.#cellsOf(slice);
+    for (let slice = 0; slice < this.#slices.count; slice += 1) {
+      const [from, to] = this.#slices.cellsOf(slice);
       set.dirtied(this.#sliceTaus[slice]!, tau, this.#dirtySince);
       for (let cell = from; cell < to; cell += 1) {
         const sent = this.#toSend[cell]!;
@@ -142,20 +229,6 @@ export class Rounds {
       }
     }
     return dirty;
-  }
-
-  /** The cells of one slice of memory: the first, and the one after the last. */
-  #cellsOf(slice: number): readonly [number, number] {
-    const { from, first } = this.#migration.set.cells;
-    const edge = (number: number): number => from[Math.floor((first.length * number) / SLICES)]!;
-    return [edge(slice), edge(slice + 1)];
-  }
-
-  /** Where a slice begins, as a share of memory. */
-  #edge(slice: number): number {
-    const { first, memoryPages } = this.#migration.set.cells;
-    const stretch = Math.floor((first.length * slice) / SLICES);
-    return stretch < first.length ? first[stretch]! / memoryPages : 1;
   }
 
   #loadOf(pages: Float64Array): Load {
@@ -166,15 +239,9 @@ export class Rounds {
   }
 
   /** Sends a load that takes the round from the one share of its pages to the other. */
-  #send(
-    load: Load,
-    roundPages: number,
-    fromShare: number,
-    toShare: number,
-  ): { readonly told: Told; readonly share: number } | 'link-dead' {
+  #send(load: Load, roundPages: number, fromShare: number, toShare: number): Sent {
     const migration = this.#migration;
     const { conductor } = migration;
-    const ahead = conductor.headStartPages / roundPages;
     let done = 0;
     let deadMs = 0;
     while (done < 1) {
@@ -183,11 +250,13 @@ export class Rounds {
       const endAt =
         speed.tookMs === Number.POSITIVE_INFINITY ? speed.tookMs : migration.now + speed.tookMs * (1 - done);
       // The agent counts what it reads, and does not wait for its next look.
+      const ahead = this.#headStart(roundPages);
       const aheadDone = (ahead - fromShare) / (toShare - fromShare);
       const aheadAt =
-        aheadDone > done && aheadDone < 1 ? migration.now + speed.tookMs * (aheadDone - done) : endAt;
-      const tickAt = this.#tickBefore(Math.min(endAt, change, aheadAt));
-      const until = Math.min(endAt, change, tickAt, aheadAt);
+        aheadDone >= done && aheadDone < 1 ? migration.now + speed.tookMs * (aheadDone - done) : endAt;
+      const stopsAt = this.#goesOn?.until ?? Number.POSITIVE_INFINITY;
+      const tickAt = this.#tickBefore(Math.min(endAt, change, aheadAt, stopsAt));
+      const until = Math.min(endAt, change, tickAt, aheadAt, stopsAt);
       if (until === Number.POSITIVE_INFINITY) return 'link-dead';
       const passed = until - migration.now;
       if (speed.tookMs === Number.POSITIVE_INFINITY) {
@@ -200,16 +269,30 @@ export class Rounds {
       if (until === endAt) done = 1;
       else done = until === aheadAt ? aheadDone : done + share;
       const at = fromShare + (toShare - fromShare) * done;
+      const left = 1 - done;
+      if (this.#goesOn && until === stopsAt) return { told: this.#goesOn.told, share: at, left };
       if (at >= ahead) {
-        const told = this.#carryOut(conductor.headStartOver());
-        if (told !== 'go-on') return { told, share: at };
+        const told = this.#handsOver(this.#carryOut(conductor.headStartOver()));
+        if (told !== 'go-on') return { told, share: at, left };
       }
       if (until !== tickAt) continue;
       this.#nextTick = tickAt + conductor.sampleMs;
-      const told = this.#look(roundPages * (1 - at) * PAGE_BYTES, speed.congested);
-      if (told !== 'go-on') return { told, share: at };
+      const held = this.#heldBytes(at, left * load.rawPages);
+      const told = this.#handsOver(this.#look(roundPages * (1 - at) * PAGE_BYTES, held, speed.congested));
+      if (told !== 'go-on') return { told, share: at, left };
     }
-    return { told: 'go-on', share: toShare };
+    return { told: 'go-on', share: toShare, left: 0 };
+  }
+
+  /**
+   * A hypervisor whose round is being read looks for what it was told now and then: half of that time it goes on, on
+   * average.
+   */
+  #handsOver(told: Told): Told {
+    const { conductor, costs, now } = this.#migration;
+    if (told !== 'start-postcopy' || conductor.landsFirst || costs.leadMs === 0) return told;
+    this.#goesOn = { told, until: now + costs.leadMs / 2 };
+    return 'go-on';
   }
 
   /**
@@ -233,22 +316,28 @@ export class Rounds {
     return Number.isFinite(last) ? Math.max(next, last) : next;
   }
 
-  #look(remainingBytes: number, congested: boolean): Told {
+  #look(remainingBytes: number, heldBytes: number, congested: boolean): Told {
     const { conductor, now, delivered, wireBytes } = this.#migration;
     const totals = { contentBytes: delivered.contentBytes, wireBytes };
     if (this.#codecs.look(congested, totals, now)) this.#migration.changed();
     this.#migration.point(remainingBytes);
-    return this.#carryOut(conductor.sample(this.#seen(remainingBytes), delivered, millis(now)));
+    return this.#carryOut(conductor.sample(this.#seen(remainingBytes, heldBytes), delivered, millis(now)));
   }
 
-  #seen(remainingBytes: number) {
-    const migration = this.#migration;
+  #seen(remainingBytes: number, heldBytes: number) {
     return {
       round: round(this.#round),
       // As the source agent tells it: with what it holds itself.
-      remainingBytes: bytes(remainingBytes + pipelineOf(migration, this.#codecs.codec).bytes),
+      remainingBytes: bytes(remainingBytes + heldBytes),
       dirtyBytesPerSec: bytesPerSec(this.#dirtyRate),
     };
+  }
+
+  /** @param goingPages of the load that goes now, with content */
+  #heldBytes(at = 1, goingPages = 0): number {
+    if (!this.#entering) return pipelineOf(this.#migration, this.#codecs.codec).bytes;
+    const pages = goingPages - this.#entering.load.rawPages * this.#notEntered(at);
+    return this.#onItsWay.bytes + pages * PAGE_BYTES;
   }
 
   #carryOut(actions: readonly SteeringAction[]): Told {
@@ -289,8 +378,11 @@ export class Rounds {
   #end(told: Exclude<Told, 'go-on'>, share: number, beganTau = this.#migration.tau): RoundsEnd {
     if (typeof told === 'object') return told.abort;
     const { set, costs } = this.#migration;
-    const { landedMs, aheadMs } = landing(this.#migration, this.#codecs.codec);
-    this.#migration.pass((told === 'start-postcopy' ? landedMs : 0) + costs.stopMs);
+    const made = batchBytes(this.#migration, this.#codecs.codec, this.#onItsWay.oldest);
+    const onItsWayMs = this.#onItsWayMs();
+    const { landedMs, aheadMs } =
+      told === 'start-postcopy' ? landing(this.#migration, onItsWayMs) : { landedMs: 0, aheadMs: onItsWayMs };
+    this.#migration.pass(landedMs + costs.stopMs);
     const since = set.dirtied(beganTau, this.#migration.tau);
     const dirty = this.#toSend;
     const there = set.newSet();
@@ -303,8 +395,20 @@ export class Rounds {
       there[cell] = 1 - left;
       dirty[cell] = 1 - (1 - left) * (1 - since[cell]!);
     }
-    if (told === 'switchover') return { type: 'stop', dirty };
+    if (told === 'switchover') return { type: 'stop', dirty, aheadMs };
     const discards = writtenRanges(set.cells, there, since);
-    return { type: 'postcopy', dirty, atOnce: this.#round === 1 && share === 0, aheadMs, discards };
+    const atOnce = this.#round === 1 && share === 0;
+    return { type: 'postcopy', dirty, atOnce, reached, batchBytes: made, aheadMs, discards };
+  }
+
+  /** What the hypervisor has sent counts as gone, and takes so long to arrive. */
+  #onItsWayMs(): number {
+    const migration = this.#migration;
+    const { codec } = this.#codecs;
+    if (this.#onItsWay.empty) return pipelineOf(migration, codec).ms;
+    const load = this.#onItsWay.takeAll();
+    migration.sent(load, codec);
+    const { tookMs } = migration.speedOf(load, codec);
+    return tookMs === Number.POSITIVE_INFINITY ? 0 : tookMs;
   }
 }

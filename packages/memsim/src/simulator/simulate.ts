@@ -9,14 +9,16 @@ import { MOST_IN_FLIGHT } from '@vmferry/engine/postcopy/bulk-budget';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import { millis, PAGE_BYTES } from '@vmferry/engine/units';
 import { CodecChoice } from './codec-choice.ts';
-import { scaled } from './content.ts';
+import { added, emptyLoad, type Load, scaled } from './content.ts';
 import type { Costs } from './costs.ts';
+import { stretchAt } from './dirty/cells.ts';
 import { Migration } from './migration.ts';
 import type { Simulation, SimulationResult } from './model.ts';
-import { pipelineOf } from './pipeline.ts';
-import { MissingPages } from './postcopy/missing-pages.ts';
 import { servePages } from './postcopy/serve-pages.ts';
 import { Rounds, type RoundsEnd } from './precopy.ts';
+
+/** A QEMU's driver reads at most so much at a time. */
+const MOST_READ_BYTES = 512 * 1024;
 
 /** What was measured for the model was measured with the other. */
 const LZ4HC_IS_LZ4 = 'LZ4 HC is simulated as LZ4, which packs less and takes less of a CPU.';
@@ -46,7 +48,7 @@ export function simulate(simulation: Simulation): SimulationResult {
 /** The guest stands still while the rest is sent. */
 function stopAndCopy(
   migration: Migration,
-  { dirty }: Extract<RoundsEnd, { type: 'stop' }>,
+  { dirty, aheadMs }: Extract<RoundsEnd, { type: 'stop' }>,
   codec: 'raw' | 'lz4',
 ): SimulationResult {
   const { costs, builder } = migration;
@@ -56,7 +58,7 @@ function stopAndCopy(
   const load = migration.loadOf(dirty);
   if (!migration.awaitLink()) return resultOf(migration, 'failed', LINK_DEAD);
   // What is between the hypervisors was paid for by the round that it belongs to, and is still on its way.
-  const aheadBytes = (pipelineOf(migration, codec).ms * migration.rate) / 1000;
+  const aheadBytes = afterStop(migration, (aheadMs * migration.rate) / 1000);
   if (!migration.carry(() => migration.speedOf(load, codec).tookMs))
     return resultOf(migration, 'failed', LINK_DEAD);
   migration.sent(load, codec);
@@ -71,7 +73,14 @@ function stopAndCopy(
 /** The guest moves, its memory follows. */
 function moveFirst(
   migration: Migration,
-  { dirty: missing, atOnce, aheadMs: onItsWayMs, discards }: Extract<RoundsEnd, { type: 'postcopy' }>,
+  {
+    dirty: missing,
+    atOnce,
+    reached,
+    batchBytes,
+    aheadMs: onItsWayMs,
+    discards,
+  }: Extract<RoundsEnd, { type: 'postcopy' }>,
   codecs: CodecChoice,
 ): SimulationResult {
   const { codec } = codecs;
@@ -85,11 +94,17 @@ function moveFirst(
   let aheadBytes: number;
   if (atOnce) {
     aheadBytes = leadLeftBytes(costs, rate);
-    takeAhead(migration, missing, codec, costs.leadBytes);
+    const load = takeAhead(migration, missing, 0, (each) => migration.wireOf(each, codec), costs.leadBytes);
+    migration.sent(load, codec);
   } else {
-    const held = migration.conductor.landsFirst ? heldWireBytes(migration, missing, codec) : 0;
-    aheadBytes = (onItsWayMs * rate) / 1000 + held;
-    takeAhead(migration, missing, codec, held);
+    aheadBytes = (onItsWayMs * rate) / 1000;
+    const held = costs.heldBytes + costs.heldBatches * Math.min(MOST_READ_BYTES, batchBytes);
+    if (migration.conductor.landsFirst) {
+      const load = takeAhead(migration, missing, reached, (each) => each.rawPages * PAGE_BYTES, held);
+      aheadBytes += migration.wireOf(load, codec);
+      migration.sent(load, codec);
+    }
+    aheadBytes = afterStop(migration, aheadBytes);
   }
   builder.downtimePart('finalPagesMs', millis(migration.now - beganAt));
   const handedOver = handOver(migration, beganAt, {
@@ -114,25 +129,34 @@ function leadLeftBytes({ leadMs, leadBytes }: Costs, rate: number): number {
   return Math.max(0, leadBytes - (rate * leadMs) / 1000);
 }
 
-/** What a hypervisor's socket holds, as it will be on the wire. */
-function heldWireBytes(migration: Migration, missing: Float64Array, codec: 'raw' | 'lz4'): number {
-  const load = migration.loadOf(missing);
-  if (load.rawPages === 0) return 0;
-  return (migration.costs.heldBytes / (load.rawPages * PAGE_BYTES)) * migration.wireOf(load, codec);
+/** The link does not wait for the guest to stand still. */
+function afterStop({ costs, rate }: Migration, wireBytes: number): number {
+  return Math.max(0, wireBytes - (rate * costs.stopMs) / 1000);
 }
 
-/** What goes before the state is missing no more: the first pages, so many bytes on the wire. */
+/** Takes pages out of what is missing, from one page on, until there is enough by `weight`. Gives all of it. */
 function takeAhead(
   migration: Migration,
   missing: Float64Array,
-  codec: 'raw' | 'lz4',
-  wireBytes: number,
-): void {
-  const load = migration.loadOf(missing);
-  const wire = migration.wireOf(load, codec);
-  const share = wire > 0 ? Math.min(1, wireBytes / wire) : 0;
-  new MissingPages(migration.set.cells, missing).takeNext((load.rawPages + load.zeroPages) * share);
-  migration.sent(scaled(load, share), codec);
+  from: number,
+  weight: (load: Load) => number,
+  enough: number,
+): Load {
+  const { cells } = migration.set;
+  const part = migration.set.newSet();
+  let all = emptyLoad();
+  for (let stretch = stretchAt(cells, from); stretch < cells.first.length; stretch += 1) {
+    const [begin, end] = [cells.from[stretch]!, cells.from[stretch + 1]!];
+    part.fill(0);
+    for (let cell = begin; cell < end; cell += 1) part[cell] = missing[cell]!;
+    const load = migration.loadOf(part);
+    const left = enough - weight(all);
+    const share = weight(load) <= left ? 1 : Math.max(0, left) / weight(load);
+    for (let cell = begin; cell < end; cell += 1) missing[cell]! *= 1 - share;
+    all = added(all, scaled(load, share));
+    if (share < 1) break;
+  }
+  return all;
 }
 
 interface HandOver {

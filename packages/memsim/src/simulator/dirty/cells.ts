@@ -45,8 +45,10 @@ export interface Cells {
   readonly favour: Favour | undefined;
 }
 
-export function layOut(memoryPages: number, workload: Workload): Cells {
+/** @param apart regions that no stretch is half in */
+export function layOut(memoryPages: number, workload: Workload, apart: readonly Region[] = []): Cells {
   const found = gather(workload, memoryPages);
+  for (const { first, pages } of apart) found.bounds.push(first, first + pages);
   const favour = found.zipf && favourOf(found.zipf.region, found.zipf.exponent);
   const bounds = [...new Set([0, memoryPages, ...found.bounds])].sort((a, b) => a - b);
   const firsts: number[] = [];

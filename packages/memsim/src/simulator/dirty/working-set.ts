@@ -1,14 +1,15 @@
 /** The writable working set: which pages a workload dirties from one moment to another, each counted once. */
 import { type Cells, layOut, measure } from './cells.ts';
-import type { Workload } from './regions.ts';
+import type { Region, Workload } from './regions.ts';
 import { type Walk, type Writer, writerOf } from './writers.ts';
 
 export class WorkingSet {
   readonly cells: Cells;
   readonly #writer: Writer;
 
-  constructor(workload: Workload, memoryPages: number) {
-    this.cells = layOut(memoryPages, workload);
+  /** @param apart where memory is to be told apart besides */
+  constructor(workload: Workload, memoryPages: number, apart: readonly Region[] = []) {
+    this.cells = layOut(memoryPages, workload, apart);
     this.#writer = writerOf(workload, this.cells);
   }
 
