@@ -14,6 +14,8 @@ const LEAST_STRETCHES = 8;
 /** A window that moves is seen as so many stretches. */
 const WINDOW_STRETCHES = 8;
 const MOST_STRETCHES = 4096;
+/** Parts of memory for which it is noted which stretches they are in. */
+const BLOCKS = 1024;
 /** Each class of favour reaches so many times as far down the ranks as the one before. */
 const CLASS_RATIO = Math.SQRT2;
 
@@ -37,6 +39,9 @@ export interface Cells {
   readonly first: Float64Array;
   readonly pages: Float64Array;
   readonly from: Int32Array;
+  /** Blocks of so many pages: of each, and of the end, the stretch with its first page. */
+  readonly blockPages: number;
+  readonly blocks: Int32Array;
   /** Of each cell: its stretch, how many pages it has (fractions of one are possible), its class of favour or -1. */
   readonly stretch: Int32Array;
   readonly count: Float64Array;
@@ -69,8 +74,9 @@ export function layOut(memoryPages: number, workload: Workload, apart: readonly 
 
 /** The stretch with this page. */
 export function stretchAt(cells: Cells, page: number): number {
-  let low = 0;
-  let high = cells.first.length - 1;
+  const block = Math.floor(page / cells.blockPages);
+  let low = cells.blocks[block]!;
+  let high = cells.blocks[block + 1]!;
   while (low < high) {
     const middle = (low + high + 1) >> 1;
     if (cells.first[middle]! <= page) low = middle;
@@ -168,11 +174,24 @@ function cellsOf(
     first: Float64Array.from(firsts),
     pages: Float64Array.from(sizes),
     from: Int32Array.from(from),
+    ...blocksOf(memoryPages, firsts),
     stretch: Int32Array.from(stretch),
     count: Float64Array.from(count),
     favourClass: Int32Array.from(favourClass),
     favour,
   };
+}
+
+/** A trace looks up each of its accesses. */
+function blocksOf(memoryPages: number, firsts: readonly number[]): Pick<Cells, 'blockPages' | 'blocks'> {
+  const blockPages = Math.max(1, memoryPages / BLOCKS);
+  const blocks = new Int32Array(BLOCKS + 2).fill(firsts.length - 1);
+  let stretch = 0;
+  for (let block = 0; block <= BLOCKS; block += 1) {
+    while (stretch + 1 < firsts.length && firsts[stretch + 1]! <= block * blockPages) stretch += 1;
+    blocks[block] = stretch;
+  }
+  return { blockPages, blocks };
 }
 
 interface Window {

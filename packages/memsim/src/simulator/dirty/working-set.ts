@@ -1,4 +1,5 @@
 /** The writable working set: which pages a workload dirties from one moment to another, each counted once. */
+import type { AccessRates } from './access-rates.ts';
 import { type Cells, layOut, measure } from './cells.ts';
 import type { Region, Workload } from './regions.ts';
 import { type Walk, type Writer, writerOf } from './writers.ts';
@@ -27,9 +28,9 @@ export class WorkingSet {
   }
 
   /** Accesses a second to each cell at random, reads and writes, as from `t` to the next change. */
-  access(t: number, perSec: Float64Array): void {
-    perSec.fill(0);
-    this.#writer.access(t, perSec);
+  access(t: number, rates: AccessRates): void {
+    rates.clear();
+    this.#writer.access(t, rates);
   }
 
   walks(t: number): readonly Walk[] {

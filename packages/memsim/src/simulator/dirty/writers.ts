@@ -7,6 +7,7 @@
  */
 
 import type { Recording, Trace } from '../../workload/trace.ts';
+import type { AccessRates } from './access-rates.ts';
 import { type Cells, type Favour, favourOf, stretchAt } from './cells.ts';
 import { type Region, regionOf, type Workload } from './regions.ts';
 
@@ -25,7 +26,7 @@ export interface Writer {
   /** Multiplies each cell's share by the share that is not written from `a` up to `b`. */
   spare(a: number, b: number, untouched: Float64Array): void;
   /** Adds the accesses a second, reads and writes, that go to each cell at random at `t`. */
-  access(t: number, perSec: Float64Array): void;
+  access(t: number, rates: AccessRates): void;
   /** Adds the walks that go on at `t`. */
   walks(t: number, into: Walk[]): void;
   /** When `access` and which walks there are change next, after `t`; infinite if they do not. */
@@ -106,8 +107,8 @@ function both(writers: readonly Writer[]): Writer {
     spare: (a, b, untouched) => {
       for (const writer of writers) writer.spare(a, b, untouched);
     },
-    access: (t, perSec) => {
-      for (const writer of writers) writer.access(t, perSec);
+    access: (t, rates) => {
+      for (const writer of writers) writer.access(t, rates);
     },
     walks: (t, into) => {
       for (const writer of writers) writer.walks(t, into);
@@ -130,9 +131,9 @@ function uniform(cells: Cells, region: Region, writesPerSec: number, accessesPer
       const spared = Math.exp((-writesPerSec * (b - a)) / region.pages);
       for (let cell = from; cell < to; cell += 1) untouched[cell]! *= spared;
     },
-    access: (_, perSec) => {
+    access: (_, rates) => {
       const perPage = accessesPerSec / region.pages;
-      for (let cell = from; cell < to; cell += 1) perSec[cell]! += perPage * cells.count[cell]!;
+      rates.addEvenly(from, to, perPage);
     },
     walks: NOTHING,
     nextChange: NEVER,
@@ -156,10 +157,10 @@ function zipf(cells: Cells, region: Region, pagesPerSec: number, exponent: numbe
       for (let cell = from; cell < to; cell += 1)
         untouched[cell]! *= own ? spared[cells.favourClass[cell]!]! : average;
     },
-    access: (_, perSec) => {
+    access: (_, rates) => {
       for (let cell = from; cell < to; cell += 1) {
         const share = own ? classes[cells.favourClass[cell]!]!.share : 1 / region.pages;
-        perSec[cell]! += pagesPerSec * share * cells.count[cell]!;
+        rates.add(cell, pagesPerSec * share * cells.count[cell]!);
       }
     },
     walks: NOTHING,
@@ -319,12 +320,11 @@ function moving(cells: Cells, options: Moving): Writer {
       }
       for (let cell = from; cell < to; cell += 1) untouched[cell]! *= spared[cells.stretch[cell]! - start]!;
     },
-    access: (t, perSec) => {
+    access: (t, rates) => {
       const perPage = pagesPerSec / Math.min(windowPages, region.pages);
       window(t, (stretch, pages) => {
         const share = pages / cells.pages[stretch]!;
-        for (let cell = cells.from[stretch]!; cell < cells.from[stretch + 1]!; cell += 1)
-          perSec[cell]! += perPage * share * cells.count[cell]!;
+        rates.addEvenly(cells.from[stretch]!, cells.from[stretch + 1]!, perPage * share);
       });
     },
     walks: NOTHING,
@@ -344,9 +344,9 @@ function bursts(cells: Cells, region: Region, burstPages: number, everySeconds: 
       const spared = (1 - share) ** count;
       for (let cell = from; cell < to; cell += 1) untouched[cell]! *= spared;
     },
-    access: (_, perSec) => {
+    access: (_, rates) => {
       const perPage = burstPages / NEIGHBOURS / everySeconds / region.pages;
-      for (let cell = from; cell < to; cell += 1) perSec[cell]! += perPage * cells.count[cell]!;
+      rates.addEvenly(from, to, perPage);
     },
     walks: NOTHING,
     nextChange: NEVER,
@@ -354,6 +354,7 @@ function bursts(cells: Cells, region: Region, burstPages: number, everySeconds: 
 }
 
 function recorded(cells: Cells, { reads, writes }: Trace): Writer {
+  /** Accesses, or different pages, of each stretch. */
   const distinct = new Float64Array(cells.first.length);
   const lastMs = Math.max(reads.times.at(-1) ?? 0, writes.times.at(-1) ?? 0);
   return {
@@ -372,13 +373,14 @@ function recorded(cells: Cells, { reads, writes }: Trace): Writer {
           untouched[cell]! *= spared;
       }
     },
-    access: (t, perSec) => {
-      for (const recording of [reads, writes]) {
-        for (const page of between(recording, t, t + TRACE_AHEAD)) {
-          const stretch = stretchAt(cells, page);
-          for (let cell = cells.from[stretch]!; cell < cells.from[stretch + 1]!; cell += 1)
-            perSec[cell]! += cells.count[cell]! / cells.pages[stretch]! / TRACE_AHEAD;
-        }
+    access: (t, rates) => {
+      distinct.fill(0);
+      for (const recording of [reads, writes])
+        for (const page of between(recording, t, t + TRACE_AHEAD)) distinct[stretchAt(cells, page)]! += 1;
+      for (let stretch = 0; stretch < distinct.length; stretch += 1) {
+        if (distinct[stretch] === 0) continue;
+        const perPage = distinct[stretch]! / cells.pages[stretch]! / TRACE_AHEAD;
+        rates.addEvenly(cells.from[stretch]!, cells.from[stretch + 1]!, perPage);
       }
     },
     walks: NOTHING,
@@ -432,9 +434,9 @@ function phases(parts: readonly TimedWriter[]): Writer {
         if (to > from) writer.spare(from, to, untouched);
       }
     },
-    access: (t, perSec) => {
+    access: (t, rates) => {
       const index = turnAt(t);
-      parts[index]!.writer.access(own(index, t), perSec);
+      parts[index]!.writer.access(own(index, t), rates);
     },
     walks: (t, into) => {
       const index = turnAt(t);

@@ -96,11 +96,15 @@ export function backgroundShare(background: Background): number {
   let share = 0;
   let quietMs = 0;
   let moment = Number.POSITIVE_INFINITY;
-  for (; quieter(quietMs) > RARELY && shareAt(quietMs) < most; quietMs += stepMs) {
-    share += (quieter(quietMs) - quieter(quietMs + stepMs)) * shareAt(quietMs + stepMs / 2);
-    if (shareAt(quietMs) > 0) moment = Math.min(moment, quietMs);
+  let [rest, shareThen] = [quieter(0), shareAt(0)];
+  while (rest > RARELY && shareThen < most) {
+    const restAfter = quieter(quietMs + stepMs);
+    share += (rest - restAfter) * shareAt(quietMs + stepMs / 2);
+    if (shareThen > 0) moment = Math.min(moment, quietMs);
+    quietMs += stepMs;
+    [rest, shareThen] = [restAfter, shareAt(quietMs)];
   }
-  share += quieter(quietMs) * shareAt(quietMs);
+  share += rest * shareThen;
   const turnsPerMs = loop.faultsPerMs * gap.over(moment);
   const inTurns = turnsPerMs > 0 ? turnsPerMs * atLeastOne(share / turnsPerMs, batchMs) : share;
   // Where it had none of late, what it is granted.
@@ -130,7 +134,10 @@ function gapOf(waitMs: number, thinkMs: number): Gap {
   if (thinkMs === Number.POSITIVE_INFINITY) return { over: () => 1, ageOver: () => 1 };
   // The same mean twice would divide by nothing.
   const wait = Math.abs(waitMs - thinkMs) < thinkMs * 1e-3 ? thinkMs * 1.001 : waitMs;
-  const both = (ms: number, power: number): number =>
-    (wait ** power * Math.exp(-ms / wait) - thinkMs ** power * Math.exp(-ms / thinkMs)) / (wait - thinkMs);
-  return { over: (ms) => both(ms, 1), ageOver: (ms) => both(ms, 2) / (wait + thinkMs) };
+  const over = (ms: number, waits: number, thinks: number): number =>
+    (waits * Math.exp(-ms / wait) - thinks * Math.exp(-ms / thinkMs)) / (wait - thinkMs);
+  return {
+    over: (ms) => over(ms, wait, thinkMs),
+    ageOver: (ms) => over(ms, wait * wait, thinkMs * thinkMs) / (wait + thinkMs),
+  };
 }

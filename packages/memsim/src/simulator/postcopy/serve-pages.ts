@@ -12,6 +12,7 @@ import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/
 import { blockIndex, bytesPerSec, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
 import { type CodecChoice, LOOK_MS } from '../codec-choice.ts';
 import { type Load, scaled, type WireForm } from '../content.ts';
+import { AccessRates } from '../dirty/access-rates.ts';
 import type { Walk } from '../dirty/writers.ts';
 import type { Migration } from '../migration.ts';
 import type { PostcopyFigures } from '../model.ts';
@@ -52,7 +53,7 @@ interface WalkDemand {
 }
 
 interface Demand {
-  readonly perSec: Float64Array;
+  readonly rates: AccessRates;
   readonly atRandom: number;
   readonly walks: readonly WalkDemand[];
   readonly faultsPerSec: number;
@@ -94,13 +95,14 @@ class PageService {
   #reaches: { readonly least: number; readonly pages: Reaches } = { least: 0, pages: { around: 1, walk: 1 } };
   readonly #missingAtFirst: number;
   /** Accesses a second to each cell, good up to that time of the workload. */
-  readonly #perSec: Float64Array;
+  readonly #rates: AccessRates;
   #accessUntil = Number.NEGATIVE_INFINITY;
   #faults = 0;
   #waitedMs = 0;
   readonly #beganTau: number;
   readonly #arrivedAt: number;
   readonly #pathKnown: boolean;
+  readonly #speeds: Partial<Record<WireForm, { readonly rate: number; readonly pageMs: number }>> = {};
   #sent = 0;
   #steps = 0;
 
@@ -111,7 +113,7 @@ class PageService {
     this.#arrivedAt = migration.now;
     this.#codecs = codecs;
     this.#nextLook = migration.now + LOOK_MS;
-    this.#perSec = migration.set.newSet();
+    this.#rates = new AccessRates(migration.set.cells);
     this.#random = seededRandom(migration.simulation.seed);
     const load = migration.loadOf(missing);
     this.#missing = new MissingPages(migration.set.cells, missing);
@@ -160,7 +162,7 @@ class PageService {
 
   #step(): void {
     const migration = this.#migration;
-    const { tookMs: pageMs } = migration.speedOf(this.#page, this.#alongCodec);
+    const pageMs = this.#pageMs(this.#alongCodec);
     const change = migration.link.nextChange(migration.now);
     this.#reaches = this.#reachesAt();
     const demand = this.#demand(pageMs);
@@ -243,17 +245,19 @@ class PageService {
   #demand(pageMs: number): Demand {
     const { set, tau } = this.#migration;
     if (tau >= this.#accessUntil) {
-      set.access(tau, this.#perSec);
+      set.access(tau, this.#rates);
       this.#accessUntil = set.nextChange(tau);
     }
-    const perSec = this.#perSec;
+    const { perSec, cells } = this.#rates;
     const walks = set.walks(tau);
     let atRandom = 0;
-    for (let cell = 0; cell < perSec.length; cell += 1)
+    for (let index = 0; index < cells.length; index += 1) {
+      const cell = cells[index]!;
       atRandom += perSec[cell]! * this.#missing.share[cell]!;
+    }
     const seen = walks.flatMap((walk) => this.#walkDemand(walk, pageMs) ?? []);
     const walking = seen.reduce((sum, { faultsPerSec }) => sum + faultsPerSec, 0);
-    return { perSec, atRandom, walks: seen, faultsPerSec: atRandom + walking };
+    return { rates: this.#rates, atRandom, walks: seen, faultsPerSec: atRandom + walking };
   }
 
   #walkDemand(walk: Walk, pageMs: number): WalkDemand | undefined {
@@ -315,7 +319,7 @@ class PageService {
     const { vcpus } = this.#migration.simulation.guest;
     const broughtPages = this.#broughtPages(demand);
     const answerPages = this.#answerPages(broughtPages);
-    const { tookMs: answerPageMs } = this.#migration.speedOf(this.#page, this.#answerCodec);
+    const answerPageMs = this.#pageMs(this.#answerCodec);
     const broughtMs = answerPages * answerPageMs + (broughtPages - answerPages) * pageMs;
     const aloneMs = this.#aloneMs(answerPageMs);
     const faultsPerMs = demand.faultsPerSec / 1000;
@@ -328,15 +332,25 @@ class PageService {
     return { pageMs, broughtPages, loop, backgroundPerMs: share / bulk.pageMs };
   }
 
+  /** What an average missing page takes, as long as the link stays as it is. */
+  #pageMs(form: WireForm): number {
+    const { rate } = this.#migration;
+    const known = this.#speeds[form];
+    if (known?.rate === rate) return known.pageMs;
+    const pageMs = this.#migration.speedOf(this.#page, form).tookMs;
+    this.#speeds[form] = { rate, pageMs };
+    return pageMs;
+  }
+
   /** Whole batches, each with its price: hosts are slower than with those before post-copy, which are large. */
   #bulkPace(): BulkPace {
     const { costs } = this.#migration;
     const { rawPages } = this.#page;
-    const aloneMs = this.#migration.speedOf(this.#page, this.#bulkForm).tookMs;
+    const aloneMs = this.#pageMs(this.#bulkForm);
     const limits = pacedBatch(POSTCOPY_BATCH, bytesPerSec((rawPages * PAGE_BYTES * 1000) / aloneMs));
     const batchPages = Math.min(limits.pages, limits.rawPages / Math.max(1e-9, rawPages));
     const batchPageMs = costs.batchMs / batchPages;
-    const { tookMs: pageMs } = this.#migration.speedOf(this.#page, this.#bulkForm, batchPageMs);
+    const pageMs = this.#migration.speedOf(this.#page, this.#bulkForm, batchPageMs).tookMs;
     return { pageMs, batchPages, batchMs: batchPages * pageMs };
   }
 
@@ -389,13 +403,15 @@ class PageService {
   }
 
   /** How many pages are wanted about as often as those that fault now. */
-  #wantedMost({ perSec, atRandom }: Demand): number {
+  #wantedMost({ rates, atRandom }: Demand): number {
     const { share, cells } = this.#missing;
     let squares = 0;
-    for (let cell = 0; cell < perSec.length; cell += 1) {
+    const accessed = rates.cells;
+    for (let index = 0; index < accessed.length; index += 1) {
+      const cell = accessed[index]!;
       const here = share[cell]! * cells.count[cell]!;
       if (here <= 0) continue;
-      const often = (perSec[cell]! * share[cell]!) / atRandom;
+      const often = (rates.perSec[cell]! * share[cell]!) / atRandom;
       squares += (often * often) / here;
     }
     return squares > 0 ? 1 / squares : Number.POSITIVE_INFINITY;
@@ -403,7 +419,7 @@ class PageService {
 
   #serve(demand: Demand, faults: number, waitMs: number): void {
     const seconds = faults / demand.faultsPerSec;
-    if (demand.atRandom > 0) this.#serveRandom(demand.perSec, seconds);
+    if (demand.atRandom > 0) this.#serveRandom(demand.rates, seconds);
     for (const { walk, ahead, reach, faultsPerSec } of demand.walks) {
       const brought = faultsPerSec * seconds * Math.max(1, reach * ahead.density);
       this.#missing.takeAlong(walk.region, ahead, walk.pagesPerSec * seconds, brought);
@@ -418,10 +434,11 @@ class PageService {
   }
 
   /** The pages themselves, and what their neighbourhoods lack; several faults may fall into one of these. */
-  #serveRandom(perSec: Float64Array, seconds: number): void {
+  #serveRandom({ perSec, stretches }: AccessRates, seconds: number): void {
     const { cells, share } = this.#missing;
     const around = this.#around ? this.#reaches.pages.around : 1;
-    for (let stretch = 0; stretch < cells.first.length; stretch += 1) {
+    for (let index = 0; index < stretches.length; index += 1) {
+      const stretch = stretches[index]!;
       if (this.#missing.ofStretch(stretch) <= 0) continue;
       const [from, to] = [cells.from[stretch]!, cells.from[stretch + 1]!];
       let here = 0;
