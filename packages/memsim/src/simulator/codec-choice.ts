@@ -2,6 +2,7 @@
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { type CodecState, decideCodec, startCodec } from '@vmferry/engine/policy/codec';
 import { millis } from '@vmferry/engine/units';
+import type { BulkCodec } from './content.ts';
 
 /** How often the agent looks, in milliseconds. */
 export const LOOK_MS = 200;
@@ -23,9 +24,9 @@ export class CodecChoice {
     this.#last = { at: now, contentBytes: 0, wireBytes: 0 };
   }
 
-  get codec(): 'raw' | 'lz4' {
+  get codec(): BulkCodec {
     if (this.#mode === 'off') return 'raw';
-    return this.#mode === 'auto' ? this.#state.codec : 'lz4';
+    return this.#mode === 'auto' ? this.#state.codec : this.#mode;
   }
 
   /** Nothing changes any more as long as conditions stay as they are since `changedAt`. */

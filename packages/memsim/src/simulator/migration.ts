@@ -17,8 +17,8 @@ const MOST_POINTS = 512;
 const MOST_DECISIONS = 500;
 /** Rounds that are remembered: more than there are batches ahead of the link. */
 const RECENT_ROUNDS = 8;
-/** Of the time that thorough packing takes. */
-const PACKING: Readonly<Record<WireForm, number>> = { raw: 0, hasty: 0.5, lz4: 1 };
+/** Of the time that thorough packing takes, what hasty packing takes. */
+const HASTE = 0.5;
 /** How well hosts and link work side by side: infinite would be perfectly. */
 const OVERLAP = 3.5;
 /** QEMU measures a dirty rate for so long. */
@@ -228,6 +228,8 @@ export class Migration {
         return load.packedBytes;
       case 'hasty':
         return load.hastyBytes;
+      case 'lz4hc':
+        return load.hcBytes;
     }
   }
 
@@ -240,7 +242,7 @@ export class Migration {
     const { scanPageUs, sendPageUs, takePageUs, packCores } = this.costs;
     const sourceMs = ((load.rawPages + load.zeroPages) * scanPageUs + load.rawPages * sendPageUs) / 1000;
     const destMs = (load.zeroPages * scanPageUs + load.rawPages * takePageUs) / 1000;
-    const packMs = (PACKING[form] * load.packMs) / packCores;
+    const packMs = packMsOf(load, form) / packCores;
     return { sourceMs: Math.max(sourceMs, packMs), destMs };
   }
 
@@ -311,6 +313,19 @@ function shareWithin({ first, pages, stretch }: Cells, region: Region): Float64A
     const [from, count] = [first[stretch[cell]!]!, pages[stretch[cell]!]!];
     return Math.max(0, Math.min(end, from + count) - Math.max(region.first, from)) / count;
   });
+}
+
+function packMsOf(load: Load, form: WireForm): number {
+  switch (form) {
+    case 'raw':
+      return 0;
+    case 'lz4':
+      return load.packMs;
+    case 'hasty':
+      return HASTE * load.packMs;
+    case 'lz4hc':
+      return load.hcPackMs;
+  }
 }
 
 /** The larger one, or more where both are about the same. */

@@ -7,7 +7,7 @@
 import { pacedBatch, precopyBatch } from '@vmferry/engine/carriage/batch-limits';
 import { LANDING_MS } from '@vmferry/engine/policy/landing';
 import { PAGE_BYTES } from '@vmferry/engine/units';
-import { type Load, loadOf } from './content.ts';
+import { type BulkCodec, type Load, loadOf } from './content.ts';
 import type { Migration } from './migration.ts';
 
 const LEAST_IN_FLIGHT_BYTES = 128 * 1024;
@@ -25,7 +25,7 @@ export interface Pipeline {
 }
 
 /** @param going what the link carries now, of a round that has more to send; without it, what all of memory holds */
-export function pipelineOf(migration: Migration, codec: 'raw' | 'lz4', going?: Load): Pipeline {
+export function pipelineOf(migration: Migration, codec: BulkCodec, going?: Load): Pipeline {
   const { costs, link, conductor, now } = migration;
   const rate = link.rate(now, conductor.rateLimit);
   if (rate === 0) return { ms: 0, bytes: 0 };
@@ -54,7 +54,7 @@ export function landing(
 }
 
 /** Content of a batch. See `pipelineOf`. */
-export function batchBytes(migration: Migration, codec: 'raw' | 'lz4', going?: Load): number {
+export function batchBytes(migration: Migration, codec: BulkCodec, going?: Load): number {
   const load = going ?? loadOf(migration.simulation.guest.content, 0, 1);
   const { tookMs } = migration.speedOf(load, codec);
   return tookMs > 0 ? batchAt((load.rawPages * PAGE_BYTES) / tookMs) : 0;

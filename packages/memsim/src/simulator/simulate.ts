@@ -9,7 +9,7 @@ import { MOST_IN_FLIGHT } from '@vmferry/engine/postcopy/bulk-budget';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 import { millis, PAGE_BYTES } from '@vmferry/engine/units';
 import { CodecChoice } from './codec-choice.ts';
-import { added, emptyLoad, type Load, scaled } from './content.ts';
+import { added, type BulkCodec, emptyLoad, type Load, scaled } from './content.ts';
 import type { Costs } from './costs.ts';
 import { stretchAt } from './dirty/cells.ts';
 import { Migration } from './migration.ts';
@@ -20,9 +20,6 @@ import { Rounds, type RoundsEnd } from './precopy.ts';
 /** A QEMU's driver reads at most so much at a time. */
 const MOST_READ_BYTES = 512 * 1024;
 
-/** What was measured for the model was measured with the other. */
-const LZ4HC_IS_LZ4 = 'LZ4 HC is simulated as LZ4, which packs less and takes less of a CPU.';
-
 export function simulate(simulation: Simulation): SimulationResult {
   const refused = refusal(simulation);
   const migration = new Migration(simulation);
@@ -30,7 +27,6 @@ export function simulate(simulation: Simulation): SimulationResult {
     migration.now = 0;
     return resultOf(migration, 'refused', refused);
   }
-  if (simulation.request.compress === 'lz4hc') migration.builder.note(LZ4HC_IS_LZ4);
   const codecs = new CodecChoice(simulation.request.compress, migration.now);
   const end = new Rounds(migration, codecs).run();
   switch (end.type) {
@@ -49,7 +45,7 @@ export function simulate(simulation: Simulation): SimulationResult {
 function stopAndCopy(
   migration: Migration,
   { dirty, aheadMs }: Extract<RoundsEnd, { type: 'stop' }>,
-  codec: 'raw' | 'lz4',
+  codec: BulkCodec,
 ): SimulationResult {
   const { costs, builder } = migration;
   const beganAt = migration.now - costs.stopMs;

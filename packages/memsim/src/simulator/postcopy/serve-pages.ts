@@ -11,7 +11,7 @@ import { ARRIVAL_MS } from '@vmferry/engine/postcopy/bulk-budget';
 import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import { blockIndex, bytesPerSec, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
 import { type CodecChoice, LOOK_MS } from '../codec-choice.ts';
-import { type Load, scaled, type WireForm } from '../content.ts';
+import { type BulkCodec, type Load, scaled, type WireForm } from '../content.ts';
 import { AccessRates } from '../dirty/access-rates.ts';
 import type { Walk } from '../dirty/writers.ts';
 import type { Migration } from '../migration.ts';
@@ -215,12 +215,12 @@ class PageService {
   }
 
   /** What comes along with a fault is always packed. */
-  get #alongCodec(): 'raw' | 'lz4' {
+  get #alongCodec(): BulkCodec {
     return this.#around ? 'lz4' : this.#codecs.codec;
   }
 
   /** The page that is waited for, and what comes right with it, is not: that would take time. */
-  get #answerCodec(): 'raw' | 'lz4' {
+  get #answerCodec(): BulkCodec {
     return this.#around ? 'raw' : this.#codecs.codec;
   }
 
