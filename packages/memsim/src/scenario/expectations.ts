@@ -31,6 +31,8 @@ function figureOf(figure: FigureName, { report, finalBytes, postcopy }: Simulati
       return finalBytes;
     case 'firstRoundMs':
       return report.rounds[0]?.durationMs ?? Number.NaN;
+    case 'laterMs':
+      return report.totalMs - (report.rounds[0]?.durationMs ?? Number.NaN);
     case 'faultShare':
       return postcopy ? postcopy.faults / Math.max(1, postcopy.touchedPages) : Number.NaN;
     case 'pagesTwice':

@@ -132,6 +132,7 @@ export const figureNames = [
   'wireBytes',
   'finalBytes',
   'firstRoundMs',
+  'laterMs',
   'faultShare',
   'pagesTwice',
   'faultWaitMs',

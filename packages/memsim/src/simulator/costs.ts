@@ -13,7 +13,7 @@ export interface Costs {
   /** Reading the dirty log once: in all, and for each GiB of memory, in milliseconds. */
   readonly roundMs: number;
   readonly roundMsPerGiB: number;
-  /** From the decision to the guest's standing still. */
+  /** What stopping the guest takes, in which it writes nothing any more. */
   readonly stopMs: number;
   /**
    * What waits for the link when the guest stops: batches that are read and packed ahead, for so long, which are at

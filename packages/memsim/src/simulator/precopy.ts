@@ -382,7 +382,9 @@ export class Rounds {
     const onItsWayMs = this.#onItsWayMs();
     const { landedMs, aheadMs } =
       told === 'start-postcopy' ? landing(this.#migration, onItsWayMs) : { landedMs: 0, aheadMs: onItsWayMs };
-    this.#migration.pass(landedMs + costs.stopMs);
+    this.#migration.pass(landedMs);
+    // Counted as downtime: it writes nothing any more.
+    this.#migration.stand(costs.stopMs);
     const since = set.dirtied(beganTau, this.#migration.tau);
     const dirty = this.#toSend;
     const there = set.newSet();

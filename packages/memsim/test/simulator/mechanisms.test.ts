@@ -28,6 +28,13 @@ describe('when the guest stops', () => {
     expect(more).toBeLessThan(75);
   });
 
+  it('it writes nothing while it is being stopped', () => {
+    const nothing = { bufferedMs: 0, inFlightMs: 0, inFlightBytes: 0 };
+    const of = (stopMs: number) => stopped({ ...nothing, stopMs }, { oneLiveRound: true });
+    expect(of(500).downtimeMs - of(0).downtimeMs).toBeCloseTo(500, 0);
+    expect(of(500).wireBytes).toBe(of(0).wireBytes);
+  });
+
   it('nothing waits for a link and a destination that are faster than the source', () => {
     const more = (sendPageUs: number, takePageUs: number) => {
       const slow = { sendPageUs, takePageUs, inFlightMs: 0, inFlightBytes: 0 };

@@ -72,11 +72,12 @@ function figureWords(figure: Comparison['figure'], value: number): string {
     case 'totalMs':
     case 'downtimeMs':
     case 'firstRoundMs':
+    case 'laterMs':
     case 'faultWaitMs':
       return value < 10 ? `${value.toFixed(2)} ms` : formatDuration(value);
     case 'wireBytes':
     case 'finalBytes':
-      return `${(value / 1e6).toFixed(1)} MB`;
+      return value < 1e6 ? `${(value / 1e3).toFixed(0)} kB` : `${(value / 1e6).toFixed(1)} MB`;
     case 'faultShare':
       return `${(value * 100).toFixed(1)} %`;
     case 'pagesTwice':
