@@ -182,11 +182,12 @@ test('a post-copy whose wire is cut is paused, and finished by resuming it, unde
 test('libvirtds that are restarted after the commit, and the loss of libvirt’s own connection: the domain has moved, or is finished by resuming it', async () => {
   const { libvirts } = rig;
   const domain = await libvirts.boot();
-  await domain.awaitOn('b');
+  const first = await domain.awaitOn('b');
   // libvirt does not know then whether its guest runs elsewhere, and would leave it paused.
   const told = await breakingAt('run', () => libvirts.restart('a'));
   const { report: moved } = await follow(told.migrate({ guest: domain.uri, strategy: 'precopy' }));
   expect(moved.error).toBeNull();
+  await first.arrived();
   expect(await domain.states()).toMatch(/^a: gone, b: running/);
 
   const inPostcopy = async (agents: Agents, into: 'a' | 'b', happens: () => unknown) => {
