@@ -40,7 +40,8 @@ export function calibrate({ precopy, postcopy = [] }: CalibrationRuns): Calibrat
   const all = pages.raw + pages.zero;
   const pageUs = pageUsOf(usual);
   return {
-    left: leftOf(usual),
+    // A source that is kept from packing thoroughly, by a link that never holds it up, leaves more.
+    left: least(precopy, leftOf),
     // Of the background in post-copy most is packed in haste.
     hastyLeft: Math.max(leftOf(usual), ...postcopy.map(leftOf)),
     zero: pages.zero / Math.max(1, all),
