@@ -16,7 +16,9 @@ const later = useLater();
 
 const MEMORY_MIB = 128;
 /** Live ones, while the guest writes, serves its client and takes in what comes for its NIC. */
-const LEAST_ROUNDS = 5;
+const ROUNDS = 5;
+/** QEMU ends by itself after a round in which a guest that got little of the CPU wrote next to nothing. */
+const LEAST_ROUNDS = 3;
 const BUFFER_BYTES = bytes(32 * 2 ** 20);
 const DEST_PLAN = { postcopy: false, bufferBytes: BUFFER_BYTES };
 const PLAN: SourcePlan = {
@@ -49,7 +51,7 @@ async function moveAll(source: QemuSourceGuest, dest: QemuDestGuest): Promise<nu
   for await (const item of await source.open(PLAN, 'compared')) {
     if (item.type === 'round-end') {
       rounds += 1;
-      if (rounds === LEAST_ROUNDS) await source.switchover();
+      if (rounds === ROUNDS) await source.switchover();
     } else if (item.type !== 'round-over' && item.type !== 'stopped' && item.type !== 'verbatim')
       await dest.apply(item);
   }
