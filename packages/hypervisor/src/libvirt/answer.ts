@@ -31,26 +31,25 @@ export async function openLibvirt(uri: string, timeoutMs = OPEN_MS): Promise<Lib
  * @param what it was asked to do, behind "libvirt has not"
  * @throws GuestError E_GUEST_UNREACHABLE when it has not answered by then
  */
-export async function answerOf<T>(what: string, asked: Promise<T>, timeoutMs = ANSWER_MS): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(unanswered(what, timeoutMs)), timeoutMs);
+export function answerOf<T>(what: string, asked: Promise<T>, timeoutMs = ANSWER_MS): Promise<T> {
+  return inTime(asked, timeoutMs, () => {
+    throw unanswered(what, timeoutMs);
   });
-  try {
-    return await Promise.race([asked, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 /** Says good-bye, without waiting for one who does not hear it: what is left of it ends with the daemon's silence. */
 export async function letGo(work: Promise<unknown>, timeoutMs = CLOSE_MS): Promise<void> {
+  await inTime(work, timeoutMs, () => undefined);
+}
+
+/** `late` gives what counts in its place when it has not come by then. */
+async function inTime<T>(work: Promise<T>, timeoutMs: number, late: () => T): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => {
+  const over = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, timeoutMs);
   });
   try {
-    await Promise.race([work, late]);
+    return await Promise.race([work, over.then(late)]);
   } finally {
     clearTimeout(timer);
   }
@@ -63,6 +62,23 @@ export async function isLost(connection: LibvirtConnection): Promise<boolean> {
     await Promise.race([closed, sleep(TOLD_MS, undefined, { ref: false })]);
   }
   return connection.closed;
+}
+
+/**
+ * Work that begins with finding libvirtd again where it is lost, and is done anew for one that is lost in the middle of
+ * it: the calls may be the first to know.
+ */
+export async function doneAnewIfLost(
+  connection: () => LibvirtConnection,
+  work: () => Promise<void>,
+): Promise<void> {
+  const lostBefore = connection().closed;
+  try {
+    await work();
+  } catch (error) {
+    if (lostBefore || !(await isLost(connection()))) throw error;
+    await work();
+  }
 }
 
 function unanswered(what: string, ms: number): GuestError {

@@ -33,7 +33,7 @@ import type { Domain } from '@vmferry/native/libvirt/domain';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import { IncomingStream } from '../qemu/incoming-stream.ts';
 import { connectToQemu } from '../qemu/migration-socket.ts';
-import { answerOf, isLost, letGo, openLibvirt } from './answer.ts';
+import { answerOf, doneAnewIfLost, isLost, letGo, openLibvirt } from './answer.ts';
 import {
   DomainEvents,
   type DomainHappening,
@@ -415,14 +415,10 @@ export class LibvirtDestGuest implements DestGuest {
       if (this.#finishes && this.#rpc?.asked) await Promise.race([this.#rpc.finished, sleep(UNDO_MS)]);
       this.#rpc?.hangUp();
       this.#stream.close();
-      const lostBefore = this.#connection.closed;
-      try {
-        await this.#end();
-      } catch (error) {
-        // A libvirtd that is lost in the middle of it.
-        if (lostBefore || !(await isLost(this.#connection))) throw error;
-        await this.#end();
-      }
+      await doneAnewIfLost(
+        () => this.#connection,
+        () => this.#end(),
+      );
       await this.#images?.remove();
     });
   }

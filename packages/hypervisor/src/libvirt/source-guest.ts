@@ -37,7 +37,7 @@ import { LocalListener, type LocalSocket } from '@vmferry/native/local-socket';
 import { describeGuest } from '../qemu/inspect/guest.ts';
 import { locateBlocks } from '../qemu/inspect/memory-map.ts';
 import { OutgoingStream } from '../qemu/outgoing-stream.ts';
-import { answerOf, isLost, letGo, openLibvirt } from './answer.ts';
+import { answerOf, doneAnewIfLost, letGo, openLibvirt } from './answer.ts';
 import { withAddresses } from './domain-addresses.ts';
 import {
   DomainEvents,
@@ -555,14 +555,10 @@ export class LibvirtSourceGuest implements SourceGuest {
     await asking(async () => {
       // What is half begun cannot be ended: it would begin after its end.
       await answerOf('begun the migration, or refused to', Promise.race([this.#opening, this.#begun]));
-      const lostBefore = this.#connection.closed;
-      try {
-        await this.#rollBack();
-      } catch (error) {
-        // Of a libvirtd that is lost in the middle of it the calls may be the first to know.
-        if (lostBefore || !(await isLost(this.#connection))) throw error;
-        await this.#rollBack();
-      }
+      await doneAnewIfLost(
+        () => this.#connection,
+        () => this.#rollBack(),
+      );
     });
   }
 
