@@ -16,19 +16,12 @@ import { type Agents, follow, when } from '../migrate/agents.ts';
 import { verifyHistory } from '../rig/guest.ts';
 import { DomainWatcher } from '../rig/libvirt-guest.ts';
 import { type MovingDomain, useTwoLibvirts } from '../rig/two-libvirts.ts';
-import { overriding } from '../simulated/support.ts';
+import { overheard, runsOnTheSource } from './support.ts';
 
 const rig = useTwoLibvirts();
 /** Slow enough to be in the middle of it. */
 const SLOW = 8e6;
 const HALTED = 'a: paused (post-copy-failed), b: running (post-copy-failed)';
-
-/** As if nothing had been tried. */
-async function runsOnTheSource(domain: MovingDomain): Promise<void> {
-  await expect.poll(() => domain.states(), { timeout: 30_000 }).toMatch(/^a: running \(.*\), b: gone$/);
-  await domain.places[0]!.nextTick();
-  expect(domain.watcher.handovers()).toEqual([]);
-}
 
 /** What comes of a pre-copy in the middle of which something happens. */
 async function given(
@@ -56,17 +49,10 @@ interface Breaking extends Agents {
 }
 
 /** A domain that leaves; `seen` gets what its libvirt's own connection is carried by. */
-async function callsOf(uri: string, seen: (calls: Duplex) => void): Promise<SourceGuest> {
-  const options = libvirtOptions(rig.libvirts.hosts.a.agentSettings);
-  const guest = await LibvirtSourceGuest.connect(uri.slice('libvirt:'.length), options);
-  const carried = async function* () {
-    for await (const connection of guest.sideConnections) {
-      if (connection.kind === 'rpc') seen(connection.stream);
-      yield connection;
-    }
-  };
-  return overriding<SourceGuest>(guest, { sideConnections: carried() });
-}
+const callsOf = (uri: string, seen: (calls: Duplex) => void): Promise<SourceGuest> =>
+  overheard(rig.libvirts.hosts.a, uri, ({ kind, stream }) => {
+    if (kind === 'rpc') seen(stream);
+  });
 
 /** Agents whose wire breaks around a step of the destination's guest, or to whom something else happens there. */
 async function breakingAt(step: 'ready' | 'run', happens?: () => Promise<void>): Promise<Breaking> {

@@ -3,49 +3,19 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createLogger } from '@vmferry/agent-core/log';
 import type { RunningMigration } from '@vmferry/agent-core/operations';
-import { DestAgent } from '@vmferry/dest-agent/agent';
 import { parseJournal } from '@vmferry/engine/journal/records';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import { SourceAgent } from '@vmferry/source-agent/agent';
 import { expect, test } from 'vitest';
 import { follow, when } from '../migrate/agents.ts';
 import { verifyHistory } from '../rig/guest.ts';
-import { ManagedProcess, within } from '../rig/process.ts';
-import { repoRoot } from '../rig/repo.ts';
+import type { ManagedProcess } from '../rig/process.ts';
 import { type MovingDomain, useTwoLibvirts } from '../rig/two-libvirts.ts';
+import { command, runsOnTheSource, says, settledByDest } from './support.ts';
 
 const rig = useTwoLibvirts();
-const MAIN = join(repoRoot(), 'packages/migrate-cli/dist/main.js');
 const HALTED = 'a: paused (post-copy-failed), b: running (post-copy-failed)';
 const SLOW = 8e6;
-
-/** An agent of its own process, for the libvirt of a host; ends with the test. */
-async function command(host: 'a' | 'b', args: readonly string[]): Promise<ManagedProcess> {
-  const { libvirts, later } = rig;
-  const dir = libvirts.hosts[host].dir;
-  const config = join(dir, 'agent.json');
-  await writeFile(
-    config,
-    JSON.stringify({ stateDir: join(dir, 'state'), libvirt: libvirts.hosts[host].agentSettings }),
-  );
-  const child = new ManagedProcess([process.execPath, MAIN, ...args, '--config', config]);
-  return later(child, (each) => each.stop());
-}
-
-/** The first that it prints which matches. */
-async function says(child: ManagedProcess, matches: RegExp): Promise<RegExpExecArray> {
-  let said = '';
-  const found = new Promise<RegExpExecArray>((resolve) => {
-    for (const output of [child.child.stdout, child.child.stderr]) {
-      output.on('data', (chunk: Buffer) => {
-        said += chunk.toString();
-        const match = matches.exec(said);
-        if (match) resolve(match);
-      });
-    }
-  });
-  return await within(30_000, () => `${String(matches)} of ${said}`, found);
-}
 
 async function finishes(domain: MovingDomain): Promise<void> {
   await expect.poll(() => domain.states(), { timeout: 30_000 }).toBe(HALTED);
@@ -56,12 +26,6 @@ async function finishes(domain: MovingDomain): Promise<void> {
   expect(domain.watcher.handovers()).toHaveLength(1);
 }
 
-async function stays(domain: MovingDomain): Promise<void> {
-  await expect.poll(() => domain.states(), { timeout: 30_000 }).toMatch(/^a: running .*, b: gone$/);
-  await domain.places[0]!.nextTick();
-  expect(domain.watcher.handovers()).toEqual([]);
-}
-
 const inPrecopy = /"phase":"precopy","round":1.*"rawBytes":[1-9]\d{6}/;
 
 async function killSource(
@@ -70,7 +34,7 @@ async function killSource(
   inside: (source: ManagedProcess) => Promise<unknown>,
 ): Promise<void> {
   const agents = await rig.libvirts.agents();
-  const source = await command('a', [
+  const source = await command(rig, 'a', [
     ...['migrate', domain.uri, '--to', agents.url, '--strategy', strategy, '--max-bandwidth', '8MB/s'],
     ...['--events', '-'],
   ]);
@@ -85,7 +49,7 @@ async function killDest(
   inside: (migration: RunningMigration) => Promise<unknown>,
   copyStorage: 'none' | 'all' = 'none',
 ): Promise<MigrationReport> {
-  const dest = await command('b', ['agent', 'dest', '--no-rehearsal', '--listen', 'ws://127.0.0.1:0']);
+  const dest = await command(rig, 'b', ['agent', 'dest', '--no-rehearsal', '--listen', 'ws://127.0.0.1:0']);
   const [, to = ''] = await says(dest, /(ws:\/\/127\.0\.0\.1:\d+)/);
   const agents = await rig.libvirts.agents();
   const migration = agents.migrate({ guest: domain.uri, to, strategy, copyStorage, maxBandwidth: SLOW });
@@ -117,25 +81,13 @@ async function attachDisk(domain: MovingDomain): Promise<void> {
   );
 }
 
-/** Another destination agent was started in place of the killed one. */
-async function settledByDest(): Promise<void> {
-  const { dir, agentSettings } = rig.libvirts.hosts.b;
-  const log = createLogger({ level: 'fatal', role: 'dest' });
-  await new DestAgent({
-    stateDir: join(dir, 'state'),
-    insecure: false,
-    log,
-    libvirt: agentSettings,
-  }).settle();
-}
-
 test('an agent that is killed in pre-copy, of either side, leaves the domain on the source; its QEMU’s end is told as that', async () => {
   const domain = await rig.libvirts.boot();
   await domain.awaitOn('b');
   await killSource(domain, 'precopy', (source) => says(source, inPrecopy));
-  await stays(domain);
+  await runsOnTheSource(domain);
   expect(await settledBySource()).toEqual(['rolled-back']);
-  await stays(domain);
+  await runsOnTheSource(domain);
   await domain.awaitOn('b');
   await attachDisk(domain);
   const report = await killDest(
@@ -145,9 +97,9 @@ test('an agent that is killed in pre-copy, of either side, leaves the domain on 
     'all',
   );
   expect(report).toMatchObject({ outcome: 'failed', error: { guestRunsOn: 'source' } });
-  await stays(domain);
+  await runsOnTheSource(domain);
   expect(await readdir(imagesOf('b'))).toEqual(['late.raw']);
-  await settledByDest();
+  await settledByDest(rig.libvirts.hosts.b);
   expect(await readdir(imagesOf('b'))).toEqual([]);
   await verifyHistory(domain.places);
 

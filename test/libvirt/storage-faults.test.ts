@@ -3,23 +3,17 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
-import { createLogger } from '@vmferry/agent-core/log';
-import { DestAgent } from '@vmferry/dest-agent/agent';
-import type { SideConnection, SourceGuest } from '@vmferry/engine/guest';
+import type { SideConnection } from '@vmferry/engine/guest';
 import type { MigrationReport } from '@vmferry/engine/report/report';
-import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
-import { LibvirtSourceGuest } from '@vmferry/hypervisor/libvirt/source-guest';
 import { expect, test } from 'vitest';
 import { type Agents, when } from '../migrate/agents.ts';
 import { verifyHistory } from '../rig/guest.ts';
-import { ManagedProcess, run, within } from '../rig/process.ts';
-import { repoRoot } from '../rig/repo.ts';
+import { type ManagedProcess, run } from '../rig/process.ts';
 import { type MovingDomain, useTwoLibvirts } from '../rig/two-libvirts.ts';
 import type { HostName } from '../rig/versions.ts';
-import { overriding } from '../simulated/support.ts';
+import { type CommandOptions, command, overheard, runsOnTheSource, says, settledByDest } from './support.ts';
 
 const rig = useTwoLibvirts();
-const MAIN = join(repoRoot(), 'packages/migrate-cli/dist/main.js');
 /** Slow enough to be in the middle of the disk. */
 const SLOW = 8e6;
 const UNTOUCHED = randomBytes(32 << 20);
@@ -40,17 +34,7 @@ async function boot(): Promise<MovingDomain> {
 /** Agents whose source's QEMU and libvirt are heard of when they connect to the destination's. */
 async function listening(heard: (connection: SideConnection) => unknown): Promise<Agents> {
   return await rig.libvirts.agents('a', {
-    guests: async (uri) => {
-      const options = libvirtOptions(rig.libvirts.hosts.a.agentSettings);
-      const guest = await LibvirtSourceGuest.connect(uri.slice('libvirt:'.length), options);
-      const seen = async function* () {
-        for await (const connection of guest.sideConnections) {
-          await heard(connection);
-          yield connection;
-        }
-      };
-      return overriding<SourceGuest>(guest, { sideConnections: seen() });
-    },
+    guests: (uri) => overheard(rig.libvirts.hosts.a, uri, heard),
     stalledMs: 2000,
   });
 }
@@ -78,13 +62,6 @@ async function given(
   return await migration.done;
 }
 
-/** As if nothing had been tried. */
-async function runsOnTheSource(domain: MovingDomain): Promise<void> {
-  await expect.poll(() => domain.states(), { timeout: 30_000 }).toMatch(/^a: running \(.*\), b: gone$/);
-  await domain.places[0]!.nextTick();
-  expect(domain.watcher.handovers()).toEqual([]);
-}
-
 async function nothingIsLeft(domain: MovingDomain): Promise<void> {
   await runsOnTheSource(domain);
   await expect.poll(() => readdir(imagesOn('b')), { timeout: 30_000 }).toEqual([]);
@@ -106,26 +83,11 @@ async function halt(domain: MovingDomain, how: 'qemu' | 'all'): Promise<() => vo
   );
 }
 
-/** An agent of its own process, for the libvirt of a host; ends with the test. */
-async function command(
-  host: HostName,
-  args: readonly string[],
-  { settings = {}, inside = [] }: { readonly settings?: object; readonly inside?: readonly string[] } = {},
-): Promise<ManagedProcess> {
-  const { dir, agentSettings } = rig.libvirts.hosts[host];
-  const config = join(dir, 'agent.json');
-  const libvirt = { ...agentSettings, ...settings };
-  await writeFile(config, JSON.stringify({ stateDir: join(dir, 'state'), libvirt }));
-  const vmferry = [process.execPath, MAIN, ...args, '--config', config];
-  return rig.later(new ManagedProcess([...inside, ...vmferry]), (each) => each.stop());
-}
-
-async function destCommand(how?: {
-  readonly settings: object;
-  readonly inside: readonly string[];
-}): Promise<{ readonly process: ManagedProcess; readonly url: string }> {
+async function destCommand(
+  how?: CommandOptions,
+): Promise<{ readonly process: ManagedProcess; readonly url: string }> {
   const args = ['agent', 'dest', '--no-rehearsal', '--listen', 'ws://127.0.0.1:0'];
-  const process = await command('b', args, how);
+  const process = await command(rig, 'b', args, how);
   const [url] = await says(process, /ws:\/\/127\.0\.0\.1:\d+/);
   return { process, url };
 }
@@ -146,21 +108,6 @@ async function destWithRoom(mebibytes: number) {
     shell: (script: string) => shell(`cd ${images}; ${script}`),
     images: async () => (await shell(`ls ${images}`)).stdout.trim(),
   };
-}
-
-/** The first that it prints which matches. */
-async function says(child: ManagedProcess, matches: RegExp): Promise<RegExpExecArray> {
-  let said = '';
-  const found = new Promise<RegExpExecArray>((resolve) => {
-    for (const output of [child.child.stdout, child.child.stderr]) {
-      output.on('data', (chunk: Buffer) => {
-        said += chunk.toString();
-        const match = matches.exec(said);
-        if (match) resolve(match);
-      });
-    }
-  });
-  return await within(30_000, () => `${String(matches)} of ${said}`, found);
 }
 
 const failed = (code: string, phase = 'setup') => ({
@@ -218,7 +165,7 @@ test('a domain whose disks are cut off, or whose agent of either side is killed 
   await nothingIsLeft(domain);
 
   await domain.awaitOn('b');
-  const source = await command('a', [
+  const source = await command(rig, 'a', [
     ...['migrate', domain.uri, '--to', agents.url, '--strategy', 'precopy', '--max-bandwidth', '8MB/s'],
     ...['--copy-storage', 'all', '--events', '-'],
   ]);
@@ -232,14 +179,7 @@ test('a domain whose disks are cut off, or whose agent of either side is killed 
   );
   await runsOnTheSource(domain);
   expect(await readdir(imagesOn('b'))).toEqual(['data.raw']);
-  const { dir, agentSettings } = rig.libvirts.hosts.b;
-  const log = createLogger({ level: 'fatal', role: 'dest' });
-  await new DestAgent({
-    stateDir: join(dir, 'state'),
-    insecure: false,
-    log,
-    libvirt: agentSettings,
-  }).settle();
+  await settledByDest(rig.libvirts.hosts.b);
   await nothingIsLeft(domain);
 
   const narrow = await destWithRoom(64);
