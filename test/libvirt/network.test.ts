@@ -9,8 +9,8 @@ test('a domain is announced from the bridge of the tap that libvirt gave it, and
     guest: {},
   });
   expect(report?.outcome).toBe('completed');
-  expect(report?.announce).toEqual({ frames: expect.any(Number), interfaces: ['br0'] });
-  expect(report?.announce.frames).toBeGreaterThan(1);
+  expect(report?.announce).toMatchObject({ interfaces: ['br0'], underWay: true });
+  expect(report?.announce.frames).toBeGreaterThan(0);
   // What is reported is what the hypervisors' own events say.
   expect(Math.abs(report!.downtimeMs - stopToResumeMs)).toBeLessThanOrEqual(
     report!.downtimeUncertaintyMs + 1,

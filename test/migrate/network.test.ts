@@ -77,16 +77,18 @@ test('a silent guest with known addresses is announced by ARP in both forms and 
   ]);
   expect(report.outcome).toBe('completed');
   expect(await hosts.switchPort(guestMac())).toBe('to-b');
+  // The operator is told at once, and does not wait for what is said again.
+  expect(report.announce).toMatchObject({ interfaces: ['br0'], underWay: true });
   const announced = () => ({
     requests: capture.frames.filter((frame) => isArp(frame, 1)),
     replies: capture.frames.filter((frame) => isArp(frame, 2)),
     advertisements: capture.frames.filter(isAdvertisement),
   });
-  await capture.waitFor(() => Object.values(announced()).flat().length >= report.announce.frames);
+  await capture.waitFor(() => Object.values(announced()).every((frames) => frames.length >= 7));
   await capture.stop();
   const { requests, replies, advertisements } = announced();
   for (const frames of [requests, replies, advertisements]) {
-    expect(frames.length).toBeGreaterThanOrEqual(5);
+    expect(frames).toHaveLength(7);
     expect(new Set(frames.map((frame) => frame.sourceMac))).toEqual(new Set([guestMac()]));
     expect(frames.at(-1)!.atMs - frames[0]!.atMs).toBeGreaterThan(500);
   }
@@ -96,8 +98,8 @@ test('a silent guest with known addresses is announced by ARP in both forms and 
     override: true,
     solicited: false,
   });
-  expect(report.announce.interfaces).toEqual(['br0']);
-  expect(report.announce.frames).toBe(requests.length + replies.length + advertisements.length);
+  expect(report.announce.frames % 3).toBe(0);
+  expect(report.announce.frames).toBeGreaterThanOrEqual(3);
 });
 
 test('a silent guest without any known address is announced by RARP, which is not counted in the total time', async () => {
@@ -112,14 +114,13 @@ test('a silent guest without any known address is announced by RARP, which is no
   const dst = hosts.own(await incomingBootSector(guest, on('b', 'dst')));
   const agents = await hostedAgents(hosts, src.dir);
   const capture = await hosts.capture('switch', 'to-b', { filter: 'rarp', direction: 'in' });
-  // In post-copy the end is known from the destination's last figures, which wait for the announcements.
   const report = await agents.migrate(`qemu:${src.productQmp}`, `qemu:${dst.productQmp}`, [
     ...['--strategy', 'postcopy'],
   ]);
   expect(report).toMatchObject({ outcome: 'completed', error: null });
-  expect(report.announce.frames).toBeGreaterThanOrEqual(5);
+  expect(report.announce.frames).toBeGreaterThanOrEqual(1);
   const spanMs = (): number => capture.frames.at(-1)!.atMs - capture.frames[0]!.atMs;
-  await capture.waitFor(() => capture.frames.length >= report.announce.frames && spanMs() > 1500);
+  await capture.waitFor(() => capture.frames.length >= 7 && spanMs() > 1500);
   await capture.stop();
   expect(new Set(capture.frames.map((frame) => frame.kind))).toEqual(new Set(['rarp']));
   // One that is counted lies before this end; the last is sent 1.8 s after the guest ran.

@@ -94,7 +94,12 @@ export const reportSchema = z.object({
   wireBytes: z.number(),
   faults: z.object({ count: z.number(), p50Ms: z.number(), p99Ms: z.number(), maxMs: z.number() }),
   link: z.object({ streams: z.number(), reconnects: z.number(), tls: z.boolean() }),
-  announce: z.object({ frames: z.number(), interfaces: z.array(z.string()).max(1024) }),
+  announce: z.object({
+    frames: z.number(),
+    interfaces: z.array(z.string()).max(1024),
+    // An agent of before this field waited for all rounds.
+    underWay: z.boolean().default(false),
+  }),
   notes: z.array(z.string()).max(1024),
   error: errorReportSchema.nullable(),
 }) satisfies z.ZodType<MigrationReport>;

@@ -72,8 +72,8 @@ export class Account {
     this.#hub.publish({ type: 'note', text });
   }
 
-  announced({ frames, interfaces, notes }: AnnounceResult): void {
-    this.#builder?.announced({ frames, interfaces });
+  announced({ notes, ...announce }: AnnounceResult): void {
+    this.#builder?.announced(announce);
     for (const note of notes) this.#builder?.note(note);
   }
 

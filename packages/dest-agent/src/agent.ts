@@ -147,7 +147,7 @@ export class DestAgent implements Operations {
   }
 
   async #end(): Promise<void> {
-    const sessions = [...this.#sessions.values()].filter(({ standing }) => standing !== 'over');
+    const sessions = [...this.#sessions.values()];
     for (const { standing, summary } of sessions) {
       const { id: session, guest } = summary;
       if (standing === 'promised')

@@ -31,7 +31,7 @@ export async function finishHalted(options: HaltedOptions): Promise<void> {
     atMs: wallClockMs(),
     // Nobody here sees the hypervisors' own.
     faults: new FaultTimes().summary(),
-    announce: { frames: 0, interfaces: [] },
+    announce: { frames: 0, interfaces: [], underWay: false },
     pagesApplied: 0,
   });
   account.end('completed', null);

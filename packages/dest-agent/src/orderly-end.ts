@@ -5,7 +5,8 @@
  *     promised: the source has given the guest up, or may have ──▶ waited for as long as something comes ──▶ over
  *     ending: comes to its end by itself ──▶ over
  *
- * In post-copy a guest that runs here stands still at the next page that it misses, and only this agent brings it.
+ * In post-copy a guest that runs here stands still at the next page that it misses, and only this agent brings it. Of one
+ * that has come the last announcements are sent.
  */
 
 /** How a session stands to the end of its agent. */
@@ -17,6 +18,8 @@ export interface EndingSession {
   readonly receivedBytes: number;
   /** The operator has been called: what comes after that comes at once, or not at all. */
   readonly told: boolean;
+  /** Nothing more is announced. Never rejects. */
+  readonly announced: Promise<void>;
   /** Only where it is loose. */
   giveUp(): void;
 }
@@ -35,6 +38,11 @@ function quietMs({ told, standing }: EndingSession): number {
 
 /** Resolves when nothing of the guest depends on the agent any more, or nothing comes any more. */
 export async function windUp(session: EndingSession): Promise<void> {
+  await untilOver(session);
+  await session.announced;
+}
+
+async function untilOver(session: EndingSession): Promise<void> {
   if (session.standing === 'loose') session.giveUp();
   let received = session.receivedBytes;
   let heardAt = performance.now();

@@ -118,7 +118,7 @@ export class DestSession implements RunningMigration, EndingSession {
     this.#begun?.switchover.tell({ type: 'cancel' });
   }
 
-  /** See `orderly-end`. The same for the next three. */
+  /** See `orderly-end`. The same for the next four. */
   get standing(): Standing {
     if (this.#begun) return this.#begun.switchover.standing;
     if (this.told) return 'over';
@@ -131,6 +131,10 @@ export class DestSession implements RunningMigration, EndingSession {
 
   get told(): boolean {
     return this.#account.report !== undefined;
+  }
+
+  get announced(): Promise<void> {
+    return this.#whereabouts.over;
   }
 
   giveUp(): void {

@@ -53,7 +53,7 @@ export class Switchover {
   #loading: Promise<void> | undefined;
   #runs = false;
   #hasAllPages = false;
-  /** When there was nothing left to wait for but the announcements. */
+  /** When no page was missing any more. */
   #completeAtMs = 0;
   #guestGone = false;
   /** How a link to the source ended. */
@@ -232,7 +232,7 @@ export class Switchover {
     const { aftermath, control, faults, receiver, whereabouts } = this.#options;
     // Whoever is told of the end finds the hypervisor as it was set before.
     const [announced, examined] = await Promise.all([
-      whereabouts.announced,
+      whereabouts.announced(),
       aftermath.examine(),
       aftermath.settle(),
     ]);
@@ -241,7 +241,11 @@ export class Switchover {
       type: 'complete',
       atMs: this.#completeAtMs,
       faults: faults.summary(),
-      announce: { frames: announced.frames, interfaces: announced.interfaces },
+      announce: {
+        frames: announced.frames,
+        interfaces: [...announced.interfaces],
+        underWay: announced.underWay,
+      },
       pagesApplied: receiver.pagesApplied,
       ...(examined.found === 'sound' ? { notes: [examined.words] } : {}),
       ...(examined.found === 'damage' ? { damage: damageOf(examined.error) } : {}),
@@ -316,7 +320,7 @@ export class Switchover {
   async #lookBack(report: SwitchoverReport): Promise<SwitchoverReport> {
     const { account, aftermath, whereabouts } = this.#options;
     await aftermath.settle();
-    account.announced(await whereabouts.announced);
+    account.announced(await whereabouts.announced());
     const examined = await aftermath.examine();
     account.examined(examined);
     return examined.found === 'damage' ? damaged(examined.error) : report;

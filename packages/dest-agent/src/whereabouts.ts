@@ -1,12 +1,17 @@
-/** Where the guest's NICs are on this host, and the announcement that is prepared for them. */
+/**
+ * Where the guest's NICs are on this host, and the announcement that is prepared for them. Its rounds go on for some two
+ * seconds after the first; nobody waits for them but an agent that is told to end.
+ */
 import type { Logger } from '@vmferry/agent-core/log';
 import type { DestGuest, Nic } from '@vmferry/engine/guest';
-import { type AnnounceResult, Announcing } from './announcing.ts';
+import { type AnnounceResult, Announcing, NOT_ANNOUNCED } from './announcing.ts';
 
 export class Whereabouts {
   readonly #log: Logger;
   #announcing: Announcing | undefined;
-  #announced: Promise<AnnounceResult> = Promise.resolve({ frames: 0, interfaces: [], notes: [] });
+  #begun: Promise<void> = Promise.resolve();
+  #over: Promise<void> = Promise.resolve();
+  #announces = false;
   /** As the source described them. */
   #nics: readonly Nic[] | undefined;
   #ips: readonly string[] = [];
@@ -15,9 +20,9 @@ export class Whereabouts {
     this.#log = log;
   }
 
-  /** What was announced, when that is over. Never rejects. */
-  get announced(): Promise<AnnounceResult> {
-    return this.#announced;
+  /** Nothing more is announced. Never rejects. */
+  get over(): Promise<void> {
+    return this.#over;
   }
 
   /** `nics` as the source described them, `places` as they will be here, `ips` as the operator named them. */
@@ -41,7 +46,20 @@ export class Whereabouts {
   }
 
   announce(): void {
-    if (this.#announcing) this.#announced = this.#announcing.announce();
+    const announcing = this.#announcing;
+    if (!announcing || this.#announces) return;
+    this.#announces = true;
+    this.#begun = announcing.begin();
+    this.#over = this.#begun.then(async () => {
+      const { frames, interfaces, notes } = await announcing.end();
+      this.#log.info({ frames, interfaces, notes }, 'announced');
+    });
+  }
+
+  /** What was announced until now, at least the first round. Never rejects. */
+  async announced(): Promise<AnnounceResult> {
+    await this.#begun;
+    return this.#announces && this.#announcing ? this.#announcing.soFar : NOT_ANNOUNCED;
   }
 
   /** Nothing is going to be announced. */

@@ -8,8 +8,9 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-function rig(standing: Standing, told = false) {
+function rig(standing: Standing, { told = false, announced = Promise.resolve() } = {}) {
   const session = {
+    announced,
     standing,
     told,
     receivedBytes: 0,
@@ -38,6 +39,17 @@ test('what was promised to nobody is given up, and its end is waited for', async
   expect(await after(200)).toBe(true);
 });
 
+test('the announcements of a guest that has come are sent to their end', async () => {
+  let ended = (): void => {};
+  const announced = new Promise<void>((resolve) => {
+    ended = resolve;
+  });
+  const { after } = rig('over', { announced });
+  expect(await after(1500)).toBe(false);
+  ended();
+  expect(await after(0)).toBe(true);
+});
+
 test('an end that does not come is not waited for', async () => {
   const { after } = rig('loose');
   expect(await after(179_000)).toBe(false);
@@ -56,7 +68,7 @@ test('a guest that was promised is waited for as long as something comes of it',
 });
 
 test('once the operator was called, only what comes at once is waited for', async () => {
-  const { session, after } = rig('promised', true);
+  const { session, after } = rig('promised', { told: true });
   expect(await after(900)).toBe(false);
   session.receivedBytes += 4096;
   expect(await after(900)).toBe(false);

@@ -126,7 +126,7 @@ export class Account {
   /** The destination's last figures. */
   completed({ faults, announce, notes }: ControlMessage<'complete'>): void {
     this.#faults = faults;
-    this.#builder.announced(announce);
+    this.#builder.announced({ ...announce, underWay: announce.underWay ?? false });
     for (const note of notes ?? []) this.note(note);
   }
 

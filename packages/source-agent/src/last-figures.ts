@@ -1,5 +1,5 @@
 /**
- * The destination's own figures, which come last: when its announcements are over, and the guest was examined where its
+ * The destination's own figures, which come last: when the guest is announced and was examined where its
  * driver can do that.
  */
 import type { ControlMessage } from '@vmferry/wire/messages';

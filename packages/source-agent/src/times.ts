@@ -95,7 +95,7 @@ export class Times {
     this.#builder.downtimePart('resumeMs', millis(ran - commit));
   }
 
-  /** No page is missing since `atMs`, the destination's. The announcements that it went on with do not count. */
+  /** No page is missing since `atMs`, the destination's. What it did after that does not count. */
   complete(atMs: Millis): void {
     const now = wallClockMs();
     const offsetMs = this.#clock()?.estimate(millis(now))?.offsetMs;

@@ -192,7 +192,12 @@ const schemas = {
     type: type('complete'),
     atMs: ms,
     faults: z.object({ count, p50Ms: nonNegative, p99Ms: nonNegative, maxMs: nonNegative }),
-    announce: z.object({ frames: count, interfaces: z.array(name).max(64) }),
+    /** What was sent until now; `underWay`: further rounds follow. */
+    announce: z.object({
+      frames: count,
+      interfaces: z.array(name).max(64),
+      underWay: z.boolean().optional(),
+    }),
     pagesApplied: count,
     /** What was found when the guest was examined, where that can be done. */
     notes: z.array(sentence).max(16).optional(),

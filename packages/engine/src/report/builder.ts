@@ -147,7 +147,7 @@ export class ReportBuilder {
   }
 
   announced(announce: MigrationReport['announce']): void {
-    this.#announce = { frames: announce.frames, interfaces: [...announce.interfaces] };
+    this.#announce = { ...announce, interfaces: [...announce.interfaces] };
   }
 
   /** Something that an operator should know although nothing failed. Said twice it is kept once. */
@@ -191,7 +191,7 @@ export class ReportBuilder {
         maxMs: this.#faults.max,
       },
       link: this.#link ?? { streams: 0, reconnects: 0, tls: false },
-      announce: this.#announce ?? { frames: 0, interfaces: [] },
+      announce: this.#announce ?? { frames: 0, interfaces: [], underWay: false },
       notes,
       error: end.error ?? null,
     };

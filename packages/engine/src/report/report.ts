@@ -47,7 +47,12 @@ export interface MigrationReport {
     readonly maxMs: number;
   };
   readonly link: { readonly streams: number; readonly reconnects: number; readonly tls: boolean };
-  readonly announce: { readonly frames: number; readonly interfaces: readonly string[] };
+  /** What the destination had sent when the report was made; `underWay`: its further rounds follow. */
+  readonly announce: {
+    readonly frames: number;
+    readonly interfaces: readonly string[];
+    readonly underWay: boolean;
+  };
   /** Things that an operator should know although nothing failed ("carried verbatim because …"). */
   readonly notes: readonly string[];
   readonly error: ErrorReport | null;

@@ -3,7 +3,10 @@
  * the schedule.
  *
  *     prepare(targets)*  ──▶  announce(targets) ─▶ round 1 (before it returns) ─ wait ─▶ … ─▶ last round ─▶ done
- *                                    └── stop() at any time ─────────────────────────────────────────────▶ done
+ *                                    └── stop() at any time, or no target is here any more ──────────────▶ done
+ *
+ * A guest may leave again before the last round. A round that then still said that it is here would draw its traffic
+ * back, so each asks first whether the NIC's end on this host is there.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { GuestIp, GuestMac } from '@vmferry/engine/guest-address';
@@ -35,6 +38,8 @@ export interface AnnounceTarget {
   readonly vlan?: number;
   /** The local forwarding table's entry to refresh right after the first round. */
   readonly fdb?: FdbEntry;
+  /** The NIC's end on this host, a tap or a macvtap. */
+  readonly port?: string;
 }
 
 export interface AnnounceSummary {
@@ -48,7 +53,11 @@ export interface AnnounceSummary {
 export interface Announcement {
   /** The first round has been sent, as far as it could be; never rejects. */
   readonly firstRound: Promise<void>;
-  /** All rounds have been sent, or `stop` was called; never rejects. */
+  /** No further round follows. */
+  readonly over: boolean;
+  /** What was sent until now. */
+  soFar(): AnnounceSummary;
+  /** All rounds have been sent, no target is here any more, or `stop` was called; never rejects. */
   readonly done: Promise<AnnounceSummary>;
   /** No further round is sent, and sockets are closed. */
   stop(): void;
@@ -60,6 +69,8 @@ export interface AnnouncerOptions {
   readonly delays: readonly Millis[];
   /** Gives a note when it could not be done (`refreshFdb`); must not reject. */
   readonly refreshFdb: (mac: GuestMac, entry: FdbEntry) => Promise<string | undefined>;
+  /** Whether a guest still holds this port (`portIsHeld`). Without it none is asked about. */
+  readonly portIsHeld?: (port: string) => boolean;
   /** Calls `fire` once after `wait`, unless the returned function was called. Node's timers unless told. */
   readonly setTimer?: (fire: () => void, wait: Millis) => () => void;
   readonly log?: (message: string) => void;
@@ -114,7 +125,7 @@ class Rounds implements Announcement {
   readonly done: Promise<AnnounceSummary>;
   readonly #options: AnnouncerOptions;
   readonly #links: ReadonlyMap<string, Link>;
-  readonly #frames: readonly { readonly link: Link; readonly frames: readonly Uint8Array[] }[];
+  #frames: readonly { readonly link: Link; readonly frames: readonly Uint8Array[]; readonly port?: string }[];
   readonly #finish: () => void;
   #sent = 0;
   #cancelTimer: (() => void) | undefined;
@@ -130,6 +141,7 @@ class Rounds implements Announcement {
     this.#frames = targets.map((target) => ({
       link: links.get(target.interface)!,
       frames: announcementFrames(target),
+      ...(target.port === undefined ? {} : { port: target.port }),
     }));
     this.#round();
     this.firstRound = Promise.resolve();
@@ -142,13 +154,23 @@ class Rounds implements Announcement {
     const refreshed = this.#refresh(targets);
     this.done = rounds.then(async () => {
       const refreshNotes = await refreshed;
-      return {
-        frames: [...links.values()].reduce((sum, link) => sum + link.sent, 0),
-        interfaces: [...links.values()].filter((link) => link.sent > 0).map((link) => link.name),
-        notes: [...[...links.values()].flatMap((link) => link.notes(this.#sent)), ...refreshNotes],
-      };
+      const { notes, ...sent } = this.soFar();
+      return { ...sent, notes: [...notes, ...refreshNotes] };
     });
     this.#wait();
+  }
+
+  get over(): boolean {
+    return this.#over;
+  }
+
+  soFar(): AnnounceSummary {
+    const links = [...this.#links.values()];
+    return {
+      frames: links.reduce((sum, link) => sum + link.sent, 0),
+      interfaces: links.filter((link) => link.sent > 0).map((link) => link.name),
+      notes: links.flatMap((link) => link.notes(this.#sent)),
+    };
   }
 
   stop(): void {
@@ -182,6 +204,11 @@ class Rounds implements Announcement {
     this.#sent++;
   }
 
+  #leaveOutWhatLeft(): void {
+    const { portIsHeld = () => true } = this.#options;
+    this.#frames = this.#frames.filter(({ port }) => port === undefined || portIsHeld(port));
+  }
+
   #wait(): void {
     const wait = this.#options.delays[this.#sent];
     if (wait === undefined || this.#frames.length === 0) {
@@ -189,7 +216,8 @@ class Rounds implements Announcement {
       return;
     }
     this.#cancelTimer = (this.#options.setTimer ?? nodeTimer)(() => {
-      this.#round();
+      this.#leaveOutWhatLeft();
+      if (this.#frames.length > 0) this.#round();
       this.#wait();
     }, wait);
   }

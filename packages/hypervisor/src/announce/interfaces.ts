@@ -42,6 +42,18 @@ export interface InterfaceLookup {
   readonly sysfsRoot?: string;
 }
 
+/** Whether a hypervisor has this tap or macvtap open: the kernel takes the carrier away when the last has let go of it. */
+export function portIsHeld(name: string, sysfsRoot = '/sys/class/net'): boolean {
+  const port = join(sysfsRoot, name);
+  if (!exists(port)) return false;
+  try {
+    return readFileSync(join(port, 'carrier'), 'utf8').trim() !== '0';
+  } catch {
+    // That of an interface that is down cannot be read.
+    return true;
+  }
+}
+
 /** Reads only. Never rejects: what cannot be found out becomes a note. */
 export async function resolveInterface(name: string, lookup: InterfaceLookup): Promise<AnnounceRoute> {
   const root = lookup.sysfsRoot ?? '/sys/class/net';

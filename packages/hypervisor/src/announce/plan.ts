@@ -71,6 +71,7 @@ export async function planAnnouncement(input: {
       interface: name,
       ...(vlan === undefined ? {} : { vlan }),
       ...(fdb === undefined ? {} : { fdb }),
+      port: place.hostInterface,
     });
   }
   return { targets, notes };

@@ -156,6 +156,33 @@ describe('Announcer', () => {
     expect(closed).toEqual(['br0']);
   });
 
+  it('tells what it has sent until now, and whether more follows', async () => {
+    const { announcer, tick } = rig();
+    const announcement = announcer.announce([one, two]);
+    expect(announcement.soFar()).toEqual({ frames: 3, interfaces: ['br0', 'br1'], notes: [] });
+    tick();
+    expect(announcement).toMatchObject({ over: false });
+    while (tick());
+    expect(announcement).toMatchObject({ over: true });
+    expect(announcement.soFar()).toEqual(await announcement.done);
+  });
+
+  it('says no more of a NIC whose guest has left again, and ends when all have', async () => {
+    const held = new Set(['tap1', 'tap2']);
+    const { announcer, sent, tick } = rig({ portIsHeld: (port) => held.has(port) });
+    const { done } = announcer.announce([
+      { ...one, port: 'tap1' },
+      { ...two, port: 'tap2' },
+    ]);
+    held.delete('tap1');
+    tick();
+    expect(sent.slice(3).map((each) => each.on)).toEqual(['br1']);
+    held.delete('tap2');
+    tick();
+    expect(tick()).toBe(false);
+    expect(await done).toMatchObject({ frames: 4, interfaces: ['br0', 'br1'] });
+  });
+
   it('is done at once without targets', async () => {
     const { announcer, waits } = rig();
     expect(await announcer.announce([]).done).toEqual({ frames: 0, interfaces: [], notes: [] });

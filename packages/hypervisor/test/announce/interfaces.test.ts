@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseMac } from '@vmferry/engine/guest-address';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { refreshFdb, resolveInterface } from '../../src/announce/interfaces.ts';
+import { portIsHeld, refreshFdb, resolveInterface } from '../../src/announce/interfaces.ts';
 import { planAnnouncement } from '../../src/announce/plan.ts';
 import type { RunTool } from '../../src/announce/tools.ts';
 import { makeNetns, type Netns } from './support/netns.ts';
@@ -141,6 +141,18 @@ describe('resolveInterface on a made-up sysfs', () => {
       expect(await resolve(name)).toMatchObject({ type: 'none', notes: [expect.any(String)] });
     },
   );
+
+  it('finds a port held as long as it has a carrier, or none that can be read', () => {
+    put('tap0/carrier', '1');
+    put('tap1/carrier', '0');
+    put('tap2/uevent');
+    expect(['tap0', 'tap1', 'tap2', 'tap3'].map((name) => portIsHeld(name, root))).toEqual([
+      true,
+      false,
+      true,
+      false,
+    ]);
+  });
 
   it('plans only for NICs that have a place on this host, and keeps every note', async () => {
     enslave('tap0', 'br0');

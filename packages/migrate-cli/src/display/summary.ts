@@ -69,7 +69,8 @@ function figureRows(report: MigrationReport): [string, string][] {
   }
   if (announce.frames > 0) {
     const where = announce.interfaces.length > 0 ? ` on ${plain(announce.interfaces.join(', '))}` : '';
-    rows.push(['announced', `${count(announce.frames, 'frame')}${where}`]);
+    const more = announce.underWay ? ', and it goes on' : '';
+    rows.push(['announced', `${count(announce.frames, 'frame')}${where}${more}`]);
   }
   return rows;
 }
