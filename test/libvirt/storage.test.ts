@@ -8,7 +8,7 @@ import { libvirtPolicy } from '@vmferry/agent-core/libvirt-config';
 import type { DestGuestFactory } from '@vmferry/dest-agent/guests';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { DestGuest } from '@vmferry/engine/guest';
-import { LibvirtDestGuest } from '@vmferry/hypervisor/libvirt/dest-guest';
+import { LibvirtDestGuest } from '@vmferry/hypervisor/libvirt/dest/guest';
 import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
 import { expect, test } from 'vitest';
 import { type Agents, follow } from '../migrate/agents.ts';

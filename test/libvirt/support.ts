@@ -5,7 +5,7 @@ import { createLogger } from '@vmferry/agent-core/log';
 import { DestAgent } from '@vmferry/dest-agent/agent';
 import type { SideConnection, SourceGuest } from '@vmferry/engine/guest';
 import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
-import { LibvirtSourceGuest } from '@vmferry/hypervisor/libvirt/source-guest';
+import { LibvirtSourceGuest } from '@vmferry/hypervisor/libvirt/source/guest';
 import { expect } from 'vitest';
 import type { LibvirtHost } from '../rig/libvirt.ts';
 import { ManagedProcess, within } from '../rig/process.ts';

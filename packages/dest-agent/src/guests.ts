@@ -6,9 +6,9 @@ import { journalPath } from '@vmferry/agent-core/journal-file';
 import { libvirtPolicy } from '@vmferry/agent-core/libvirt-config';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
-import { LibvirtDestGuest } from '@vmferry/hypervisor/libvirt/dest-guest';
+import { LibvirtDestGuest } from '@vmferry/hypervisor/libvirt/dest/guest';
+import { leftDomain } from '@vmferry/hypervisor/libvirt/dest/left';
 import { ImageRecord } from '@vmferry/hypervisor/libvirt/images/record';
-import { leftDomain } from '@vmferry/hypervisor/libvirt/leftover';
 import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
 import { QemuDestGuest } from '@vmferry/hypervisor/qemu/dest-guest';
 import {

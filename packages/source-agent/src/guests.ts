@@ -3,9 +3,9 @@
 import type { SourceAgentOptions } from '@vmferry/agent-core/config';
 import { openGuest } from '@vmferry/agent-core/guest-schemes';
 import type { SourceGuest } from '@vmferry/engine/guest';
-import { lookAtDomain, takenBackDomain } from '@vmferry/hypervisor/libvirt/left-source';
 import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
-import { LibvirtSourceGuest } from '@vmferry/hypervisor/libvirt/source-guest';
+import { LibvirtSourceGuest } from '@vmferry/hypervisor/libvirt/source/guest';
+import { lookAtDomain, takenBackDomain } from '@vmferry/hypervisor/libvirt/source/left';
 import {
   type Committed,
   lookAtCommitted,

@@ -1,7 +1,7 @@
 /** What can be wrong with a domain that is to leave, and what the operator can do about it. */
 import { GuestError } from '@vmferry/engine/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
-import { asGuestError, messageOf } from './errors.ts';
+import { asGuestError, messageOf } from '../errors.ts';
 
 export function givenUp(): GuestError {
   return new GuestError(

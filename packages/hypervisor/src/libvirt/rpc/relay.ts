@@ -23,7 +23,7 @@ import {
   RpcReader,
   RpcType,
   textParameters,
-} from './rpc-messages.ts';
+} from './messages.ts';
 
 interface RelayHooks {
   /** What libvirtd says. */

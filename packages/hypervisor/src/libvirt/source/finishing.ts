@@ -14,8 +14,8 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
-import { asGuestError, messageOf } from './errors.ts';
-import { notTakenUp, stalled } from './source-faults.ts';
+import { asGuestError, messageOf } from '../errors.ts';
+import { notTakenUp, stalled } from './faults.ts';
 
 const TRIES = 3;
 const POLL_MS = 200;

@@ -1,5 +1,5 @@
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
-import { HEADER_BYTES, RpcProgram, RpcType } from '../../src/libvirt/rpc-messages.ts';
+import { HEADER_BYTES, RpcProgram, RpcType } from '../../../src/libvirt/rpc/messages.ts';
 
 export interface RpcFields {
   readonly program?: number;

@@ -34,33 +34,29 @@ import type { Domain, MigrateOptions } from '@vmferry/native/libvirt/domain';
 import { isLibvirtError } from '@vmferry/native/libvirt/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import { LocalListener, type LocalSocket } from '@vmferry/native/local-socket';
-import { describeGuest } from '../qemu/inspect/guest.ts';
-import { locateBlocks } from '../qemu/inspect/memory-map.ts';
-import { OutgoingStream } from '../qemu/outgoing-stream.ts';
-import { answerOf, doneAnewIfLost, letGo, openLibvirt } from './answer.ts';
-import { withAddresses } from './domain-addresses.ts';
+import { describeGuest } from '../../qemu/inspect/guest.ts';
+import { locateBlocks } from '../../qemu/inspect/memory-map.ts';
+import { OutgoingStream } from '../../qemu/outgoing-stream.ts';
+import { answerOf, doneAnewIfLost, letGo, openLibvirt } from '../answer.ts';
 import {
   DomainEvents,
   type DomainHappening,
   type MigrationEnding,
   migrationEnding,
-} from './domain-events.ts';
-import { machineOf, readInterfaces } from './domain-xml.ts';
-import { asGuestError, asking } from './errors.ts';
-import { type Attempt, finish, left } from './finishing.ts';
-import { ifThere } from './if-there.ts';
-import { migrateOptions, PLAIN, resumeOptions } from './migrate-options.ts';
-import { monitorOf } from './monitor.ts';
-import { type LibvirtOptions, parseDomainAddress } from './options.ts';
-import type { DomainFacts } from './preflight/domain-facts.ts';
-import { type Finding, notes, refusals } from './preflight/finding.ts';
-import { gatherDomain, type SourceHost, sourceHost } from './preflight/gather-domain.ts';
-import { sourceFindings } from './preflight/preflight.ts';
-import { qemuPid } from './qemu-process.ts';
-import { reconnect } from './reconnect.ts';
-import { Rendezvous } from './rendezvous.ts';
-import { CallingRpc } from './rpc-relay.ts';
-import { untilStuck } from './set-up.ts';
+} from '../domain-events.ts';
+import { machineOf, readInterfaces } from '../domain-xml.ts';
+import { asGuestError, asking } from '../errors.ts';
+import { ifThere } from '../if-there.ts';
+import { monitorOf } from '../monitor.ts';
+import { type LibvirtOptions, parseDomainAddress } from '../options.ts';
+import type { DomainFacts } from '../preflight/domain-facts.ts';
+import { type Finding, notes, refusals } from '../preflight/finding.ts';
+import { gatherDomain, type SourceHost, sourceHost } from '../preflight/gather-domain.ts';
+import { sourceFindings } from '../preflight/preflight.ts';
+import { reconnect } from '../reconnect.ts';
+import { Rendezvous } from '../rendezvous.ts';
+import { CallingRpc } from '../rpc/relay.ts';
+import { withAddresses } from './domain-addresses.ts';
 import {
   busy,
   callsLost,
@@ -75,7 +71,11 @@ import {
   stands,
   stuckInPostcopy,
   unfinished,
-} from './source-faults.ts';
+} from './faults.ts';
+import { type Attempt, finish, left } from './finishing.ts';
+import { migrateOptions, PLAIN, resumeOptions } from './migrate-options.ts';
+import { qemuPid } from './qemu-process.ts';
+import { untilStuck } from './set-up.ts';
 import { newRendezvous } from './tokens.ts';
 
 /** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */

@@ -1,7 +1,7 @@
 /** What libvirt is asked for. */
 import type { ManagedPlan, SourcePlan } from '@vmferry/engine/guest';
 import type { MigrateOptions } from '@vmferry/native/libvirt/domain';
-import type { Rendezvous } from './rendezvous.ts';
+import type { Rendezvous } from '../rendezvous.ts';
 
 /** Far above any link, MiB/s: the agent's reading is what limits QEMU. */
 const UNLIMITED_MIB = 1_000_000;

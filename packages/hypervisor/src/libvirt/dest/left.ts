@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { EndOfPrepared } from '../qemu/mark.ts';
-import { letGo, openLibvirt } from './answer.ts';
-import { asking } from './errors.ts';
-import { ifThere } from './if-there.ts';
-import type { ImageRecord } from './images/record.ts';
-import { type LibvirtOptions, parseDomainAddress } from './options.ts';
+import type { EndOfPrepared } from '../../qemu/mark.ts';
+import { letGo, openLibvirt } from '../answer.ts';
+import { asking } from '../errors.ts';
+import { ifThere } from '../if-there.ts';
+import type { ImageRecord } from '../images/record.ts';
+import { type LibvirtOptions, parseDomainAddress } from '../options.ts';
 
 /** From an agent's end to its libvirt's having ended what was coming in; QEMU takes its time under emulation. */
 const ENDED_MS = 10_000;

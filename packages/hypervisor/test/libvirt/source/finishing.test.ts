@@ -1,7 +1,7 @@
 import { GuestError } from '@vmferry/engine/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import { expect, test } from 'vitest';
-import { type Attempt, finish } from '../../src/libvirt/finishing.ts';
+import { type Attempt, finish } from '../../../src/libvirt/source/finishing.ts';
 
 const halted: DomainState = { state: 'paused', reason: 'post-copy-failed' };
 const refused = new GuestError('E_GUEST_FAILED', "job 'migration in' failed in post-copy phase", 'none');

@@ -1,6 +1,7 @@
 /** Addresses that a domain's libvirt knows, on the driver inside libvirt. */
-import { withAddresses } from '@vmferry/hypervisor/libvirt/domain-addresses';
+
 import { readInterfaces } from '@vmferry/hypervisor/libvirt/domain-xml';
+import { withAddresses } from '@vmferry/hypervisor/libvirt/source/domain-addresses';
 import { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { AddressSource, Domain } from '@vmferry/native/libvirt/domain';
 import { expect, test } from 'vitest';

@@ -4,7 +4,7 @@
  * alive.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { notBegun } from './source-faults.ts';
+import { notBegun } from './faults.ts';
 
 /** A QEMU of much memory, of huge pages above all, takes minutes to start. */
 const STUCK_MS = 300_000;

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { untilStuck } from '../../src/libvirt/set-up.ts';
+import { untilStuck } from '../../../src/libvirt/source/set-up.ts';
 
 test.each([
   ['nothing of which moves', () => Promise.resolve(7)],

@@ -9,7 +9,7 @@ import {
   RpcProgram,
   RpcReader,
   RpcType,
-} from '../../src/libvirt/rpc-messages.ts';
+} from '../../../src/libvirt/rpc/messages.ts';
 import { rpcMessage } from './support.ts';
 
 describe('a reader of libvirt’s calls', () => {

@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { HEADER_BYTES, pong, RpcProcedure, RpcProgram, RpcType } from '../../src/libvirt/rpc-messages.ts';
-import { CalledRpc, CallingRpc } from '../../src/libvirt/rpc-relay.ts';
+import { HEADER_BYTES, pong, RpcProcedure, RpcProgram, RpcType } from '../../../src/libvirt/rpc/messages.ts';
+import { CalledRpc, CallingRpc } from '../../../src/libvirt/rpc/relay.ts';
 import { read, rpcMessage, socketPair } from './support.ts';
 
 const sockets: Socket[] = [];

@@ -31,27 +31,27 @@ import { type Millis, millis } from '@vmferry/engine/units';
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
 import type { DomainState } from '@vmferry/native/libvirt/states';
-import { IncomingStream } from '../qemu/incoming-stream.ts';
-import { connectToQemu } from '../qemu/migration-socket.ts';
-import { answerOf, doneAnewIfLost, isLost, letGo, openLibvirt } from './answer.ts';
+import { IncomingStream } from '../../qemu/incoming-stream.ts';
+import { connectToQemu } from '../../qemu/migration-socket.ts';
+import { answerOf, doneAnewIfLost, isLost, letGo, openLibvirt } from '../answer.ts';
 import {
   DomainEvents,
   type DomainHappening,
   type MigrationEnding,
   migrationEnding,
-} from './domain-events.ts';
-import { identityOf, readInterfaces } from './domain-xml.ts';
-import { asking, messageOf } from './errors.ts';
-import { ifThere } from './if-there.ts';
-import type { ImageRecord } from './images/record.ts';
-import type { CreatedImages } from './images/store.ts';
-import { daemonSockets, type LibvirtOptions, parseDomainAddress } from './options.ts';
-import { type DestPolicy, type DestPreflight, destPreflight } from './preflight/dest.ts';
-import { parseDomainFacts } from './preflight/domain-facts.ts';
-import { notes, refusals } from './preflight/finding.ts';
-import { reconnect } from './reconnect.ts';
-import { Rendezvous } from './rendezvous.ts';
-import { CalledRpc } from './rpc-relay.ts';
+} from '../domain-events.ts';
+import { identityOf, readInterfaces } from '../domain-xml.ts';
+import { asking, messageOf } from '../errors.ts';
+import { ifThere } from '../if-there.ts';
+import type { ImageRecord } from '../images/record.ts';
+import type { CreatedImages } from '../images/store.ts';
+import { daemonSockets, type LibvirtOptions, parseDomainAddress } from '../options.ts';
+import { type DestPolicy, type DestPreflight, destPreflight } from '../preflight/dest.ts';
+import { parseDomainFacts } from '../preflight/domain-facts.ts';
+import { notes, refusals } from '../preflight/finding.ts';
+import { reconnect } from '../reconnect.ts';
+import { Rendezvous } from '../rendezvous.ts';
+import { CalledRpc } from '../rpc/relay.ts';
 
 /** libvirt ends a domain that came to nothing by itself; QEMU takes its time under emulation. */
 const DISCARD_MS = 30_000;

@@ -4,11 +4,11 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DomainState } from '@vmferry/native/libvirt/states';
-import type { Committed, TakenBack } from '../qemu/left-source.ts';
-import { letGo, openLibvirt } from './answer.ts';
-import { asking } from './errors.ts';
-import { ifThere } from './if-there.ts';
-import { type LibvirtOptions, parseDomainAddress } from './options.ts';
+import type { Committed, TakenBack } from '../../qemu/left-source.ts';
+import { letGo, openLibvirt } from '../answer.ts';
+import { asking } from '../errors.ts';
+import { ifThere } from '../if-there.ts';
+import { type LibvirtOptions, parseDomainAddress } from '../options.ts';
 
 const SETTLE_TIMEOUT_MS = 30_000;
 const POLL_MS = 200;

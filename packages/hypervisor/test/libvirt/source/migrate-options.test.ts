@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { POSTCOPY_BATCH } from '@vmferry/engine/carriage/batch-limits';
 import type { ManagedPlan, SourcePlan } from '@vmferry/engine/guest';
 import { bytes } from '@vmferry/engine/units';
-import { migrateOptions, PLAIN, resumeOptions } from '@vmferry/hypervisor/libvirt/migrate-options';
 import { Rendezvous } from '@vmferry/hypervisor/libvirt/rendezvous';
+import { migrateOptions, PLAIN, resumeOptions } from '@vmferry/hypervisor/libvirt/source/migrate-options';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 let dir: string;
