@@ -1,0 +1,60 @@
+/** After the commit the source's libvirt ends the domain itself; where it was restarted it may not know that it should. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { GuestError } from '@vmferry/engine/errors';
+import { answerOf } from '../answer.ts';
+import { asking } from '../errors.ts';
+import { ifThere } from '../if-there.ts';
+import type { MigrateCall } from './call.ts';
+import type { SourceDomain } from './domain.ts';
+import { left } from './finishing.ts';
+
+/** From the destination's answer to the end of the source's QEMU; a few seconds, under emulation. */
+const ENDED_MS = 60_000;
+
+interface Moved {
+  readonly postcopy: boolean;
+  /** The definition goes as well. */
+  readonly undefineSource: boolean;
+}
+
+/** @throws GuestError when the domain is still there */
+export async function untilEnded(domain: SourceDomain, call: MigrateCall, how: Moved): Promise<void> {
+  const error = await Promise.race([call.answer, sleep(ENDED_MS).then(notEnded)]);
+  if (error === undefined) return;
+  await asking(async () => {
+    if (domain.lost && (await endedUnattended(domain, how))) return;
+    if (!left(await domain.stateOrGone())) throw error;
+  });
+}
+
+/**
+ * A libvirtd that was restarted ends the domain by itself when QEMU has sent all in post-copy. After pre-copy it does
+ * not know whether the destination has run it, and leaves it paused; here that is known.
+ */
+async function endedUnattended(domain: SourceDomain, { postcopy, undefineSource }: Moved): Promise<boolean> {
+  try {
+    await domain.reach();
+    const state = postcopy ? await domain.settledState() : await domain.stateOrGone();
+    if (left(state)) return true;
+    if (state?.state !== 'paused' || state.reason !== 'migration') return false;
+    await ifThere(() => endLeft(domain, undefineSource));
+    return true;
+  } catch (error) {
+    if (error instanceof GuestError && error.code === 'E_GUEST_GONE') return true;
+    throw error;
+  }
+}
+
+async function endLeft({ handle }: SourceDomain, undefineSource: boolean): Promise<void> {
+  const undefine = undefineSource && (await handle.isPersistent());
+  await answerOf('ended the domain', handle.destroy());
+  if (undefine) await handle.undefine(['keep-nvram']);
+}
+
+function notEnded(): GuestError {
+  return new GuestError(
+    'E_TIMEOUT',
+    'libvirt has not ended the migration on the source',
+    "see libvirt's log",
+  );
+}

@@ -1,0 +1,128 @@
+/** What there is to know of the domain before anything is touched: its description, what is in the way, preflight's facts. */
+import { GuestError } from '@vmferry/engine/errors';
+import type { GuestDescription, RamBlock, SourcePlan, SourcePreflight } from '@vmferry/engine/guest';
+import { bytes } from '@vmferry/engine/units';
+import { describeGuest } from '../../qemu/inspect/guest.ts';
+import { machineOf, readInterfaces } from '../domain-xml.ts';
+import { monitorOf } from '../monitor.ts';
+import type { DomainFacts } from '../preflight/domain-facts.ts';
+import { type Finding, notes, refusals } from '../preflight/finding.ts';
+import { gatherDomain, type SourceHost, sourceHost } from '../preflight/gather-domain.ts';
+import { sourceFindings } from '../preflight/preflight.ts';
+import type { SourceDomain } from './domain.ts';
+import { withAddresses } from './domain-addresses.ts';
+import { busy, cannotKeep, unfinished } from './faults.ts';
+import { PLAIN } from './migrate-options.ts';
+
+export class SourceLook {
+  readonly #domain: SourceDomain;
+  readonly #host: Promise<SourceHost>;
+  #facts: Promise<DomainFacts> | undefined;
+  #blocks: readonly RamBlock[] = [];
+  #oneLiveRound = false;
+  #wasRunning = true;
+
+  constructor(domain: SourceDomain) {
+    this.#domain = domain;
+    this.#host = sourceHost(domain.connection);
+    this.#host.catch(() => {});
+  }
+
+  /** As `describe` found them. */
+  get blocks(): readonly RamBlock[] {
+    return this.#blocks;
+  }
+
+  get oneLiveRound(): boolean {
+    return this.#oneLiveRound;
+  }
+
+  get wasRunning(): boolean {
+    return this.#wasRunning;
+  }
+
+  /** @param directory where the two hypervisors are to meet */
+  async describe(directory: {
+    readonly socketDir: string;
+    readonly rendezvous: string;
+  }): Promise<GuestDescription> {
+    const domain = this.#domain.handle;
+    const { name, uuid } = domain;
+    const state = await domain.state();
+    if (state.state === 'shut-off') {
+      throw new GuestError(
+        'E_GUEST_BLOCKED',
+        `the domain ${name} does not run`,
+        `start it with "virsh start ${name}", or move its definition with "virsh migrate --offline"`,
+      );
+    }
+    const xml = await domain.xml();
+    // A guest's agent may take its time.
+    const [own, nics] = await Promise.all([
+      state.reason === 'post-copy-failed' ? this.#sketch(xml) : describeGuest(monitorOf(domain), name),
+      withAddresses(domain, readInterfaces(xml), xml),
+    ]);
+    this.#blocks = own.blocks;
+    this.#oneLiveRound = own.oneLiveRound;
+    this.#wasRunning = state.state === 'running';
+    return {
+      ...own,
+      kind: 'libvirt',
+      nics,
+      running: this.#wasRunning,
+      libvirt: { uuid, ...directory },
+    };
+  }
+
+  /** Without QEMU, whose monitor libvirt keeps to itself while a post-copy is to be finished. */
+  async #sketch(xml: string): Promise<GuestDescription> {
+    const { vcpus, maxMemoryKib } = await this.#domain.handle.info();
+    return {
+      kind: 'libvirt',
+      name: this.#domain.handle.name,
+      hypervisorVersion: '',
+      machine: machineOf(xml),
+      vcpus,
+      memoryBytes: bytes(Number(maxMemoryKib) * 1024),
+      blocks: [],
+      nics: [],
+      running: false,
+      oneLiveRound: false,
+    };
+  }
+
+  async blockers(plan: SourcePlan): Promise<readonly GuestError[]> {
+    const domain = this.#domain.handle;
+    const { name } = domain;
+    const reasons = plan.managed?.keepSource === true ? [cannotKeep()] : [];
+    const { reason } = await domain.state();
+    if (reason === 'post-copy-failed') return [...reasons, unfinished(name)];
+    const { findings } = await this.#findings(plan);
+    const all = [...reasons, ...refusals(findings)];
+    const { type } = await domain.jobInfo();
+    return type === 'none' || type === 'completed' ? all : [...all, busy(name)];
+  }
+
+  async preflight(plan: SourcePlan): Promise<SourcePreflight> {
+    const { facts, findings } = await this.#findings(plan);
+    // The clocks are compared by it.
+    return { facts: { ...facts, wallClockMs: Date.now() }, notes: notes(findings) };
+  }
+
+  async #findings(plan: SourcePlan): Promise<{ facts: DomainFacts; findings: readonly Finding[] }> {
+    const facts = await this.gathered(plan);
+    return { facts, findings: sourceFindings(facts, { postcopy: plan.postcopy }) };
+  }
+
+  /** What a migration asks for is asked for once, and its domain is looked at once: that takes libvirt a while. */
+  gathered(plan: SourcePlan): Promise<DomainFacts> {
+    const { copyStorage, destName, destXml } = plan.managed ?? PLAIN;
+    this.#facts ??= gatherDomain(
+      this.#domain.connection,
+      this.#domain.handle,
+      { copyStorage, destName, destXml },
+      this.#host,
+    );
+    return this.#facts;
+  }
+}
