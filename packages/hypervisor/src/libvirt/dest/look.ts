@@ -1,0 +1,116 @@
+/** Whether the domain may come in: as a new migration (`prepare`), or to finish a post-copy that came to a halt (`rejoin`). */
+import type { GuestError } from '@vmferry/engine/errors';
+import type { DestPlan, GuestDescription, LibvirtDescription, PrepareResult } from '@vmferry/engine/guest';
+import { ifThere } from '../if-there.ts';
+import type { LibvirtOptions } from '../options.ts';
+import { type DestPolicy, type DestPreflight, destPreflight } from '../preflight/dest.ts';
+import { parseDomainFacts } from '../preflight/domain-facts.ts';
+import { notes, refusals } from '../preflight/finding.ts';
+import type { DestDomain } from './domain.ts';
+import { notHalted, otherDirectory, otherKind } from './faults.ts';
+
+export class DestLook {
+  readonly #domain: DestDomain;
+  readonly #options: LibvirtOptions;
+  readonly #policy: DestPolicy;
+  #preflight: DestPreflight | undefined;
+  #rendezvous: string | undefined;
+  #postcopyIsFinal = false;
+  #definedBefore = false;
+  #rejoining = false;
+
+  constructor(domain: DestDomain, options: LibvirtOptions, policy: DestPolicy) {
+    this.#domain = domain;
+    this.#options = options;
+    this.#policy = policy;
+  }
+
+  /** Of a new migration. */
+  get preflight(): DestPreflight | undefined {
+    return this.#preflight;
+  }
+
+  /** The name of the directory of sockets. */
+  get rendezvous(): string | undefined {
+    return this.#rendezvous;
+  }
+
+  get postcopyIsFinal(): boolean {
+    return this.#postcopyIsFinal;
+  }
+
+  /** libvirt knew the domain before it came. */
+  get definedBefore(): boolean {
+    return this.#definedBefore;
+  }
+
+  get rejoining(): boolean {
+    return this.#rejoining;
+  }
+
+  async prepare(description: GuestDescription, plan: DestPlan): Promise<PrepareResult> {
+    const { libvirt } = description;
+    if (description.kind !== 'libvirt' || libvirt === undefined) {
+      return { ok: false, reasons: [otherKind(description.kind)] };
+    }
+    this.#describe(libvirt);
+    this.#postcopyIsFinal = isFinal(description.hypervisorVersion);
+    const [before, preflight] = await Promise.all([
+      ifThere(() => this.#domain.handle()),
+      this.#look(description.preflight, plan),
+    ]);
+    this.#definedBefore = before !== undefined;
+    this.#preflight = preflight;
+    const warnings = notes(preflight.findings);
+    const reasons = [...this.#sameDirectory(libvirt), ...refusals(preflight.findings)];
+    if (reasons.length > 0) return { ok: false, reasons, notes: warnings };
+    return { ok: true, hypervisorVersion: await this.#version(), nics: [], notes: warnings };
+  }
+
+  async rejoin(description: GuestDescription): Promise<PrepareResult> {
+    const { libvirt } = description;
+    if (libvirt === undefined) return { ok: false, reasons: [otherKind(description.kind)] };
+    this.#describe(libvirt);
+    this.#rejoining = true;
+    const reasons = this.#sameDirectory(libvirt);
+    const { state, reason } = (await ifThere(this.#domain.state)) ?? { state: 'absent', reason: 'unknown' };
+    if (reason !== 'post-copy-failed') reasons.push(notHalted(this.#domain.name, `${state} (${reason})`));
+    if (reasons.length > 0) return { ok: false, reasons };
+    return { ok: true, hypervisorVersion: await this.#version(), nics: [] };
+  }
+
+  #describe({ uuid, rendezvous }: LibvirtDescription): void {
+    this.#domain.described(uuid);
+    this.#rendezvous = rendezvous;
+  }
+
+  #sameDirectory({ socketDir }: LibvirtDescription): GuestError[] {
+    const own = this.#options.socketDir;
+    return socketDir === own ? [] : [otherDirectory(socketDir, own)];
+  }
+
+  async #look(told: unknown, { postcopy }: DestPlan): Promise<DestPreflight> {
+    const facts = parseDomainFacts(told);
+    // It is to have the name that this guest was opened by.
+    const shape = { ...facts.shape, name: this.#domain.name };
+    const plan = { postcopy, policy: this.#policy };
+    return await destPreflight(this.#domain.connection, { ...facts, shape }, plan);
+  }
+
+  async #version(): Promise<string> {
+    return versionText(await this.#domain.connection.host.hypervisorVersion());
+  }
+}
+
+/** 7002022 is 7.2.22. */
+function versionText(version: number | bigint): string {
+  const n = Number(version);
+  return `QEMU ${Math.floor(n / 1_000_000)}.${Math.floor(n / 1000) % 1000}.${n % 1000}`;
+}
+
+/** libvirt never runs a guest again that was in post-copy; QEMU itself does from 10.2 on, until it hears that it is loaded. */
+function isFinal(sourceVersion: string): boolean {
+  const [, major, minor] = /^QEMU (\d+)\.(\d+)/.exec(sourceVersion) ?? [];
+  if (major === undefined) return false;
+  return Number(major) < 10 || (Number(major) === 10 && Number(minor) < 2);
+}
