@@ -70,6 +70,8 @@ export class DestSession implements RunningMigration, EndingSession {
   readonly #streams: Streams;
   readonly #whereabouts: Whereabouts;
   #begun: Begun | undefined;
+  /** From the source's word on: the journal has to be opened first. */
+  #started = false;
   #finishesHalted = false;
 
   constructor(options: SessionOptions) {
@@ -250,8 +252,9 @@ export class DestSession implements RunningMigration, EndingSession {
   async #start(): Promise<void> {
     const { admitted } = this.#admission;
     const { session } = this.#options.identity;
-    if (!admitted || this.#begun)
+    if (!admitted || this.#started)
       throw new PayloadError('the migration cannot be started twice, or before it was opened');
+    this.#started = true;
     const [account, control, streams] = [this.#account, this.#control, this.#streams];
     if (admitted.rejoins) {
       this.#finishesHalted = true;

@@ -1,4 +1,7 @@
+import { mkdtemp, rm } from 'node:fs/promises';
 import type { Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { type DestAgentOptions, defaultLimits } from '@vmferry/agent-core/config';
 import { createLogger } from '@vmferry/agent-core/log';
 import { DestAgent, type DestAgentParts } from '@vmferry/dest-agent/agent';
@@ -123,6 +126,41 @@ test('a hypervisor that cannot be let go of does not end the agent', async () =>
   control.send({ ...offer, destGuest: 'qemu:/web1' });
   await control.link.closed;
   await expect.poll(() => agent.list()).toMatchObject([{ guest: 'qemu:/web1', outcome: 'refused' }]);
+});
+
+const description = {
+  ...{ kind: 'qemu', name: 'web1', hypervisorVersion: 'QEMU 7.2.22', machine: 'pc-i440fx-7.2', vcpus: 1 },
+  ...{ memoryBytes: 1 << 20, blocks: [], nics: [], running: true, oneLiveRound: false },
+};
+
+test('a migration that is started twice is refused, also while its journal is being opened', async () => {
+  const stateDir = await mkdtemp(join(tmpdir(), 'vmferry-started-'));
+  cleanups.push(() => rm(stateDir, { recursive: true }));
+  let opened = 0;
+  const guest: Partial<DestGuest> = {
+    gone: new Promise(() => {}),
+    events: (async function* () {})(),
+    prepare: () => Promise.resolve({ ok: true, hypervisorVersion: 'QEMU 7.2.22', nics: [] }),
+    open: () => {
+      opened += 1;
+      return Promise.resolve();
+    },
+    discard: () => Promise.resolve(),
+    close: () => Promise.resolve(),
+  };
+  const { agent, url } = await started({ stateDir }, { guests: async () => guest as DestGuest });
+  const socket = await connect(url, { path: MIGRATION_PATH });
+  const control = new ControlChannel(new Link(socket, { name: 'test', onFrame: () => {} }));
+  await control.request({ ...hello, features: [] }, 'welcome', 5000);
+  await control.request({ ...offer, guest: description, destGuest: 'qemu:/web1' }, 'accepted', 5000);
+  const stream = Reflect.get(socket, '_socket') as Socket;
+  stream.cork();
+  control.send({ type: 'start' });
+  control.send({ type: 'start' });
+  stream.uncork();
+  expect((await control.link.closed).error?.message).toContain('the migration cannot be started twice');
+  await expect.poll(() => agent.list()).toMatchObject([{ outcome: 'refused' }]);
+  expect(opened).toBe(0);
 });
 
 test('an agent that was told to end takes no more guests in', async () => {
