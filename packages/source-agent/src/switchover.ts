@@ -24,6 +24,13 @@ import { factsOf } from './failures.ts';
 import type { Departure } from './preflight.ts';
 import { runStateRemark } from './run-state-remark.ts';
 
+/** A failure ends the migration; later it is only told. */
+const ENDING_BY_FAILURE: ReadonlySet<SourceState['phase']> = new Set([
+  'copying',
+  'sealing',
+  'sealed',
+  'committing',
+]);
 const LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };
 
 export interface SwitchoverOptions {
@@ -96,9 +103,7 @@ export class Switchover {
     const facts = factsOf(error);
     const { code, message } = facts;
     this.#options.causes.met(facts);
-    const { phase } = this.state;
-    if (phase === 'copying' || phase === 'sealing' || phase === 'sealed')
-      this.#options.log.warn({ err: error }, 'failure');
+    if (ENDING_BY_FAILURE.has(this.state.phase)) this.#options.log.warn({ err: error }, 'failure');
     this.tell({ type: 'failed', code, why: message });
   }
 

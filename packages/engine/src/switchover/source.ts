@@ -6,7 +6,7 @@
  *        │                          │                 READY, and in pre-copy the stream's end
  *        │ any failure              │ any failure                    ▼
  *        │                          │    any failure             committing ──(disk fails)──▶ uncommitting
- *        │                          │ ◀──────────────────── sealed   │                             │
+ *        │                          │ ◀──────────────────── sealed   │ ──(its hypervisor fails)───▶│
  *        ▼                          ▼                       (committed is on disk)    rolling-back on disk
  *     rolling-back ◀────────────────┴─────────────────────────────── │ ─────────────── or DISCARDED
  *        │ DISCARD ─▶, guest runs on the source                      ▼
@@ -20,7 +20,8 @@
  *
  * Before `committed` is on disk every failure rolls back. From `committing` on the guest never runs here
  * by itself: a lost link, a crash or a timeout only calls for attention, and the outcome is told to the
- * destination whenever it can be heard. In post-copy a destination that is slow to run the guest, or cannot,
+ * destination whenever it can be heard. A hypervisor that fails in `committing` may have let its guest run again
+ * already (libvirt does, when it hangs up): then the commit is not said. In post-copy a destination that is slow to run the guest, or cannot,
  * still needs the rest of its memory: the operator is told at once, but the report waits until all was sent. In `uncommitting` the commit may or may not be on disk but was
  * never said, so a roll-back waits for proof: its own record, or the destination's word that it discarded.
  */
@@ -198,11 +199,9 @@ function beforeCommit(
     case 'linked':
       return state.phase === 'sealed' ? { state, actions: [send({ type: 'sealed' })] } : same(state);
     case 'guest-gone':
-      // In pre-copy a source whose stream has ended is not needed any more; the destination may have it all.
-      if (state.phase === 'sealed' && state.ended && state.mode === 'precopy') return same(state);
-      return rollBack(state, event, now);
     case 'link-lost':
     case 'failed':
+      if (state.phase === 'sealed' && isDispensable(state, event)) return same(state);
       return rollBack(state, event, now);
     case 'cancel':
       return rollBack(state, CANCELLED, now);
@@ -244,14 +243,8 @@ function aroundCommit(
       return same(state);
     case 'journal-failed': {
       if (state.phase === 'committing' && event.record === 'committed') {
-        const cause: Failure = {
-          code: 'E_JOURNAL',
-          why: 'The source could not write the commit to its journal.',
-        };
-        return {
-          state: { ...base(state, now), phase: 'uncommitting', cause },
-          actions: [send(discard(cause)), journal('rolling-back')],
-        };
+        const why = 'The source could not write the commit to its journal.';
+        return uncommit(state, { code: 'E_JOURNAL', why }, now);
       }
       if (state.phase === 'committing' || event.record !== 'rolling-back') return same(state);
       return attention(state, 'neither', {
@@ -269,11 +262,29 @@ function aroundCommit(
       return state.phase === 'uncommitting'
         ? { state, actions: [send(discard(state.cause)), journal('rolling-back')] }
         : same(state);
+    case 'failed':
+    case 'guest-gone':
+      if (state.phase !== 'committing' || isDispensable(state, event)) return same(state);
+      return uncommit(state, event, now);
     case 'cancel':
       return tooLate(state);
     default:
       return same(state);
   }
+}
+
+/** The commit was never said, whatever the disk has of it. */
+function uncommit(state: SourceState, { code, why }: Failure, now: Millis): SourceStep {
+  const cause: Failure = { code, why };
+  return {
+    state: { ...base(state, now), phase: 'uncommitting', cause },
+    actions: [send(discard(cause)), journal('rolling-back')],
+  };
+}
+
+/** In pre-copy a source whose stream has ended is not needed any more; the destination may have it all. */
+function isDispensable(state: SourceState, event: SourceEvent): boolean {
+  return event.type === 'guest-gone' && state.ended && state.mode === 'precopy';
 }
 
 function afterCommit(

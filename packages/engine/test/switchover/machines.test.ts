@@ -81,6 +81,30 @@ describe('the source', () => {
     expect(back.actions[0]).toMatchObject({ outcome: 'failed', code: 'E_LINK_LOST', guestRunsOn: 'source' });
   });
 
+  const tookBack: SourceEvent = { type: 'failed', code: 'E_GUEST_FAILED', why: 'It has its guest back.' };
+  it('does not say a commit before whose being on disk its hypervisor failed, and rolls back', () => {
+    const failed = source('precopy', ...toSealed, { type: 'stream-end' }, ready, tookBack);
+    expect(failed.actions).toEqual([
+      { type: 'send', message: { type: 'discard', why: 'It has its guest back.' } },
+      { type: 'journal', record: 'rolling-back' },
+    ]);
+    const late = stepSource(failed.state, written('committed'), millis(20));
+    expect(late).toMatchObject({ state: { phase: 'uncommitting' }, actions: [] });
+    const proven = stepSource(late.state, { type: 'journal-written', record: 'rolling-back' }, millis(21));
+    const back = stepSource(proven.state, { type: 'rolled-back' }, millis(22));
+    expect(back.actions[0]).toMatchObject({
+      outcome: 'failed',
+      code: 'E_GUEST_FAILED',
+      guestRunsOn: 'source',
+    });
+  });
+
+  it('needs no hypervisor of a pre-copy that is being committed', () => {
+    const ended: SourceEvent = { type: 'guest-gone', code: 'E_GUEST_GONE', why: 'It ended.' };
+    expect(source('precopy', ...toSealed, { type: 'stream-end' }, ready, ended).actions).toEqual([]);
+    expect(source('postcopy', ...toSealed, ready, ended).state.phase).toBe('uncommitting');
+  });
+
   it('can be cancelled before the commit and no longer after it', () => {
     const early = source('precopy', { type: 'cancel' }, { type: 'rolled-back' });
     expect(early.actions[0]).toMatchObject({ outcome: 'cancelled' });

@@ -22,13 +22,13 @@ export class Losses {
   /** The destination's libvirt has finished well, and this side's has not been told yet. */
   readonly finishedThere: Promise<void>;
   #resolveFinishedThere: () => void = () => {};
-  readonly #call: MigrateCall;
+  readonly #call: Pick<MigrateCall, 'answer' | 'ended' | 'givenUp'>;
   readonly #tell: (error: GuestError) => void;
   #memoryBegan = false;
   #diskClosed = false;
 
   /** @param tell why the migration cannot go on */
-  constructor(call: MigrateCall, tell: (error: GuestError) => void) {
+  constructor(call: Pick<MigrateCall, 'answer' | 'ended' | 'givenUp'>, tell: (error: GuestError) => void) {
     this.#call = call;
     this.#tell = tell;
     this.finishedThere = new Promise((resolve) => {
