@@ -106,4 +106,17 @@ export class Account {
     this.#hub.publish({ type: 'finished', report: this.#report });
     this.#resolveDone(this.#report);
   }
+
+  /**
+   * What could not be ended, and needed an operator, has been ended after all. Who was told that is told no more; who asks
+   * from now on is told this.
+   */
+  mended({ outcome, why }: SwitchoverReport): void {
+    const report = this.#report;
+    if (!report?.error) return;
+    const words = `${report.error.message} It was tried again, and nothing is left of it here.`;
+    const error = { ...report.error, remedy: 'None: the guest was ended on the destination.' };
+    this.#report = { ...report, outcome, error, notes: [...report.notes, words] };
+    this.#options.log.info({ outcome, why }, 'the guest that could not be ended here has been ended');
+  }
 }

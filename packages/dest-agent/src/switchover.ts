@@ -28,6 +28,8 @@ import type { Standing } from './orderly-end.ts';
 import type { Receiver } from './receiver.ts';
 import type { Whereabouts } from './whereabouts.ts';
 
+/** Between two tries to end a guest that would not. */
+const RETRY_MS = 5000;
 const LIMITS = { loadMs: 120_000, outcomeMs: 60_000 };
 
 export interface SwitchoverOptions {
@@ -293,8 +295,12 @@ export class Switchover {
   async #finish(report: SwitchoverReport): Promise<void> {
     const { account, causes, control, guest, journal, log } = this.#options;
     const { outcome, why, guestRunsOn } = report;
-    const ended = outcome === 'completed' ? await this.#lookBack(report) : report;
     const { state } = this.#machine;
+    if (account.report && state.phase === 'discarding') {
+      this.#tryAgain();
+      return;
+    }
+    const ended = outcome === 'completed' ? await this.#lookBack(report) : report;
     // The source holds pages and would wait for ever.
     if (outcome === 'attention' && state.phase === 'running') {
       if (report.code !== null) causes.tellSource({ code: report.code, why }, guestRunsOn);
@@ -306,6 +312,7 @@ export class Switchover {
       const { cause } = state;
       causes.tellSource({ code: cause.code, why: `${cause.why} ${why}` }, guestRunsOn);
       void control.link.close();
+      this.#tryAgain();
     }
     await journal.close();
     if (outcome !== 'attention') {
@@ -313,7 +320,13 @@ export class Switchover {
       await guest.close();
     }
     account.enter('completion');
-    account.end(ended.outcome, ended);
+    if (account.report && state.phase === 'discarded') account.mended(ended);
+    else account.end(ended.outcome, ended);
+  }
+
+  /** Its hypervisor may answer again: what holds the guest's disks and memory is not to wait for an operator then. */
+  #tryAgain(): void {
+    setTimeout(() => this.tell({ type: 'retry' }), RETRY_MS).unref();
   }
 
   /** The guest runs here, and all of it is there: gives the report for what was found then. */

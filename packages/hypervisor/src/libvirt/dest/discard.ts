@@ -62,7 +62,8 @@ async function untilEnded({ domain, look, intake }: Arrived): Promise<void> {
   if (!intake.opened) return;
   const deadline = performance.now() + DISCARD_MS;
   for (;;) {
-    if (intake.finishes) await answerOf('ended the domain', undo(domain, look));
+    if (intake.finishes) await answerOf('ended the domain', undo(domain, look, intake));
+    if (intake.stopped) return;
     const { state } = (await answerOf("told the domain's state", ifThere(domain.state))) ?? {
       state: 'absent',
     };
@@ -73,14 +74,14 @@ async function untilEnded({ domain, look, intake }: Arrived): Promise<void> {
 }
 
 /** libvirt has taken it for moved, and it never ran. Where it has not, it ends it by itself. */
-async function undo(domain: DestDomain, { definedBefore }: DestLook): Promise<void> {
+async function undo(domain: DestDomain, { definedBefore }: DestLook, { stopped }: Intake): Promise<void> {
   await ifThere(async () => {
     const handle = await domain.handle();
     const undefine = !definedBefore && (await handle.isPersistent());
     const { state, reason } = await handle.state();
     // While it still comes in it is libvirt's.
-    if (state === 'paused' && reason !== 'migration') await handle.destroy();
+    if (state === 'paused' && reason !== 'migration' && !stopped) await handle.destroy();
     // An NVRAM that came along is the guest's, which is at home on the source.
-    if (undefine) await handle.undefine(['keep-nvram']);
+    if (undefine && (!stopped || state === 'shut-off')) await handle.undefine(['keep-nvram']);
   });
 }

@@ -37,6 +37,7 @@ export class Intake {
   #connected: Promise<void> | undefined;
   #finishes = false;
   #loaded = false;
+  #stopped = false;
 
   constructor({
     domain,
@@ -79,6 +80,11 @@ export class Intake {
     return this.#finishes;
   }
 
+  /** It has ended here: a domain of that name and UUID that is met later has come by another migration. */
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
   /** Post-copy: the guest's state is loaded, and could run. */
   get loaded(): boolean {
     return this.#loaded;
@@ -100,7 +106,10 @@ export class Intake {
     this.#events = events;
     this.#qemuEnded = events.next(migrationEnding);
     this.#resumed = events.next(resumedAt);
-    events.on(watch);
+    events.on((happening) => {
+      if (happening.type === 'lifecycle' && happening.change.event === 'stopped') this.#stopped = true;
+      watch(happening);
+    });
     await this.#connections.open(rendezvous!, { finishesAtOnce: rejoining });
     // One that is finished later has its disks.
     if (preflight && !rejoining) this.#images = await preflight.store.create(preflight.images, record());

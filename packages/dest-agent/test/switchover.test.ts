@@ -1,0 +1,56 @@
+/** A guest that cannot be ended at once where its migration was given up. */
+import { createLogger } from '@vmferry/agent-core/log';
+import { GuestError } from '@vmferry/engine/errors';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { Account } from '../src/account.ts';
+import { Causes } from '../src/causes.ts';
+import { Switchover, type SwitchoverOptions } from '../src/switchover.ts';
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+test('a guest that could not be ended is tried again until it is, and the journal and the report say so', async () => {
+  const written: string[] = [];
+  let [hangs, tries] = [true, 0];
+  const close = vi.fn(async () => {});
+  const log = createLogger({ level: 'fatal', role: 'dest' });
+  const account = new Account({ link: () => ({ streams: 1, tls: false }), log });
+  const control = { link: { state: 'open', close }, send: () => {} };
+  const parts = {
+    guest: {
+      discard: async () => {
+        tries += 1;
+        if (hangs) throw new GuestError('E_GUEST_UNREACHABLE', 'libvirt has not answered', 'restart it');
+      },
+      close: async () => {},
+    },
+    journal: { write: async (record: string) => void written.push(record), close: async () => {} },
+    control,
+    receiver: { close: () => {} },
+    whereabouts: { close: () => {} },
+    causes: new Causes(control as never, account),
+    account,
+    log,
+  } as unknown as SwitchoverOptions;
+  account.begin('auto');
+  const switchover = new Switchover(parts);
+  switchover.begin();
+  switchover.linkLost('cut');
+  const report = await account.done;
+  expect(report).toMatchObject({ outcome: 'attention', error: { code: 'E_GUEST_UNREACHABLE' } });
+  expect(switchover.standing).toBe('over');
+  expect(close).toHaveBeenCalledOnce();
+
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect([tries, account.report]).toEqual([13, report]);
+  hangs = false;
+  await vi.advanceTimersByTimeAsync(5000);
+  expect(written).toEqual(['started', 'discarded']);
+  expect(account.report).toMatchObject({
+    outcome: 'failed',
+    error: { code: 'E_GUEST_UNREACHABLE', remedy: 'None: the guest was ended on the destination.' },
+    notes: [expect.stringMatching(/libvirt has not answered .*nothing is left of it here/)],
+  });
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect([tries, written.length]).toEqual([14, 2]);
+});
