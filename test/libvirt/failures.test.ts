@@ -231,7 +231,7 @@ test('a domain whose link falls silent, or whose libvirtd is restarted, stays; a
   expect(report).toMatchObject({ outcome: 'attention', error: { guestRunsOn: 'unknown' } });
   expect(report.error?.message).toContain('The link to the destination was lost');
   expect(report.error?.remedy).toContain(
-    '"running (post-copy failed)" there, finish it with "vmferry resume"',
+    '"running (post-copy failed)" there, finish it with "vmferry resume ',
   );
   await there.arrived();
   // An emulated CPU most often keeps QEMU from saying any more: see docs/libvirt.md. Where it says it, it is as halted as

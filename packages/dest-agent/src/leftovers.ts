@@ -11,6 +11,7 @@
 import type { Logger } from '@vmferry/agent-core/log';
 import { machineNow } from '@vmferry/agent-core/machine';
 import { type LeftJournals, settleJournals } from '@vmferry/agent-core/settle-journals';
+import { byHand } from '@vmferry/engine/by-hand';
 import { type JournalRecord, outcomeOf } from '@vmferry/engine/journal/records';
 import { recoverDest } from '@vmferry/engine/switchover/dest';
 import type { CommittedHere, EndOfPrepared } from '@vmferry/hypervisor/qemu/mark';
@@ -52,15 +53,23 @@ async function settle(
   if (state.phase !== 'discarding' || !actions.some(({ type }) => type === 'discard-guest')) return undefined;
   const end = await endPrepared(guest, session);
   if (end.found === 'kept') {
-    log.warn({ ...about, why: end.why }, 'a hypervisor with a guest that never ran may be left; end it');
+    log.warn(
+      { ...about, why: end.why },
+      `a hypervisor with a guest that never ran may be left; end it (${byHand(guest).end})`,
+    );
     return undefined;
   }
   log.info({ ...about, found: end.found }, 'an unfinished migration is settled: its guest never ran here');
   return discarded(last);
 }
 
+interface About {
+  readonly session: string;
+  readonly guest: string;
+}
+
 /** Nothing is said of a guest that runs, or is gone: it was told to run. */
-function tellCommitted(seen: CommittedHere, log: Logger, about: object): void {
+function tellCommitted(seen: CommittedHere, log: Logger, about: About): void {
   if (seen.found === 'gone' || (seen.found === 'here' && seen.status === 'running')) return;
   const committed =
     'The destination agent ended after a guest was committed to it, before it let the guest run';
@@ -73,14 +82,15 @@ function tellCommitted(seen: CommittedHere, log: Logger, about: object): void {
     return;
   }
   const whole = seen.migration === 'completed';
+  const { run, finish } = byHand(about.guest);
   log.error(
     {
       ...about,
       code: 'E_LINK_LOST',
       guestRunsOn: 'neither',
       remedy: whole
-        ? 'let it run here (QEMU: cont), unless it was paused before; never let it run on the source'
-        : 'keep both hypervisors, and never let it run on the source. For a guest of libvirt\'s run "virsh resume", or "vmferry resume" where memory is missing; the README ("When something fails") says how QEMU finishes it',
+        ? `let it run here (${run}), unless it was paused before; never let it run on the source`
+        : `keep both hypervisors, and never let it run on the source. If all of its memory is here, let it run (${run}); else ${finish}`,
     },
     whole
       ? `${committed}: it is whole and stands still.`

@@ -6,6 +6,7 @@ import type { Logger } from '@vmferry/agent-core/log';
 import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import type { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
+import { byHand } from '@vmferry/engine/by-hand';
 import type { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
 import {
@@ -63,7 +64,7 @@ export class Switchover {
 
   constructor(options: SwitchoverOptions) {
     this.#options = options;
-    const { state, actions } = startDest('precopy', LIMITS, machineNow());
+    const { state, actions } = startDest('precopy', LIMITS, machineNow(), byHand(options.account.guest));
     this.#first = actions;
     this.#machine = new Machine(state, {
       step: stepDest,

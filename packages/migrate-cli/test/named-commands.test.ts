@@ -11,7 +11,7 @@ const root = fileURLToPath(new URL('../../..', import.meta.url));
 /** Another program's (apt-get), and a variable that is counted down. */
 const FOREIGN = ['--no-install-recommends', '--budget'];
 /** What virsh is told is virsh's to know. */
-const VIRSH = /virsh [^"'`,;)\n]*/g;
+const VIRSH = /virsh\}? (?:\$\{[^}]*\}|[^"'`,;)\n])*/g;
 
 const program = commands({ io: process } as unknown as CommandContext);
 const names = program.commands.map((command) => command.name());

@@ -7,7 +7,9 @@
  *                anything else ──▶ kept, for the operator
  */
 import type { Logger } from '@vmferry/agent-core/log';
+import type { ByHand } from '@vmferry/engine/by-hand';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
+import type { SourceHands } from '@vmferry/engine/switchover/source';
 import type { Account } from './account.ts';
 import type { Causes } from './causes.ts';
 import { factsOf } from './failures.ts';
@@ -16,14 +18,18 @@ import type { Switchover } from './switchover.ts';
 
 /** Between two tries to let a guest run again that would not. */
 const RETRY_MS = 5000;
-const HALTED =
-  'Bring both agents and the link between them back, then finish it with "vmferry resume". Never let the guest run on the source.';
 /** Of a post-copy that was given up before its commit: only the destination can know whether it could be finished. */
-const HALTED_EARLY =
-  'The source cannot take the guest back. Where the destination had loaded it, its agent has let it run: if "virsh domstate --reason" says "running (post-copy failed)" there, finish it with "vmferry resume". If the domain is not there, what it had in memory is lost: destroy it on the source and start it from its disks.';
+function haltedEarly(here: ByHand, there: ByHand): string {
+  return `The source cannot take the guest back. Where the destination had loaded it, its agent has let it run: if "${there.state}" says "running (post-copy failed)" there, ${here.finish}. If the domain is not there, what it had in memory is lost: end it on the source (${here.end}) and start it from its disks.`;
+}
+
+function halted({ finish }: ByHand): string {
+  return `Bring both agents and the link between them back, then ${finish}. Never let the guest run on the source.`;
+}
 
 export interface EndingOptions {
   readonly departure: Pick<Departure, 'guest' | 'destination' | 'journal'>;
+  readonly hands: SourceHands;
   readonly account: Account;
   readonly causes: Causes;
   readonly switchover: Switchover;
@@ -46,8 +52,9 @@ export class Ending {
 
   /** Gives the report with what is to be done in the end. */
   async bringAbout(report: SwitchoverReport): Promise<SwitchoverReport> {
-    const { departure, switchover, stopTraffic } = this.#options;
+    const { departure, hands, switchover, stopTraffic } = this.#options;
     const { outcome } = report;
+    const { here, there } = hands;
     if (outcome !== 'attention') switchover.stop();
     // As long as the link holds, the destination may still ask for what is here.
     if (outcome !== 'attention' || !this.#linked) stopTraffic('the migration is over');
@@ -62,7 +69,8 @@ export class Ending {
       return report;
     }
     await this.#suspend();
-    return { ...report, remedy: switchover.state.phase === 'rolling-back' ? HALTED_EARLY : HALTED };
+    const early = switchover.state.phase === 'rolling-back';
+    return { ...report, remedy: early ? haltedEarly(here, there) : halted(here) };
   }
 
   get #linked(): boolean {

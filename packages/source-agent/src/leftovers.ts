@@ -8,6 +8,7 @@
 import type { Logger } from '@vmferry/agent-core/log';
 import { machineNow } from '@vmferry/agent-core/machine';
 import { type LeftJournals, settleJournals } from '@vmferry/agent-core/settle-journals';
+import { byHand } from '@vmferry/engine/by-hand';
 import type { GuestRunsOn } from '@vmferry/engine/errors';
 import type { JournalRecord, SourceRecordState } from '@vmferry/engine/journal/records';
 import { recoverSource } from '@vmferry/engine/switchover/source';
@@ -51,6 +52,7 @@ async function takeBack(
   { log, takeBack: give }: LeftoverOptions,
 ): Promise<Ending | undefined> {
   const about = { session, guest, peer };
+  const { run } = byHand(guest);
   const taken = await give(guest, session);
   switch (taken.found) {
     case 'here':
@@ -65,7 +67,7 @@ async function takeBack(
             ...about,
             status: taken.status,
             guestRunsOn: 'neither',
-            remedy: 'let it run here if it is to run',
+            remedy: `let it run here if it is to run (${run})`,
           },
           'an unfinished migration was given up: its guest belongs to this host, and does not run',
         );
@@ -91,8 +93,7 @@ async function takeBack(
         code: 'E_GUEST_MISMATCH',
         guestRunsOn: 'unknown',
         why: `The hypervisor at the guest's address is "${taken.status}" and not known to be the one that this migration began with.`,
-        remedy:
-          'If it is the guest, it belongs to this host: let it run (QEMU: cont). If it is another one, move the journal of this session away.',
+        remedy: `If it is the guest, it belongs to this host: let it run (${run}). If it is another one, move the journal of this session away.`,
       });
       return undefined;
     case 'kept':
@@ -119,7 +120,7 @@ async function look(
     );
     return { state: 'done', why: 'The source agent was restarted after the commit; its hypervisor is gone.' };
   }
-  attention(log, about, committedWords(seen));
+  attention(log, about, committedWords(seen, guest));
   return undefined;
 }
 
@@ -130,7 +131,11 @@ interface Attention {
   readonly remedy: string;
 }
 
-function committedWords(seen: Extract<Committed, { readonly found: 'here' | 'kept' }>): Attention {
+function committedWords(
+  seen: Extract<Committed, { readonly found: 'here' | 'kept' }>,
+  guest: string,
+): Attention {
+  const { run, end, finish } = byHand(guest);
   const code = 'E_LINK_LOST';
   const committed = 'The source agent ended after the guest was committed to the destination';
   if (seen.found === 'kept') {
@@ -141,7 +146,7 @@ function committedWords(seen: Extract<Committed, { readonly found: 'here' | 'kep
       code,
       guestRunsOn: 'source',
       why: `${committed}, and somebody has let it run on the source since.`,
-      remedy: 'Make sure that it does not run on the destination as well: end it there.',
+      remedy: `Make sure that it does not run on the destination as well: end it there (${end}).`,
     };
   }
   if (seen.migration === 'completed') {
@@ -149,16 +154,14 @@ function committedWords(seen: Extract<Committed, { readonly found: 'here' | 'kep
       code,
       guestRunsOn: 'unknown',
       why: `${committed}, which has all of it.`,
-      remedy:
-        'If it does not run there, let it run there (QEMU: cont); then end the hypervisor here. Never let it run on the source.',
+      remedy: `If it does not run there, let it run there (${run}); then end it here (${end}). Never let it run on the source.`,
     };
   }
   return {
     code,
     guestRunsOn: 'dest',
     why: `${committed}, and part of its memory is still on the source ("${seen.migration}").`,
-    remedy:
-      'Keep both hypervisors, and never let it run on the source. For a guest of libvirt\'s run "vmferry resume"; the README ("When something fails") says how QEMU finishes it.',
+    remedy: `Keep both hypervisors, and never let it run on the source; ${finish}.`,
   };
 }
 

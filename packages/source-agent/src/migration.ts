@@ -10,6 +10,7 @@
 import { defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
 import { type Logger, migrationLogger } from '@vmferry/agent-core/log';
 import { endOf, type MigrationSummary, type RunningMigration } from '@vmferry/agent-core/operations';
+import { byHand } from '@vmferry/engine/by-hand';
 import type { ErrorReport } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { SourceItem } from '@vmferry/engine/guest';
@@ -136,12 +137,14 @@ export class SourceMigration implements RunningMigration {
   async #migrate(departure: Departure): Promise<MigrationReport> {
     const { request, switchoverLimits: limits } = this.#options;
     const [account, causes, log] = [this.#account, this.#causes, this.#log];
+    const { guest, destGuest = guest } = request;
+    const hands = { here: byHand(guest), there: byHand(destGuest) };
     const stopTraffic = (why: string): void => this.#traffic?.stop(why);
     const switchover = new Switchover({
-      ...{ departure, request, account, causes, log, stopTraffic },
+      ...{ departure, request, hands, account, causes, log, stopTraffic },
       ...(limits ? { limits } : {}),
     });
-    const ending = new Ending({ departure, account, causes, switchover, log, stopTraffic });
+    const ending = new Ending({ departure, hands, account, causes, switchover, log, stopTraffic });
     this.#switchover = switchover;
     switchover.begin();
     // Not awaited: the end may come before all is set up.

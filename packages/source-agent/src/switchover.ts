@@ -10,6 +10,7 @@ import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
 import {
   type SourceAction,
   type SourceEvent,
+  type SourceHands,
   type SourceLimits,
   type SourceState,
   sourceDeadline,
@@ -36,6 +37,7 @@ const LIMITS: SourceLimits = { readyMs: 150_000, runningMs: 30_000 };
 export interface SwitchoverOptions {
   readonly departure: Pick<Departure, 'guest' | 'description' | 'destination' | 'journal'>;
   readonly request: Pick<MigrateRequest, 'announceIps' | 'destroySource'>;
+  readonly hands: SourceHands;
   readonly account: Account;
   readonly causes: Causes;
   readonly log: Logger;
@@ -67,7 +69,7 @@ export class Switchover {
     this.mended = new Promise((resolve) => {
       this.#resolveMended = resolve;
     });
-    const { state, actions } = startSource('precopy', options.limits ?? LIMITS, machineNow());
+    const { state, actions } = startSource('precopy', options.limits ?? LIMITS, machineNow(), options.hands);
     this.#first = actions;
     this.#machine = new Machine(state, {
       step: stepSource,

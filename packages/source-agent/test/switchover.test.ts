@@ -1,5 +1,6 @@
 /** A libvirt that takes its guest back while the commit is being written. */
 import { createLogger } from '@vmferry/agent-core/log';
+import { byHand } from '@vmferry/engine/by-hand';
 import { GuestError } from '@vmferry/engine/errors';
 import type { SourceGuest } from '@vmferry/engine/guest';
 import { expect, test } from 'vitest';
@@ -52,6 +53,7 @@ test('a hang-up between READY and the commit takes the guest back, and COMMIT is
   const switchover = new Switchover({
     departure,
     request: { announceIps: [], destroySource: false },
+    hands: { here: byHand(request.guest), there: byHand('libvirt:web1-there') },
     account,
     causes,
     log: createLogger({ level: 'fatal', role: 'source' }),

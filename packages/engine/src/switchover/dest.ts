@@ -16,6 +16,7 @@
  * final is another thing: its source can never run the guest again, whatever it has decided. Once loaded the guest can run
  * only here, so where the source is lost or gives up, the guest is run as if COMMIT had come, to be finished later.
  */
+import { type ByHand, QEMU_BY_HAND } from '../by-hand.ts';
 import type { GuestRunsOn } from '../errors.ts';
 import { type DestRecordState, type JournalRecord, modeOf } from '../journal/records.ts';
 import { type Millis, millis } from '../units.ts';
@@ -43,6 +44,8 @@ interface Base {
   /** Post-copy that the source's hypervisor can never take back. */
   readonly final: boolean;
   readonly limits: DestLimits;
+  /** Left out: QEMU's. */
+  readonly hands?: ByHand;
   /** When this phase began. */
   readonly since: Millis;
   readonly told: string | null;
@@ -93,13 +96,14 @@ export type DestAction =
 
 type DestStep = Step<DestState, DestAction>;
 
-export function startDest(mode: SwitchoverMode, limits: DestLimits, now: Millis): DestStep {
+export function startDest(mode: SwitchoverMode, limits: DestLimits, now: Millis, hands?: ByHand): DestStep {
   return {
     state: {
       phase: 'receiving',
       mode,
       final: false,
       limits,
+      ...(hands === undefined ? {} : { hands }),
       since: now,
       told: null,
       sealedAt: null,
@@ -430,23 +434,24 @@ function attention(state: DestState, guestRunsOn: GuestRunsOn, failure: Failure)
 }
 
 function remedyFor(state: DestState): string {
+  const { run, end, finish } = state.hands ?? QEMU_BY_HAND;
   switch (state.phase) {
     case 'ready':
-      return "Only the source's journal (STATE_DIR/journal/SESSION-source.journal) knows the outcome. If its last line says committed or done, let the guest run here (QEMU: cont). If it says anything else, end the guest here, and let it run on the source.";
+      return `Only the source's journal (STATE_DIR/journal/SESSION-source.journal) knows the outcome. If its last line says committed or done, let the guest run here (${run}). If it says anything else, end the guest here (${end}), and let it run on the source.`;
     case 'running':
-      return 'The source still holds memory of the guest: keep both hypervisors, and never let it run on the source. The README ("When something fails") says how QEMU finishes it.';
+      return `The source still holds memory of the guest: keep both hypervisors, and never let it run on the source; ${finish}.`;
     case 'accepting':
-      return "The guest was committed to this host. Make room for the destination's journal, then let it run here (QEMU: cont), never on the source.";
+      return `The guest was committed to this host. Make room for the destination's journal, then let it run here (${run}), never on the source.`;
     case 'discarding':
-      return 'The guest never ran here and never may: end its hypervisor on the destination (QEMU: quit).';
+      return `The guest never ran here and never may. The agent goes on trying to end it; or end it on the destination (${end}).`;
     default:
-      return 'The guest was committed to this host. Mend the cause, then let it run here (QEMU: cont), never on the source.';
+      return `The guest was committed to this host. Mend the cause, then let it run here (${run}), never on the source.`;
   }
 }
 
 function base(state: DestState, now: Millis): Base {
-  const { mode, final, limits, told } = state;
-  return { mode, final, limits, since: now, told };
+  const { mode, final, limits, hands, told } = state;
+  return { mode, final, limits, ...(hands === undefined ? {} : { hands }), since: now, told };
 }
 
 function same(state: DestState): DestStep {

@@ -25,6 +25,7 @@
  * still needs the rest of its memory: the operator is told at once, but the report waits until all was sent. In `uncommitting` the commit may or may not be on disk but was
  * never said, so a roll-back waits for proof: its own record, or the destination's word that it discarded.
  */
+import { type ByHand, QEMU_BY_HAND } from '../by-hand.ts';
 import type { GuestRunsOn } from '../errors.ts';
 import { type JournalRecord, modeOf, type SourceRecordState } from '../journal/records.ts';
 import { type Millis, millis } from '../units.ts';
@@ -47,9 +48,17 @@ export interface SourceLimits {
   readonly runningMs: number;
 }
 
+/** Of the guest on either host. */
+export interface SourceHands {
+  readonly here: ByHand;
+  readonly there: ByHand;
+}
+
 interface Base {
   readonly mode: SwitchoverMode;
   readonly limits: SourceLimits;
+  /** Left out: QEMU's, on both hosts. */
+  readonly hands?: SourceHands;
   /** The hypervisor's stream is over. */
   readonly ended: boolean;
   /** When this phase began. */
@@ -104,9 +113,15 @@ type SourceStep = Step<SourceState, SourceAction>;
 
 const CANCELLED: Failure = { code: 'E_CANCELLED', why: 'The migration was cancelled.' };
 
-export function startSource(mode: SwitchoverMode, limits: SourceLimits, now: Millis): SourceStep {
+export function startSource(
+  mode: SwitchoverMode,
+  limits: SourceLimits,
+  now: Millis,
+  hands?: SourceHands,
+): SourceStep {
+  const words = hands === undefined ? {} : { hands };
   return {
-    state: { phase: 'copying', mode, limits, ended: false, since: now, told: null },
+    state: { phase: 'copying', mode, limits, ...words, ended: false, since: now, told: null },
     actions: [{ type: 'journal', record: 'started' }],
   };
 }
@@ -471,17 +486,18 @@ function late(state: Phase<'committed'>, overdue: Overdue): SourceStep {
 }
 
 function remedyFor(state: SourceState): string {
+  const { here, there } = state.hands ?? { here: QEMU_BY_HAND, there: QEMU_BY_HAND };
   switch (state.phase) {
     case 'lost':
-      return 'The source still holds the guest, paused: let it run there (QEMU: cont).';
+      return `The source still holds the guest, paused: let it run there (${here.run}).`;
     case 'rolling-back':
-      return 'The guest belongs to the source. End what is left of it on the destination, then let it run on the source (QEMU: cont).';
+      return `The guest belongs to the source. End what is left of it on the destination (${there.end}), then let it run on the source (${here.run}).`;
     case 'uncommitting':
-      return "Make room for the source's journal. The destination was never told to run the guest: end what is left of it there, then let it run on the source (QEMU: cont).";
+      return `Make room for the source's journal. The destination was never told to run the guest: end what is left of it there (${there.end}), then let it run on the source (${here.run}).`;
     default:
       return state.mode === 'precopy' || state.ended
-        ? 'The guest belongs to the destination, which has all of it: if it does not run there, let it run there (QEMU: cont). Never let it run on the source.'
-        : 'The guest belongs to the destination, and part of its memory is still on the source: keep both hypervisors, and never let it run on the source. The README ("When something fails") says how QEMU finishes it.';
+        ? `The guest belongs to the destination, which has all of it: if it does not run there, let it run there (${there.run}). Never let it run on the source.`
+        : `The guest belongs to the destination, and part of its memory is still on the source: keep both hypervisors, and never let it run on the source; ${here.finish}.`;
   }
 }
 
@@ -491,8 +507,8 @@ function tooLate(state: SourceState): SourceStep {
 }
 
 function base(state: SourceState, now: Millis): Base {
-  const { mode, limits, ended, told } = state;
-  return { mode, limits, ended, since: now, told };
+  const { mode, limits, hands, ended, told } = state;
+  return { mode, limits, ...(hands === undefined ? {} : { hands }), ended, since: now, told };
 }
 
 function same(state: SourceState): SourceStep {

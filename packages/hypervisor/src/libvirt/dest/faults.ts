@@ -1,4 +1,5 @@
 /** What can be wrong with a domain that is to enter, and what the operator can do about it. */
+import { shellWord } from '@vmferry/engine/by-hand';
 import { GuestError } from '@vmferry/engine/errors';
 import { messageOf } from '../errors.ts';
 
@@ -22,7 +23,7 @@ export function notHalted(name: string, state: string): GuestError {
   return new GuestError(
     'E_REFUSED',
     `no unfinished post-copy of ${name} waits on the destination: it is ${state}`,
-    'see its state on both hosts with "virsh domstate --reason"',
+    `see its state on both hosts with "virsh domstate --reason ${shellWord(name)}"`,
   );
 }
 
@@ -59,7 +60,7 @@ export function neverAsked(name: string): GuestError {
   return new GuestError(
     'E_GUEST_FAILED',
     `the domain ${name} cannot be run: the link broke in post-copy, before the source's libvirt asked to finish the migration`,
-    'its memory cannot be brought together any more: destroy the domain on both hosts, then start it from its disks',
+    `its memory cannot be brought together any more: end the domain on both hosts (virsh destroy ${shellWord(name)}), then start it from its disks`,
   );
 }
 
@@ -67,7 +68,7 @@ export function kept(name: string, why: string): GuestError {
   return new GuestError(
     'E_GUEST_FAILED',
     `the domain ${name} is kept on the destination: ${why}`,
-    'see its state on both hosts with "virsh domstate --reason"; "vmferry resume" finishes a paused post-copy',
+    `see its state on both hosts with "virsh domstate --reason ${shellWord(name)}"; "vmferry resume" finishes a paused post-copy`,
   );
 }
 

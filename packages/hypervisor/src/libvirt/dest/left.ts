@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { shellWord } from '@vmferry/engine/by-hand';
 import type { EndOfPrepared } from '../../qemu/mark.ts';
 import { letGo, openLibvirt } from '../answer.ts';
 import { asking } from '../errors.ts';
@@ -32,7 +33,7 @@ export async function leftDomain(
         state = await stateOf();
       }
       if (state?.state === 'paused') {
-        const why = `the domain ${name} is paused here: if it runs on its source, destroy it`;
+        const why = `the domain ${name} is paused here: if it runs on its source, end it (virsh destroy ${shellWord(name)})`;
         return { found: 'kept', why };
       }
       // Of one that runs nobody here knows what it runs on.

@@ -1,4 +1,5 @@
 /** What can be wrong with a domain that is to leave, and what the operator can do about it. */
+import { shellWord } from '@vmferry/engine/by-hand';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import { asGuestError, messageOf } from '../errors.ts';
@@ -23,7 +24,7 @@ export function unfinished(name: string): GuestError {
   return new GuestError(
     'E_GUEST_BLOCKED',
     `a post-copy of the domain ${name} came to a halt and is unfinished`,
-    'finish it with "vmferry resume"',
+    `finish it with "vmferry resume libvirt:${name}"`,
   );
 }
 
@@ -31,7 +32,7 @@ export function busy(name: string): GuestError {
   return new GuestError(
     'E_GUEST_BUSY',
     `libvirt has a job under way for the domain ${name}`,
-    'wait for it to end, or end it with "virsh domjobabort"',
+    `wait for it to end, or end it with "virsh domjobabort ${shellWord(name)}"`,
   );
 }
 
@@ -98,19 +99,19 @@ export function stuckInPostcopy(name: string): GuestError {
   return new GuestError(
     'E_GUEST_FAILED',
     `the domain ${name} is in post-copy, which libvirt never takes back: it is paused, and its migration can be finished`,
-    'bring the link and both agents back, then finish the migration with "vmferry resume"; do not start the domain on the source',
+    `bring the link and both agents back, then finish the migration with "vmferry resume libvirt:${name}"; do not start the domain on the source`,
   );
 }
 
-export function notSetBack(downtimeMs: bigint, error: unknown): string {
-  return `The domain's maximum downtime could not be set back to ${downtimeMs} ms ("virsh migrate-setmaxdowntime" does it): ${messageOf(asGuestError(error))}.`;
+export function notSetBack(name: string, downtimeMs: bigint, error: unknown): string {
+  return `The domain's maximum downtime could not be set back to ${downtimeMs} ms ("virsh migrate-setmaxdowntime ${shellWord(name)} ${downtimeMs}" does it): ${messageOf(asGuestError(error))}.`;
 }
 
-export function stands({ state, reason }: DomainState): GuestError {
+export function stands(name: string, { state, reason }: DomainState): GuestError {
   return new GuestError(
     'E_GUEST_FAILED',
     `the domain does not run again on the source: it is ${state} (${reason})`,
-    'remove the cause, make sure that it does not run on the destination, then "virsh resume" it on the source',
+    `remove the cause, make sure that it does not run on the destination, then "virsh resume ${shellWord(name)}" on the source`,
   );
 }
 
@@ -122,10 +123,10 @@ export function stalled(ms: number): GuestError {
   );
 }
 
-export function notTakenUp(ms: number): GuestError {
+export function notTakenUp(name: string, ms: number): GuestError {
   return new GuestError(
     'E_STALLED',
     `the domain's memory was not asked for within ${ms / 1000} s: the destination's libvirt or its QEMU does not answer`,
-    'run "virsh qemu-monitor-command NAME --hmp info status" on the destination. If it does not return, that QEMU waits for memory in a way in which it hears nobody any more, and what it has is lost: destroy the domain on both hosts and start it from its disks. Otherwise run "vmferry resume" again',
+    `run "virsh qemu-monitor-command ${shellWord(name)} --hmp info status" on the destination. If it does not return, that QEMU waits for memory in a way in which it hears nobody any more, and what it has is lost: end the domain on both hosts (virsh destroy ${shellWord(name)}) and start it from its disks. Otherwise run "vmferry resume" again`,
   );
 }

@@ -44,6 +44,8 @@ export interface Attempt {
 }
 
 export interface HaltedDomain {
+  /** What it is called on the destination. */
+  readonly nameThere: string;
   /** Undefined once it is gone. */
   state(): Promise<DomainState | undefined>;
   ask(): Attempt;
@@ -89,7 +91,7 @@ async function carriedOut(domain: HaltedDomain, attempt: Attempt): Promise<unkno
     const ram = attempt.ram();
     if (ram === undefined) {
       if (answer) return answer.error;
-      if (now - began > TAKEN_UP_MS) return notTakenUp(TAKEN_UP_MS);
+      if (now - began > TAKEN_UP_MS) return notTakenUp(domain.nameThere, TAKEN_UP_MS);
     } else if (ram.destroyed) {
       brokenAt ??= now;
       const status = attempt.status();

@@ -59,7 +59,8 @@ export class HaltedPostcopy {
     });
     const options = resumeOptions(plan, rendezvous, { persistent: await domain.handle.isPersistent() });
     const ask = () => this.#ask(rendezvous, options);
-    await finish({ state: () => domain.stateOrGone(), ask }, tell);
+    const nameThere = plan.destName ?? domain.handle.name;
+    await finish({ nameThere, state: () => domain.stateOrGone(), ask }, tell);
   }
 
   #ask(rendezvous: Rendezvous, options: MigrateOptions): Attempt {

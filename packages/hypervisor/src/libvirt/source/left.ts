@@ -3,6 +3,7 @@
  * itself and has the domain again, unless it is in post-copy: here it is only looked at.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { shellWord } from '@vmferry/engine/by-hand';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import type { Committed, TakenBack } from '../../qemu/left-source.ts';
 import { letGo, openLibvirt } from '../answer.ts';
@@ -18,13 +19,14 @@ export async function takenBackDomain(text: string, options: LibvirtOptions): Pr
   const state = await stateOf(text, options, ({ reason }) => reason !== 'migration');
   if (!state || state.state === 'shut-off') return { found: 'gone' };
   const { reason } = state;
+  const word = shellWord(parseDomainAddress(text, options.uri).name);
   if (reason === 'migration' || isPostcopy(state)) {
     return {
       found: 'kept',
       why: `libvirt has not given its migration up: it is ${state.state} (${reason})`,
       remedy: isPostcopy(state)
-        ? 'finish the migration with "vmferry resume"; never let the domain run on the source'
-        : "see libvirt's log; once its job is over (virsh domjobinfo), start the agent again",
+        ? `finish the migration with "vmferry resume libvirt:${word}"; never let the domain run on the source`
+        : `see libvirt's log; once its job is over (virsh domjobinfo ${word}), start the agent again`,
     };
   }
   return { found: 'here', status: state.state, ranBefore: true };

@@ -1,4 +1,5 @@
 /** What there is to know of the domain before anything is touched: its description, what is in the way, preflight's facts. */
+import { shellWord } from '@vmferry/engine/by-hand';
 import { GuestError } from '@vmferry/engine/errors';
 import type { GuestDescription, RamBlock, SourcePlan, SourcePreflight } from '@vmferry/engine/guest';
 import { bytes } from '@vmferry/engine/units';
@@ -53,7 +54,7 @@ export class SourceLook {
       throw new GuestError(
         'E_GUEST_BLOCKED',
         `the domain ${name} does not run`,
-        `start it with "virsh start ${name}", or move its definition with "virsh migrate --offline"`,
+        `start it with "virsh start ${shellWord(name)}", or move its definition with "virsh migrate --offline"`,
       );
     }
     const xml = await domain.xml();

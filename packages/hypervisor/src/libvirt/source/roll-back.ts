@@ -110,10 +110,11 @@ export class RollBack {
     const state = await this.#domain.settledState();
     if (state === undefined || left(state)) throw gone('the domain ended on the source');
     if (!wasRunning || state.state === 'running') return;
-    if (state.state !== 'paused' || state.reason === 'post-copy-failed') throw stands(state);
+    if (state.state !== 'paused' || state.reason === 'post-copy-failed')
+      throw stands(this.#domain.handle.name, state);
     await answerOf('let the domain run again', this.#domain.handle.resume());
     const again = await answerOf("told the domain's state", this.#domain.handle.state());
-    if (again.state !== 'running') throw stands(again);
+    if (again.state !== 'running') throw stands(this.#domain.handle.name, again);
   }
 
   /** The guest runs as before without it, too. */
@@ -123,7 +124,7 @@ export class RollBack {
     try {
       await this.#departure.setMaxDowntime(downtimeMs);
     } catch (error) {
-      this.#remark = notSetBack(downtimeMs, error);
+      this.#remark = notSetBack(this.#domain.handle.name, downtimeMs, error);
     }
   }
 }

@@ -25,6 +25,7 @@ function domain(attempts: readonly Told[], states: readonly (DomainState | undef
     run: () =>
       finish(
         {
+          nameThere: 'web1-there',
           state: () => Promise.resolve(left.length > 1 ? left.shift() : left[0]),
           ask: () => {
             const { answer, ram, status } = attempts[asked.length]!;

@@ -1,3 +1,4 @@
+import { shellWord } from '@vmferry/engine/by-hand';
 import type { DomainFacts } from '../domain-facts.ts';
 import { type Finding, refusal, warning } from '../finding.ts';
 import type { HostFacts } from '../host-facts.ts';
@@ -74,7 +75,7 @@ export function pinningRule({ shape }: DomainFacts, { cpus, nodes, host }: HostF
           refusal(
             'E_CPU_INCOMPATIBLE',
             `the guest is pinned to ${what} ${ids.join(', ')}, which ${host.name} does not have`,
-            'Change the pinning (virsh vcpupin, numatune), or change it for the destination with --dest-xml.',
+            `Change the pinning (virsh vcpupin or numatune ${shellWord(shape.name)}), or change it for the destination with --dest-xml.`,
           ),
         ];
   return [

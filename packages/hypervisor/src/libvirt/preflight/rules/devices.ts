@@ -1,3 +1,4 @@
+import { shellWord } from '@vmferry/engine/by-hand';
 import type { DomainFacts } from '../domain-facts.ts';
 import { type Finding, refusal, warning } from '../finding.ts';
 
@@ -7,7 +8,7 @@ export function boundDevicesRule({ shape }: DomainFacts): Finding[] {
     refusal(
       'E_DEVICE_BOUND',
       `the guest holds a device that cannot move, a ${what}${which === '' ? '' : `: ${which}`}`,
-      'Detach it from the guest (virsh detach-device), and attach one like it after the migration.',
+      `Detach it from the guest (virsh detach-device ${shellWord(shape.name)} FILE.xml), and attach one like it after the migration.`,
     ),
   );
 }
@@ -34,7 +35,7 @@ export function snapshotsRule({ shape, snapshots, checkpoints }: DomainFacts): F
       refusal(
         'E_GUEST_BLOCKED',
         `libvirt keeps ${kind}s of ${shape.name}, and does not move a domain that has any`,
-        `Delete them, or only what libvirt knows of them (virsh ${kind}-delete --metadata), and define them again there.`,
+        `Delete them, or only what libvirt knows of them (virsh ${kind}-delete ${shellWord(shape.name)} NAME --metadata), and define them again there.`,
       ),
     );
 }

@@ -1,3 +1,4 @@
+import { shellWord } from '@vmferry/engine/by-hand';
 import type { DomainFacts } from '../domain-facts.ts';
 import { type Finding, refusal, warning } from '../finding.ts';
 import type { HostFacts } from '../host-facts.ts';
@@ -36,7 +37,7 @@ export function takenRule({ shape }: DomainFacts, { domains, host }: HostFacts):
         warning(
           'E_NAME_TAKEN',
           `${shape.name} is defined on ${host.name} already, and its definition there is replaced if the domain stays`,
-          'Look at it before (virsh dumpxml --inactive) if it may differ.',
+          `Look at it before (virsh dumpxml --inactive ${shellWord(shape.name)}) if it may differ.`,
         ),
       ];
     }
@@ -55,7 +56,7 @@ export function takenRule({ shape }: DomainFacts, { domains, host }: HostFacts):
         `a domain with the UUID ${shape.uuid} ${state} on ${host.name} already${sameName ? '' : `, named ${domain.name}`}`,
         domain.active
           ? 'Find out which of the two is the guest, and destroy the other.'
-          : 'Undefine that one (virsh undefine), if it is not needed.',
+          : `Undefine that one (virsh undefine ${shellWord(domain.name)}), if it is not needed.`,
       ),
     ];
   });
