@@ -197,8 +197,8 @@ export class SourceMigration implements RunningMigration {
     }
     await destination.start();
     if (switchover.state.phase !== 'copying') return undefined;
-    const { copyStorage = 'none', deadlineMs } = this.#request;
-    if (copyStorage !== 'none' || deadlineMs !== undefined) watch.disksBegin();
+    const { copyStorage = 'none' } = this.#request;
+    watch.setUpBegins({ copies: copyStorage !== 'none' });
     void destination.carryAll(guest.sideConnections, this.#log);
     const comparing = destination.compareClocks();
     comparing.catch(() => {});

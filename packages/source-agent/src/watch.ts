@@ -2,10 +2,10 @@
 import { machineNow } from '@vmferry/agent-core/machine';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { Account } from './account.ts';
-import { DISKS_STALLED_MS } from './disk-copy.ts';
-import { DiskWatch } from './disk-watch.ts';
 import { EXAMINED_MS, type LastFigures } from './last-figures.ts';
 import type { Departure } from './preflight.ts';
+import { DISKS_STALLED_MS } from './set-up.ts';
+import { SetUpWatch } from './set-up-watch.ts';
 import { StallWatch } from './stall-watch.ts';
 import type { Switchover } from './switchover.ts';
 import type { Traffic } from './traffic.ts';
@@ -28,7 +28,7 @@ export interface WatchOptions {
 export class Watch {
   readonly #options: WatchOptions;
   readonly #stalls: StallWatch;
-  #disks: DiskWatch | undefined;
+  #setUp: SetUpWatch | undefined;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: WatchOptions) {
@@ -38,13 +38,13 @@ export class Watch {
     this.#stalls = new StallWatch({ stalledMs, examinedMs: EXAMINED_MS, deadlineMs }, account.times.began);
   }
 
-  /** Disks may be copied along, before the guest's memory. */
-  disksBegin(): void {
+  /** @param copies disks are copied along, before the guest's memory */
+  setUpBegins({ copies }: { readonly copies: boolean }): void {
     const { account, departure, request, stalledMs = DISKS_STALLED_MS, switchover } = this.#options;
     const { deadlineMs, onStall } = request;
-    this.#disks = new DiskWatch({
+    this.#setUp = new SetUpWatch({
       guest: departure.guest,
-      limits: { stalledMs, deadlineMs, onStall },
+      limits: { copies, stalledMs, deadlineMs, onStall },
       elapsedMs: () => account.times.elapsedMs,
       onSeen: () => {
         if (account.phase === 'setup') this.#look();
@@ -55,7 +55,7 @@ export class Watch {
   }
 
   memoryBegins(): void {
-    this.#disks?.memoryBegins();
+    this.#setUp?.memoryBegins();
   }
 
   begin(): void {
@@ -64,14 +64,14 @@ export class Watch {
 
   stop(): void {
     clearInterval(this.#timer);
-    this.#disks?.stop();
+    this.#setUp?.stop();
   }
 
   #look(): void {
     const { account, departure, traffic } = this.#options;
     account.lookAtWire();
     this.#lookForStalls();
-    const disks = this.#disks?.copied;
+    const disks = this.#setUp?.copied;
     account.emit({
       type: 'progress',
       phase: account.phase,

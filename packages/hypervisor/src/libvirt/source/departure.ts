@@ -24,7 +24,6 @@ import type { SourceLook } from './look.ts';
 import type { Losses } from './losses.ts';
 import { migrateOptions } from './migrate-options.ts';
 import { qemuPid } from './qemu-process.ts';
-import { untilStuck } from './set-up.ts';
 
 /** The largest downtime that QEMU takes (2000 s): whatever is left is then small enough to switch over. */
 const SWITCH_NOW_MS = 2_000_000;
@@ -110,17 +109,14 @@ export class Departure {
     if (copied.length > 0) await connections.serveDisks(rendezvous, () => void losses.diskClosed());
     const listener = new LocalListener(rendezvous.here('ram'));
     let socket: LocalSocket | undefined;
-    const begun = new AbortController();
     try {
       this.#downtimeMs = await answerOf('told the maximum downtime', domain.handle.maxDowntimeMs());
       await this.setMaxDowntime(BigInt(look.oneLiveRound ? ONE_ROUND_MS : KEEP_GOING_MS));
       if (call.givenUp) throw givenUp();
       this.#migrate(plan, rendezvous, copied);
-      const moved = async () => (await this.progress()).disks?.copiedBytes ?? 0;
-      socket = await Promise.race([listener.accept(), call.failure(), untilStuck(moved, begun.signal)]);
+      socket = await Promise.race([listener.accept(), call.failure()]);
       losses.memoryBegins();
     } finally {
-      begun.abort();
       if (!socket) listener.close();
     }
     if (!socket) throw new Error('the listener was closed');

@@ -78,14 +78,6 @@ export function diskLost(): GuestError {
   );
 }
 
-export function notBegun(ms: number): GuestError {
-  return new GuestError(
-    'E_STALLED',
-    `libvirt has not begun to send the domain's memory, and nothing of its disks has moved for ${ms / 1000} s`,
-    "see libvirt's and QEMU's logs on both hosts: most often a QEMU there does not answer",
-  );
-}
-
 /** In pre-copy it then takes its guest back, whatever the destination has been asked for. */
 export function hungUp(): GuestError {
   return new GuestError(

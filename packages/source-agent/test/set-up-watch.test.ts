@@ -2,7 +2,7 @@ import type { SourceProgress } from '@vmferry/engine/guest';
 import type { Failure } from '@vmferry/engine/switchover/protocol';
 import { bytes, bytesPerSec, round } from '@vmferry/engine/units';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { DiskWatch } from '../src/disk-watch.ts';
+import { SetUpWatch } from '../src/set-up-watch.ts';
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -14,12 +14,12 @@ const copied = (amount: number): SourceProgress => ({
   disks: { copiedBytes: bytes(amount), totalBytes: bytes(1000) },
 });
 
-function watching(progress: () => Promise<SourceProgress>, deadlineMs?: number) {
+function watching(progress: () => Promise<SourceProgress>, deadlineMs?: number, copies = true) {
   const failures: Failure[] = [];
   let seen = 0;
-  const watch = new DiskWatch({
+  const watch = new SetUpWatch({
     guest: { progress },
-    limits: { stalledMs: 2000, deadlineMs, onStall: undefined },
+    limits: { copies, stalledMs: 2000, deadlineMs, onStall: undefined },
     elapsedMs: () => performance.now(),
     onSeen: () => {
       seen += 1;
@@ -71,4 +71,25 @@ test('when the memory has begun nothing is judged any more, and still seen', asy
   await vi.advanceTimersByTimeAsync(60_000);
   expect([seen(), failures]).toEqual([120, []]);
   watch.stop();
+});
+
+test.each([
+  ['of which nobody says anything', () => new Promise<SourceProgress>(() => {})],
+  ['of which nothing can be known', () => Promise.reject(new Error('no job'))],
+])('a set-up without disks %s is given up after minutes', async (_, progress) => {
+  const { watch, failures } = watching(progress, undefined, false);
+  await vi.advanceTimersByTimeAsync(300_000);
+  expect(failures).toEqual([]);
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(failures[0]).toMatchObject({ code: 'E_STALLED', why: expect.stringMatching(/has not begun/) });
+  watch.stop();
+});
+
+test('without disks nobody is asked any more when the memory has begun', async () => {
+  const progress = vi.fn(() => Promise.reject(new Error('no job')));
+  const { watch } = watching(progress, undefined, false);
+  await vi.advanceTimersByTimeAsync(1000);
+  watch.memoryBegins();
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(progress).toHaveBeenCalledTimes(2);
 });

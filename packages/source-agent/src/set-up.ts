@@ -1,6 +1,7 @@
 /**
- * Whether the copying of disks still leads anywhere. The guest's memory waits for them, and nothing but an end can be
- * decided meanwhile: neither a switchover nor post-copy can begin before the disks are there.
+ * Whether what comes before the guest's memory still leads anywhere: the hypervisors get ready for each other, and disks
+ * are copied. Nothing but an end can be decided meanwhile: neither a switchover nor post-copy can begin before. And a
+ * hypervisor may wait without limit for one that does not answer, on either host.
  */
 import type { SourceProgress } from '@vmferry/engine/guest';
 import type { StallAction } from '@vmferry/engine/policy/convergence';
@@ -12,12 +13,16 @@ import type { Millis } from '@vmferry/engine/units';
 export const DISKS_STALLED_MS = 60_000;
 /** A hypervisor that waits for a disk's first answer hears nobody, and its guest stands still. */
 const UNANSWERED_MS = 10_000;
+/** A QEMU of much memory, of huge pages above all, takes minutes to start. */
+const BEGUN_MS = 300_000;
 /** What is left is compared over spans that a burst of the guest's writes does not fill. */
 const SPAN_MS = 30_000;
 /** More than one: a disk whose copying begins after another's, or whose size is found out late, makes what is left more. */
 const UNSHRUNK_SPANS = 3;
 
-export interface DiskLimits {
+export interface SetUpLimits {
+  /** Disks are copied. Without them a hypervisor that does not answer is waited for as long as one that has not begun. */
+  readonly copies: boolean;
   /** Without anything copied, though copying has begun: hypervisors themselves would wait for ever. */
   readonly stalledMs: number;
   /** The operator's. */
@@ -25,7 +30,7 @@ export interface DiskLimits {
   readonly onStall: StallAction | undefined;
 }
 
-export interface DiskSight {
+export interface SetUpSight {
   /** As heard last; undefined before copying has begun. */
   readonly disks: SourceProgress['disks'];
   /** Since the migration began. */
@@ -34,16 +39,18 @@ export interface DiskSight {
   readonly unansweredMs: number;
 }
 
-export type DiskVerdict =
+export type SetUpVerdict =
   | { readonly do: 'wait' }
   /** Once. */
   | { readonly do: 'tell'; readonly why: string }
   | { readonly do: 'give-up'; readonly failure: Failure };
 
-const WAIT: DiskVerdict = { do: 'wait' };
+const WAIT: SetUpVerdict = { do: 'wait' };
 
-export class DiskCopy {
-  readonly #limits: DiskLimits;
+export class SetUp {
+  readonly #limits: SetUpLimits;
+  /** All that can be seen to move. */
+  #moved: { readonly amount: number | undefined; readonly at: Millis } | undefined;
   #copied: { readonly amount: number; readonly at: Millis } | undefined;
   #span: { readonly since: Millis; readonly least: number } | undefined;
   /** In the span before. */
@@ -52,21 +59,27 @@ export class DiskCopy {
   #unshrunkSpans = 0;
   #told = false;
 
-  constructor(limits: DiskLimits) {
+  constructor(limits: SetUpLimits) {
     this.#limits = limits;
   }
 
   /** @param now a stamp of one clock */
-  look({ disks, elapsedMs, unansweredMs }: DiskSight, now: Millis): DiskVerdict {
+  look({ disks, elapsedMs, unansweredMs }: SetUpSight, now: Millis): SetUpVerdict {
     const left = disks ? disks.totalBytes - disks.copiedBytes : undefined;
-    const { deadlineMs, stalledMs } = this.#limits;
-    if (unansweredMs >= Math.min(UNANSWERED_MS, stalledMs)) {
+    const { copies, deadlineMs, stalledMs } = this.#limits;
+    if (copies && unansweredMs >= Math.min(UNANSWERED_MS, stalledMs)) {
       const why = `The source's hypervisor has not answered for ${duration(unansweredMs)}. Most often it waits for a disk of the destination's, and the guest with it.`;
       return giveUp('E_STALLED', why);
     }
     if (deadlineMs !== undefined && elapsedMs >= deadlineMs) {
       const what = left === undefined ? 'nothing of the guest is' : `${size(left)} of its disks are not`;
       return giveUp('E_DEADLINE', `The deadline of ${duration(deadlineMs)} is over, and ${what} copied yet.`);
+    }
+    if (!this.#moved || this.#moved.amount !== disks?.copiedBytes)
+      this.#moved = { amount: disks?.copiedBytes, at: now };
+    if (now - this.#moved.at >= BEGUN_MS) {
+      const why = `The source's hypervisor has not begun to send the guest's memory, and nothing of its disks has moved for ${duration(BEGUN_MS)}. Most often a hypervisor of either host does not answer: their logs may say why.`;
+      return giveUp('E_STALLED', why);
     }
     if (disks === undefined || left === undefined) return WAIT;
     // With nothing left another disk may be about to begin: QEMU looks through it first, and may have it zeroed.
@@ -93,7 +106,7 @@ export class DiskCopy {
   }
 
   /** The guest writes as fast as its disks are copied. */
-  #unshrunk(left: number): DiskVerdict {
+  #unshrunk(left: number): SetUpVerdict {
     const why = `What is left of the disks has not become less for ${duration(UNSHRUNK_SPANS * SPAN_MS)}, and is ${size(left)}: the guest writes to them as fast as they are copied.`;
     if (this.#limits.onStall === 'abort') {
       return giveUp('E_STALLED', `${why} The operator wants no other means to be taken.`);
@@ -104,6 +117,6 @@ export class DiskCopy {
   }
 }
 
-function giveUp(code: Failure['code'], why: string): DiskVerdict {
+function giveUp(code: Failure['code'], why: string): SetUpVerdict {
   return { do: 'give-up', failure: { code, why } };
 }

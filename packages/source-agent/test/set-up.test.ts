@@ -1,13 +1,13 @@
 import { bytes, millis } from '@vmferry/engine/units';
 import { describe, expect, it } from 'vitest';
-import { DiskCopy, type DiskLimits } from '../src/disk-copy.ts';
+import { SetUp, type SetUpLimits } from '../src/set-up.ts';
 
-const LIMITS: DiskLimits = { stalledMs: 30_000, deadlineMs: undefined, onStall: undefined };
+const LIMITS: SetUpLimits = { copies: true, stalledMs: 30_000, deadlineMs: undefined, onStall: undefined };
 const MiB = 1024 * 1024;
 
 /** What is said at each time (ms) of so much copied of a total, in MiB. */
-function watched(limits: Partial<DiskLimits> = {}) {
-  const copy = new DiskCopy({ ...LIMITS, ...limits });
+function watched(limits: Partial<SetUpLimits> = {}) {
+  const copy = new SetUp({ ...LIMITS, ...limits });
   return (at: number, copied?: number, total = 100) => {
     const disks =
       copied === undefined ? undefined : { copiedBytes: bytes(copied * MiB), totalBytes: bytes(total * MiB) };
@@ -42,12 +42,26 @@ describe('disks that are copied', () => {
   });
 
   it('may take their time to begin, each of them', () => {
-    expect([0, 600_000].map((at) => watched()(at))).toEqual(['wait', 'wait']);
+    const none = watched();
+    expect([0, 299_999].map((at) => none(at))).toEqual(['wait', 'wait']);
     const look = watched();
-    expect([look(0, 10, 10), look(600_000, 10, 10), look(600_500, 10, 100)]).toEqual([
+    expect([look(0, 10, 10), look(299_000, 10, 10), look(299_500, 10, 100)]).toEqual([
       'wait',
       'wait',
       'wait',
+    ]);
+  });
+
+  it('are given up when neither they nor the memory begin for minutes', () => {
+    const none = watched();
+    expect([0, 299_999, 300_000].map((at) => none(at))).toEqual(['wait', 'wait', 'E_STALLED']);
+    // Copied, and the memory does not follow.
+    const look = watched();
+    expect([look(0, 9, 10), look(1000, 10, 10), look(300_999, 10, 10), look(301_000, 10, 10)]).toEqual([
+      'wait',
+      'wait',
+      'wait',
+      'E_STALLED',
     ]);
   });
 
@@ -58,18 +72,17 @@ describe('disks that are copied', () => {
   });
 
   it('are given up when the hypervisor waits for them and hears nobody, the guest standing still', () => {
-    const unanswered = (unansweredMs: number, limits: Partial<DiskLimits> = {}) =>
-      new DiskCopy({ ...LIMITS, ...limits }).look(
-        { disks: undefined, elapsedMs: 0, unansweredMs },
-        millis(0),
-      );
+    const unanswered = (unansweredMs: number, limits: Partial<SetUpLimits> = {}) =>
+      new SetUp({ ...LIMITS, ...limits }).look({ disks: undefined, elapsedMs: 0, unansweredMs }, millis(0));
     expect(unanswered(9999)).toEqual({ do: 'wait' });
     expect(unanswered(10_000)).toMatchObject({ failure: { code: 'E_STALLED' } });
     expect(unanswered(2000, { stalledMs: 2000 })).toMatchObject({ failure: { code: 'E_STALLED' } });
+    // Without disks it waits for none.
+    expect(unanswered(10_000, { copies: false })).toEqual({ do: 'wait' });
   });
 
   it('say how much was missing at the deadline', () => {
-    const copy = new DiskCopy({ ...LIMITS, deadlineMs: 5000 });
+    const copy = new SetUp({ ...LIMITS, deadlineMs: 5000 });
     const disks = { copiedBytes: bytes(10 * MiB), totalBytes: bytes(100 * MiB) };
     expect(copy.look({ disks, elapsedMs: 5000, unansweredMs: 0 }, millis(0))).toMatchObject({
       failure: { why: 'The deadline of 5 s is over, and 90 MiB of its disks are not copied yet.' },

@@ -1,15 +1,18 @@
-/** Disks are copied before the guest's memory, and after it begins the policy's own looks do not tell of them. */
+/**
+ * Looks at what comes before the guest's memory. Of disks it tells on after that has begun: the policy's own looks do not
+ * tell of them.
+ */
 import { machineNow } from '@vmferry/agent-core/machine';
 import type { SourceGuest, SourceProgress } from '@vmferry/engine/guest';
 import type { Failure } from '@vmferry/engine/switchover/protocol';
 import type { Millis } from '@vmferry/engine/units';
-import { DiskCopy, type DiskLimits } from './disk-copy.ts';
+import { SetUp, type SetUpLimits } from './set-up.ts';
 
 const LOOK_MS = 500;
 
-export interface DiskWatchOptions {
+export interface SetUpWatchOptions {
   readonly guest: Pick<SourceGuest, 'progress'>;
-  readonly limits: DiskLimits;
+  readonly limits: SetUpLimits;
   /** Since the migration began. */
   readonly elapsedMs: () => number;
   readonly onSeen: () => void;
@@ -19,18 +22,18 @@ export interface DiskWatchOptions {
   readonly onFailure: (failure: Failure) => void;
 }
 
-export class DiskWatch {
-  readonly #options: DiskWatchOptions;
-  readonly #copy: DiskCopy;
+export class SetUpWatch {
+  readonly #options: SetUpWatchOptions;
+  readonly #setUp: SetUp;
   readonly #timer: NodeJS.Timeout;
   /** What is not answered yet. */
   #askedAt: Millis | undefined;
   #copied: SourceProgress['disks'];
   #memoryBegan = false;
 
-  constructor(options: DiskWatchOptions) {
+  constructor(options: SetUpWatchOptions) {
     this.#options = options;
-    this.#copy = new DiskCopy(options.limits);
+    this.#setUp = new SetUp(options.limits);
     this.#timer = setInterval(() => this.#look(), LOOK_MS);
   }
 
@@ -42,6 +45,7 @@ export class DiskWatch {
   /** From here on others judge how it goes. */
   memoryBegins(): void {
     this.#memoryBegan = true;
+    if (!this.#options.limits.copies) this.stop();
   }
 
   stop(): void {
@@ -54,7 +58,7 @@ export class DiskWatch {
     if (this.#memoryBegan) return;
     const { elapsedMs, tell, onFailure } = this.#options;
     const unansweredMs = now - (this.#askedAt ?? now);
-    const verdict = this.#copy.look({ disks: this.#copied, elapsedMs: elapsedMs(), unansweredMs }, now);
+    const verdict = this.#setUp.look({ disks: this.#copied, elapsedMs: elapsedMs(), unansweredMs }, now);
     if (verdict.do === 'tell') tell(verdict.why);
     if (verdict.do === 'give-up') onFailure(verdict.failure);
   }
