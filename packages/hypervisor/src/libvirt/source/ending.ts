@@ -11,6 +11,10 @@ import { left } from './finishing.ts';
 /** From the destination's answer to the end of the source's QEMU; a few seconds, under emulation. */
 const ENDED_MS = 60_000;
 
+/** From the domain's end to that of its definition, which libvirt sees to as well. */
+const UNDEFINED_MS = 5000;
+const POLL_MS = 50;
+
 interface Moved {
   readonly postcopy: boolean;
   /** The definition goes as well. */
@@ -49,6 +53,21 @@ async function endLeft({ handle }: SourceDomain, undefineSource: boolean): Promi
   const undefine = undefineSource && (await handle.isPersistent());
   await answerOf('ended the domain', handle.destroy());
   if (undefine) await handle.undefine(['keep-nvram']);
+}
+
+/** libvirt has ended the domain, and is to have no definition of it either. */
+export async function untilUndefined(
+  domain: Pick<SourceDomain, 'handle' | 'stateOrGone'>,
+  timeoutMs = UNDEFINED_MS,
+): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while ((await domain.stateOrGone()) !== undefined) {
+    if (performance.now() > deadline) {
+      await ifThere(() => domain.handle.undefine(['keep-nvram']));
+      return;
+    }
+    await sleep(POLL_MS);
+  }
 }
 
 function notEnded(): GuestError {

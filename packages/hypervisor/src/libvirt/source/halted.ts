@@ -12,6 +12,7 @@ import type { Rendezvous } from '../rendezvous.ts';
 import type { MigrateCall } from './call.ts';
 import type { SourceConnections } from './connections.ts';
 import type { SourceDomain } from './domain.ts';
+import { untilUndefined } from './ending.ts';
 import { type Attempt, finish } from './finishing.ts';
 import type { Losses } from './losses.ts';
 import { resumeOptions } from './migrate-options.ts';
@@ -61,6 +62,7 @@ export class HaltedPostcopy {
     const ask = () => this.#ask(rendezvous, options);
     const nameThere = plan.destName ?? domain.handle.name;
     await finish({ nameThere, state: () => domain.stateOrGone(), ask }, tell);
+    if (plan.undefineSource) await untilUndefined(domain);
   }
 
   #ask(rendezvous: Rendezvous, options: MigrateOptions): Attempt {

@@ -1,0 +1,28 @@
+import type { DomainState } from '@vmferry/native/libvirt/states';
+import { expect, test, vi } from 'vitest';
+import type { SourceDomain } from '../../../src/libvirt/source/domain.ts';
+import { untilUndefined } from '../../../src/libvirt/source/ending.ts';
+
+/** A domain that has ended, whose definition goes after so many looks. */
+function ended(looks: number) {
+  let looked = 0;
+  const undefine = vi.fn(() => Promise.resolve());
+  const handle = { undefine } as unknown as SourceDomain['handle'];
+  const stateOrGone = async (): Promise<DomainState | undefined> => {
+    looked += 1;
+    return looked > looks ? undefined : { state: 'shut-off', reason: 'migrated' };
+  };
+  return { domain: { handle, stateOrGone }, undefine };
+}
+
+test('a definition that libvirt is about to take away is waited for', async () => {
+  const { domain, undefine } = ended(2);
+  await untilUndefined(domain);
+  expect(undefine).not.toHaveBeenCalled();
+});
+
+test('one that it leaves is taken away', async () => {
+  const { domain, undefine } = ended(Number.POSITIVE_INFINITY);
+  await untilUndefined(domain, 0);
+  expect(undefine).toHaveBeenCalledExactlyOnceWith(['keep-nvram']);
+});
