@@ -224,7 +224,10 @@ export class QemuDestGuest implements DestGuest {
       return;
     }
     this.#stream.answerWithZeros();
-    await this.#quit();
+    const ended = this.#quit();
+    // QEMU 11 waits for the stream's first bytes on its main loop, and answers nobody until they or the end come.
+    if (this.#stream.untouched) this.#stream.close();
+    await ended;
   }
 
   async #quit(): Promise<void> {

@@ -44,6 +44,7 @@ export class IncomingStream {
   #blocks = new Map<string, BlockIndex>();
   #postcopy = false;
   #discarding = false;
+  #untouched = true;
 
   constructor() {
     this.stateLoaded = new Promise((resolve) => {
@@ -62,6 +63,11 @@ export class IncomingStream {
 
   get begun(): boolean {
     return this.#writer !== undefined;
+  }
+
+  /** Nothing was given to QEMU. */
+  get untouched(): boolean {
+    return this.#untouched;
   }
 
   /** QEMU listens, and takes the stream from here. */
@@ -88,6 +94,7 @@ export class IncomingStream {
         this.#setLayout(item.layout);
         return Promise.resolve();
       case 'opaque':
+        this.#untouched = false;
         return writer.write(this.#encoder.opaque(item.bytes), 'bulk');
       case 'pages':
         return this.#applyPages(writer, item);
@@ -106,6 +113,7 @@ export class IncomingStream {
   }
 
   async #applyPages(writer: SocketWriter, batch: PageBatch): Promise<void> {
+    this.#untouched = false;
     this.#awaited.arrived(batch.block, batch.pages);
     try {
       // Little is joined and goes at once; of much, nothing is copied before the kernel does.
