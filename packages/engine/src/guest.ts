@@ -254,6 +254,12 @@ export interface SourceGuest {
   /** Bytes that the destination's hypervisor answers to the source's, carried untouched. */
   deliverReply(bytes: Uint8Array): void;
   /**
+   * Post-copy, once the destination has loaded the guest: resolves when the hypervisor can no longer run the guest by
+   * itself, whatever breaks; rejects with why it never comes to that. Nothing is committed before. Left out where the
+   * hypervisor never does.
+   */
+  letsGo?(): Promise<void>;
+  /**
    * Gives the migration up and lets the guest run on the source, exactly as before it began. Callable in
    * every phase until `forget`; works however far the stream got, as long as the destination never ran.
    */

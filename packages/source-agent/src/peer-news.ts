@@ -14,7 +14,7 @@ export interface PeerNewsOptions {
   readonly account: Account;
   readonly causes: Causes;
   readonly lastFigures: LastFigures;
-  readonly switchover: Pick<Switchover, 'state' | 'tell'>;
+  readonly switchover: Pick<Switchover, 'state' | 'tell' | 'fail'>;
   readonly traffic: Pick<Traffic, 'fault' | 'guestRuns'>;
 }
 
@@ -49,7 +49,7 @@ export class PeerNews {
         return;
       case 'ready':
         account.times.ready();
-        switchover.tell({ type: 'message', message: { type: 'ready' } });
+        void this.#onReady();
         return;
       case 'running': {
         const atMs = millis(message.atMs);
@@ -77,6 +77,19 @@ export class PeerNews {
       default:
         return;
     }
+  }
+
+  /** A source that could still run the guest by itself is not ready for what READY allows. */
+  async #onReady(): Promise<void> {
+    const { departure, switchover } = this.#options;
+    try {
+      await departure.guest.letsGo?.();
+    } catch (error) {
+      // Another reason to give it up was there before.
+      if (switchover.state.phase === 'sealed') switchover.fail(error);
+      return;
+    }
+    switchover.tell({ type: 'message', message: { type: 'ready' } });
   }
 
   /** Before the commit `discarded` follows and decides. */

@@ -24,6 +24,9 @@ import { OpaqueBuffer } from './stream/opaque-buffer.ts';
 import { ReturnPathEncoder } from './stream/return-path.ts';
 import { UrgentPages } from './urgent-pages.ts';
 
+/** A spell of QEMU's writing ends after 50 ms, once some 256 KiB more were taken: what stands ahead stays small. */
+const TAKE_EVERY_MS = 10;
+
 export interface OutgoingStreamOptions {
   readonly plan: SourcePlan;
   /** What is left, at the moment in which a pass begins. */
@@ -244,6 +247,17 @@ export class OutgoingStream {
   /** A QEMU that reads no more has told why, or will. */
   #reply(message: Uint8Array): void {
     this.#origin?.socket.sendSoon(message).catch(() => {});
+  }
+
+  /**
+   * Takes a little from QEMU all the time, though nobody reads: it notices what it was told only between two spells of
+   * writing. Returns what ends that.
+   */
+  keepTaking(): () => void {
+    const take = (): void => this.#reader?.pullOneMore();
+    take();
+    const timer = setInterval(take, TAKE_EVERY_MS);
+    return () => clearInterval(timer);
   }
 
   /** Nothing more comes of `items`. */

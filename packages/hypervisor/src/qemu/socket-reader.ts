@@ -37,7 +37,7 @@ export class SocketReader {
 
   /** The next chunk, if there is one; the memory of the one before is used again. */
   read(): Buffer | undefined {
-    if (this.#used) this.#free.push(this.#used);
+    if (this.#used) this.#giveBack(this.#used);
     const next = this.#filled.shift();
     this.#used = next?.buffer;
     this.#fill();
@@ -58,10 +58,16 @@ export class SocketReader {
     waiter?.();
   }
 
+  /** Pulls one chunk more than there is room for, whether anybody reads or not. */
+  pullOneMore(): void {
+    this.#free.push(Buffer.allocUnsafeSlow(EAGER_BYTES));
+    this.#fill();
+  }
+
   /** From now on everything that comes is thrown away. */
   discard(): void {
     this.#discarding = true;
-    for (const { buffer } of this.#filled.splice(0)) this.#free.push(buffer);
+    for (const { buffer } of this.#filled.splice(0)) this.#giveBack(buffer);
     this.#fill();
   }
 
@@ -80,6 +86,11 @@ export class SocketReader {
     );
   }
 
+  /** The smaller ones were for once. */
+  #giveBack(buffer: Buffer): void {
+    if (buffer.length === BUFFER_BYTES) this.#free.push(buffer);
+  }
+
   #receive(room: Buffer): Promise<number> {
     return this.#socket.receive(room, room.length, LINGER_MS);
   }
@@ -87,7 +98,7 @@ export class SocketReader {
   #take(buffer: Buffer, bytes: number): void {
     this.#filling = false;
     if (bytes === 0) this.#ended = true;
-    if (bytes === 0 || this.#discarding) this.#free.push(buffer);
+    if (bytes === 0 || this.#discarding) this.#giveBack(buffer);
     else this.#filled.push({ buffer, bytes });
     this.#fill();
     this.wake();

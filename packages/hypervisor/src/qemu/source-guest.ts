@@ -52,8 +52,16 @@ const ONE_ROUND_MS = 0;
 const UNLIMITED = 1e12;
 const CONNECT_TIMEOUT_MS = 10_000;
 const SETTLE_TIMEOUT_MS = 60_000;
-/** Statuses of a post-copy under way; the first (QEMU 10.2 on) until the state is loaded. */
-const IN_POSTCOPY = ['postcopy-device', 'postcopy-active'];
+/**
+ * QEMU 10.2 and newer, in post-copy, until it has noticed that the destination has loaded the state: if its stream breaks
+ * before, it runs the guest again by itself.
+ */
+const RUNS_AGAIN = 'postcopy-device';
+/** Statuses of a post-copy under way. */
+const IN_POSTCOPY = [RUNS_AGAIN, 'postcopy-active'];
+/** It has noticed, or does not need to. */
+const LET_GO = ['postcopy-active', 'completed'];
+const LET_GO_TIMEOUT_MS = 30_000;
 const DIRTY_RATE_TRIES = 40;
 const DIRTY_RATE_POLL_MS = 50;
 const STAYS_POSTMIGRATE =
@@ -74,6 +82,8 @@ export class QemuSourceGuest implements SourceGuest {
   #session = '';
   #oneLiveRound = false;
   #migrating = false;
+  /** QEMU's status of the migration, as its last event said. */
+  #migration = '';
   #givenUp = false;
   /** As the mark says it, once there is one. */
   #found: Found | undefined;
@@ -235,6 +245,9 @@ export class QemuSourceGuest implements SourceGuest {
 
   #subscribe(stream: OutgoingStream): void {
     this.#unsubscribe = [
+      this.#client.on('MIGRATION', ({ data }) => {
+        this.#migration = String(data['status']);
+      }),
       this.#client.on('MIGRATION_PASS', (event) => {
         this.#runs.passBegan();
         void stream.passBegan(Number(event.data['pass']));
@@ -299,6 +312,28 @@ export class QemuSourceGuest implements SourceGuest {
 
   async startPostcopy(): Promise<void> {
     await this.#asking(() => this.#client.execute('migrate-start-postcopy'));
+  }
+
+  async letsGo(): Promise<void> {
+    const stream = this.#stream;
+    if (!stream?.postcopy || LET_GO.includes(this.#migration)) return;
+    await this.#asking(async () => {
+      const over = new AbortController();
+      const event = this.#client.waitForEvent('MIGRATION', (e) => e.data['status'] !== RUNS_AGAIN, {
+        timeoutMs: LET_GO_TIMEOUT_MS,
+        signal: over.signal,
+      });
+      event.catch(() => {});
+      const enough = stream.keepTaking();
+      try {
+        let status = await this.#status();
+        if (status === RUNS_AGAIN) status = String((await event).data['status']);
+        if (!LET_GO.includes(status)) throw await this.#failure();
+      } finally {
+        enough();
+        over.abort();
+      }
+    });
   }
 
   requestPages(ranges: readonly PageRange[], lane: Lane): void {

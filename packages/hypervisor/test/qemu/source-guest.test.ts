@@ -1,0 +1,132 @@
+/** A source's QEMU of 10.2 or newer in post-copy: when is it sure not to run the guest again by itself? */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { SourceItem } from '@vmferry/engine/guest';
+import { bytes } from '@vmferry/engine/units';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { QemuSourceGuest } from '../../src/qemu/source-guest.ts';
+import { Ping } from '../../src/qemu/stream/format.ts';
+import { ReturnPathDecoder, ReturnPathEncoder } from '../../src/qemu/stream/return-path.ts';
+import { FakeMonitor } from './support/qmp/fake-monitor.ts';
+import { recordedPostcopy } from './support/stream/outgoing.ts';
+
+const BATCHES = { rawPages: 32, pages: 64 };
+/** More than the sockets' buffers and the reader's together. */
+const ONE_SPELL_BYTES = 3 * 1024 * 1024;
+
+let outer: string | undefined;
+let folder: string;
+let monitor: FakeMonitor;
+let guest: QemuSourceGuest;
+let qemu: Socket;
+let status: string;
+
+beforeEach(async () => {
+  outer = process.env['TMPDIR'];
+  folder = mkdtempSync(join(tmpdir(), 'vmferry-leaves-'));
+  process.env['TMPDIR'] = folder;
+  status = 'active';
+  monitor = await FakeMonitor.start();
+  monitor.answer({
+    'query-migrate-capabilities': () =>
+      ['events', 'postcopy-ram'].map((capability) => ({ capability, state: true })),
+    'query-migrate-parameters': () => ({
+      'downtime-limit': 300,
+      'max-bandwidth': 0,
+      'max-postcopy-bandwidth': 0,
+    }),
+    'migrate-set-parameters': () => ({}),
+    'object-add': () => ({}),
+    'query-migrate': () => ({ status, ...(status === 'failing' ? { 'error-desc': 'as it is' } : {}) }),
+    migrate: ({ uri }) => {
+      qemu = connect(String(uri).replace('unix:', ''));
+      qemu.on('error', () => {});
+      return {};
+    },
+  });
+  guest = await QemuSourceGuest.connect(monitor.path);
+});
+afterEach(async () => {
+  await guest.close();
+  qemu.destroy();
+  await monitor.stop();
+  if (outer === undefined) delete process.env['TMPDIR'];
+  else process.env['TMPDIR'] = outer;
+  rmSync(folder, { recursive: true, force: true });
+});
+
+function becomes(next: string): void {
+  status = next;
+  const timestamp = { seconds: 7, microseconds: 0 };
+  monitor.send({ event: 'MIGRATION', data: { status }, timestamp });
+}
+
+/** All of the stream is taken up to the guest's state, and nothing of what follows. */
+async function untilStateComplete(): Promise<void> {
+  const items = await guest.open(
+    {
+      throttle: false,
+      postcopy: true,
+      batches: { precopy: BATCHES, postcopy: BATCHES },
+      bufferBytes: bytes(2 ** 22),
+    },
+    'a-session',
+  );
+  qemu.write(recordedPostcopy('10.0'));
+  const reading = items[Symbol.asyncIterator]();
+  for (;;) {
+    const { value, done } = await reading.next();
+    if (done) throw new Error('the stream has no state');
+    const item: SourceItem = value;
+    if (item.type === 'pages') item.release();
+    if (item.type === 'state-complete') return;
+  }
+}
+
+describe('a QEMU that would run the guest again', () => {
+  it('lets go when it has noticed, for which its writing is taken though nobody wants it yet', async () => {
+    await untilStateComplete();
+    becomes('postcopy-device');
+    const told = new Promise<void>((resolve) => {
+      const decoder = new ReturnPathDecoder();
+      qemu.on('data', (chunk: Buffer) => {
+        const loaded = decoder
+          .push(chunk)
+          .some((reply) => reply.type === 'pong' && reply.value === Ping.packageLoaded);
+        if (loaded) resolve();
+      });
+    });
+    const written = new Promise<void>((resolve) => {
+      qemu.write(Buffer.alloc(ONE_SPELL_BYTES), () => resolve());
+    });
+    guest.deliverReply(new ReturnPathEncoder().pong(Ping.packageLoaded));
+    const letGo = guest.letsGo();
+    let sure = false;
+    void letGo.then(() => {
+      sure = true;
+    });
+    await Promise.all([told, written]);
+    expect(sure).toBe(false);
+    becomes('postcopy-active');
+    await letGo;
+  });
+
+  it('does not when its migration fails first', async () => {
+    await untilStateComplete();
+    becomes('postcopy-device');
+    const letGo = guest.letsGo();
+    becomes('failing');
+    await expect(letGo).rejects.toMatchObject({
+      code: 'E_GUEST_FAILED',
+      message: expect.stringContaining('as it is'),
+    });
+  });
+});
+
+it('a QEMU that never runs a guest again is not waited for', async () => {
+  await untilStateComplete();
+  becomes('postcopy-active');
+  await guest.letsGo();
+});
