@@ -244,13 +244,17 @@ export class QemuSourceGuest implements SourceGuest {
   }
 
   #subscribe(stream: OutgoingStream): void {
+    let firstPass: number | undefined;
     this.#unsubscribe = [
       this.#client.on('MIGRATION', ({ data }) => {
         this.#migration = String(data['status']);
       }),
       this.#client.on('MIGRATION_PASS', (event) => {
         this.#runs.passBegan();
-        void stream.passBegan(Number(event.data['pass']));
+        const pass = Number(event.data['pass']);
+        // QEMU 11.1 tells of no first pass and calls the one that it begins with the second.
+        firstPass ??= pass;
+        void stream.passBegan(pass - firstPass + 1);
       }),
     ];
   }
