@@ -291,14 +291,14 @@ describe('a guest that cannot leave', () => {
   test('QEMU’s own reasons are passed on, all of them', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'vvfat-'));
     const vvfat = ['-drive', `if=none,id=fat,file=fat:rw:${folder}`];
-    const guest = await another({ extraArgs: [...vvfat, '-device', 'nvme,serial=1'] });
+    const guest = await another({ extraArgs: [...vvfat, '-device', 'rocker'] });
     const dest = await destination();
     await refused(
       {},
       {
         code: 'E_GUEST_BLOCKED',
         side: 'source',
-        says: [/vvfat.*does not support live migration/, /non-migratable device: \S*nvme/],
+        says: [/vvfat.*does not support live migration/, /non-migratable device: \S*rocker/],
         remedy: /Unplug or unmount what QEMU names/,
       },
       { guest, dest },

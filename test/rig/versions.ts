@@ -30,6 +30,11 @@ export async function versionOf(binary: string): Promise<{ readonly major: numbe
   return { major: Number.parseInt(text, 10), text };
 }
 
+/** Whether it may run a guest again when its post-copy breaks before anything is promised (10.2 and newer). */
+export async function givesPostcopyUp(binary: string): Promise<boolean> {
+  return (await versionOf(binary)).text.localeCompare('10.2', 'en', { numeric: true }) > 0;
+}
+
 let common: Promise<Readonly<Record<string, string>>> | undefined;
 
 /** `pc` and `q35` mean another machine in each version: between two, the newest that both know. */

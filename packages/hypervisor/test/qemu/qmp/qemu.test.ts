@@ -71,7 +71,8 @@ describe('a real QEMU', () => {
     });
     await client.execute('cont');
     await client.execute('migrate', { uri: 'exec:cat >/dev/null' });
-    expect(schema.migrationPassEvent.parse((await pass).data).pass).toBe(1);
+    // 11.1 begins with the second.
+    expect([1, 2]).toContain(schema.migrationPassEvent.parse((await pass).data).pass);
     await done;
     // Newer versions tell of the device state in between.
     expect(seen.filter((status) => status !== 'device')).toEqual(['setup', 'active', 'completed']);
