@@ -76,6 +76,7 @@
             "cc/libvirt/migration_calls.cc",
             "cc/libvirt/qemu_calls.cc",
             "cc/libvirt/statistics_calls.cc",
+            "cc/libvirt/storage_calls.cc",
             "cc/libvirt/typed_parameters.cc"
           ]
         }],

@@ -39,6 +39,7 @@ void ExportLibvirt(Napi::Env env, Napi::Object table) {
   ExportHostCalls(libvirt);
   ExportLookupCalls(libvirt);
   ExportDomainCalls(libvirt);
+  ExportStorageCalls(libvirt);
   ExportStatisticsCalls(libvirt);
   ExportMigrationCalls(libvirt);
   ExportQemuCalls(libvirt);

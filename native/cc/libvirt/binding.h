@@ -11,6 +11,7 @@ void ExportLibvirt(Napi::Env env, Napi::Object table);
 void ExportHostCalls(Napi::Object table);
 void ExportLookupCalls(Napi::Object table);
 void ExportDomainCalls(Napi::Object table);
+void ExportStorageCalls(Napi::Object table);
 void ExportStatisticsCalls(Napi::Object table);
 void ExportMigrationCalls(Napi::Object table);
 void ExportQemuCalls(Napi::Object table);

@@ -66,6 +66,22 @@ Product BlockInfo(virDomainPtr domain, const char* disk) {
   };
 }
 
+// Undefined where none is under way.
+Product BlockJob(virDomainPtr domain, const char* disk) {
+  virDomainBlockJobInfo info{};
+  const bool found =
+      VIRT(virDomainGetBlockJobInfo, domain, disk, &info, VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES) == 1;
+  return [info, found](Napi::Env env) {
+    if (!found) return env.Undefined();
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("type", info.type);
+    object.Set("bandwidthBytesPerSec", Napi::BigInt::New(env, static_cast<uint64_t>(info.bandwidth)));
+    object.Set("processed", Napi::BigInt::New(env, static_cast<uint64_t>(info.cur)));
+    object.Set("total", Napi::BigInt::New(env, static_cast<uint64_t>(info.end)));
+    return object.As<Napi::Value>();
+  };
+}
+
 struct Interface {
   struct Address {
     int type;
@@ -165,6 +181,9 @@ void ExportDomainCalls(Napi::Object table) {
   });
   DomainCall(table, "blockInfo", [](Arguments& a) -> OnDomain {
     return [disk = a.Text()](virDomainPtr d) { return BlockInfo(d, disk.c_str()); };
+  });
+  DomainCall(table, "blockJob", [](Arguments& a) -> OnDomain {
+    return [disk = a.Text()](virDomainPtr d) { return BlockJob(d, disk.c_str()); };
   });
   DomainCall(table, "addresses", [](Arguments& a) -> OnDomain {
     return [source = a.U32()](virDomainPtr d) { return Addresses(d, source); };

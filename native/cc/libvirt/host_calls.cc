@@ -117,6 +117,18 @@ Product Networks(virConnectPtr connection) {
   };
 }
 
+Product NetworkFilters(virConnectPtr connection) {
+  virNWFilterPtr* found = nullptr;
+  const int count = VIRT(virConnectListAllNWFilters, connection, &found, 0);
+  ListOfTexts names;
+  for (int i = 0; i < count; i++) {
+    names.emplace_back(Lib().virNWFilterGetName(found[i]));
+    Lib().virNWFilterFree(found[i]);
+  }
+  std::free(found);
+  return Texts(std::move(names));
+}
+
 }  // namespace
 
 void ExportHostCalls(Napi::Object table) {
@@ -213,6 +225,7 @@ void ExportHostCalls(Napi::Object table) {
     return [copy, first, cells](virConnectPtr c) { return FreePages(c, copy, first, cells); };
   });
   ConnectionCall(table, "networks", [](Arguments&) -> OnConnection { return Networks; });
+  ConnectionCall(table, "networkFilters", [](Arguments&) -> OnConnection { return NetworkFilters; });
 }
 
 }  // namespace vmferry::libvirt

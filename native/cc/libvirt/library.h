@@ -50,6 +50,25 @@ namespace vmferry::libvirt {
   F(virNetworkGetBridgeName)                 \
   F(virNetworkIsActive)                      \
   F(virNetworkFree)                          \
+  F(virConnectListAllNWFilters)              \
+  F(virNWFilterGetName)                      \
+  F(virNWFilterFree)                         \
+  F(virConnectListAllStoragePools)           \
+  F(virStoragePoolLookupByName)              \
+  F(virStoragePoolGetName)                   \
+  F(virStoragePoolGetUUIDString)             \
+  F(virStoragePoolIsActive)                  \
+  F(virStoragePoolFree)                      \
+  F(virStorageVolLookupByName)               \
+  F(virStorageVolGetInfo)                    \
+  F(virStorageVolGetPath)                    \
+  F(virStorageVolDelete)                     \
+  F(virStorageVolFree)                       \
+  F(virConnectListAllSecrets)                \
+  F(virSecretGetUUIDString)                  \
+  F(virSecretGetUsageType)                   \
+  F(virSecretGetUsageID)                     \
+  F(virSecretFree)                           \
   F(virDomainLookupByName)                   \
   F(virDomainLookupByUUIDString)             \
   F(virDomainLookupByID)                     \
@@ -63,6 +82,7 @@ namespace vmferry::libvirt {
   F(virDomainGetInfo)                        \
   F(virDomainGetState)                       \
   F(virDomainGetBlockInfo)                   \
+  F(virDomainGetBlockJobInfo)                \
   F(virDomainIsActive)                       \
   F(virDomainIsPersistent)                   \
   F(virDomainIsUpdated)                      \

@@ -9,7 +9,14 @@ import { libvirt } from './library.ts';
 import { Lifeline } from './lifeline.ts';
 import { type MigrationParameters, migrationParameters } from './migration-parameters.ts';
 import { type DomainState, domainState } from './states.ts';
-import type { BlockInfo, ConnectionHandle, DomainHandle, NativeDomain, NativeDomainInfo } from './table.ts';
+import type {
+  BlockInfo,
+  ConnectionHandle,
+  DomainHandle,
+  NativeBlockJob,
+  NativeDomain,
+  NativeDomainInfo,
+} from './table.ts';
 
 export type AddressSource = 'lease' | 'agent' | 'arp';
 
@@ -30,6 +37,19 @@ export interface DomainInfo extends Omit<NativeDomainInfo, 'state'> {
   readonly state: DomainState['state'];
 }
 
+export type BlockJobType =
+  | 'unknown'
+  | 'pull'
+  | 'copy'
+  | 'commit'
+  | 'active-commit'
+  | 'backup'
+  | 'unrecognised';
+
+export interface BlockJob extends Omit<NativeBlockJob, 'type'> {
+  readonly type: BlockJobType;
+}
+
 export interface MigrateOptions extends MigrationParameters {
   readonly flags: FlagsOf<typeof flags.migrateFlags>;
   /**
@@ -47,6 +67,15 @@ export interface DomainOwner {
 }
 
 const addressSources: Readonly<Record<AddressSource, number>> = { lease: 0, agent: 1, arp: 2 };
+// As `virDomainBlockJobType` numbers them.
+const blockJobTypes: readonly BlockJobType[] = [
+  'unknown',
+  'pull',
+  'copy',
+  'commit',
+  'active-commit',
+  'backup',
+];
 const IPV6 = 1;
 const MAX_DIRTY_RATE_SECONDS = 60;
 const ABORT_AGAIN_MS = 50;
@@ -157,6 +186,12 @@ export class Domain {
   /** Of a disk, by its target (`vda`) or the path of its image. */
   async blockInfo(disk: string): Promise<BlockInfo> {
     return call(libvirt().blockInfo, this.handle, requireText(disk, 'disk'));
+  }
+
+  /** What is being done with a disk, by its target or the path of its image; undefined for nothing. */
+  async blockJob(disk: string): Promise<BlockJob | undefined> {
+    const job = await call(libvirt().blockJob, this.handle, requireText(disk, 'disk'));
+    return job && { ...job, type: blockJobTypes[job.type] ?? 'unrecognised' };
   }
 
   /** Addresses of its interfaces: from the leases of libvirt's networks, the guest agent, or the host's ARP table. */

@@ -28,6 +28,36 @@ export interface Network {
   readonly active: boolean;
 }
 
+export interface StoragePool {
+  readonly name: string;
+  readonly uuid: string;
+  readonly active: boolean;
+}
+
+export type VolumeType = 'file' | 'block' | 'dir' | 'network' | 'netdir' | 'ploop' | 'unrecognised';
+
+export interface StorageVolume {
+  readonly type: VolumeType;
+  /** Where the host has it, as QEMU is told. */
+  readonly path: string;
+  readonly capacityBytes: bigint;
+  readonly allocationBytes: bigint;
+}
+
+export type SecretUsage = 'none' | 'volume' | 'ceph' | 'iscsi' | 'tls' | 'vtpm' | 'unrecognised';
+
+/** A secret's value is never asked for. */
+export interface Secret {
+  readonly uuid: string;
+  readonly usageType: SecretUsage;
+  /** What domains may name it by in place of its UUID; "" where there is none. */
+  readonly usage: string;
+}
+
+// As `virStorageVolType` and `virSecretUsageType` number them.
+const volumeTypes: readonly VolumeType[] = ['file', 'block', 'dir', 'network', 'netdir', 'ploop'];
+const secretUsages: readonly SecretUsage[] = ['none', 'volume', 'ceph', 'iscsi', 'tls', 'vtpm'];
+
 const comparisons: readonly CpuComparison[] = ['incompatible', 'identical', 'superset'];
 
 /** The host at the other end of a connection: its libvirt and hypervisor, and what they can do. Fails as that does. */
@@ -138,6 +168,38 @@ export class LibvirtHost {
   /** libvirt's own networks, active or not. */
   async networks(): Promise<Network[]> {
     return call(libvirt().networks, this.handle);
+  }
+
+  /** Names of libvirt's filters for interfaces (`nwfilter`). */
+  async networkFilters(): Promise<string[]> {
+    return call(libvirt().networkFilters, this.handle);
+  }
+
+  /** libvirt's storage pools, active or not. */
+  async pools(): Promise<StoragePool[]> {
+    return call(libvirt().pools, this.handle);
+  }
+
+  /** Fails with `VIR_ERR_NO_STORAGE_POOL` or `VIR_ERR_NO_STORAGE_VOL` where there is none. */
+  async volume(pool: string, name: string): Promise<StorageVolume> {
+    const { type, ...volume } = await call(
+      libvirt().volume,
+      this.handle,
+      requireText(pool, 'pool'),
+      requireText(name, 'name'),
+    );
+    return { ...volume, type: volumeTypes[type] ?? 'unrecognised' };
+  }
+
+  /** What is in it is lost. Fails as `volume` does. */
+  async removeVolume(pool: string, name: string): Promise<void> {
+    await call(libvirt().removeVolume, this.handle, requireText(pool, 'pool'), requireText(name, 'name'));
+  }
+
+  /** libvirt's secrets, without their values. */
+  async secrets(): Promise<Secret[]> {
+    const found = await call(libvirt().secrets, this.handle);
+    return found.map((each) => ({ ...each, usageType: secretUsages[each.usageType] ?? 'unrecognised' }));
   }
 }
 

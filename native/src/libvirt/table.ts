@@ -119,6 +119,14 @@ export interface LibvirtTable {
     { readonly name: string; readonly uuid: string; readonly bridge: string; readonly active: boolean }[]
   >;
 
+  readonly networkFilters: OnConnection<string[]>;
+  readonly pools: OnConnection<{ readonly name: string; readonly uuid: string; readonly active: boolean }[]>;
+  readonly volume: OnConnection<NativeVolume, [string, string]>;
+  readonly removeVolume: OnConnection<undefined, [string, string]>;
+  readonly secrets: OnConnection<
+    { readonly uuid: string; readonly usageType: number; readonly usage: string }[]
+  >;
+
   readonly list: OnConnection<NativeDomain[], [number]>;
   readonly lookupByName: OnConnection<NativeDomain, [string]>;
   readonly lookupByUuid: OnConnection<NativeDomain, [string]>;
@@ -144,6 +152,7 @@ export interface LibvirtTable {
   readonly attachDevice: OnDomain<undefined, [string, number]>;
   readonly detachDevice: OnDomain<undefined, [string, number]>;
   readonly blockInfo: OnDomain<BlockInfo, [string]>;
+  readonly blockJob: OnDomain<NativeBlockJob | undefined, [string]>;
   readonly addresses: OnDomain<NativeInterface[], [number]>;
   readonly startDirtyRate: OnDomain<undefined, [number, number]>;
   readonly jobInfo: OnDomain<NativeJobInfo>;
@@ -206,6 +215,22 @@ export interface BlockInfo {
   readonly allocationBytes: bigint;
   /** The size of the image's file or device. */
   readonly physicalBytes: bigint;
+}
+
+export interface NativeVolume {
+  readonly type: number;
+  readonly path: string;
+  readonly capacityBytes: bigint;
+  readonly allocationBytes: bigint;
+}
+
+export interface NativeBlockJob {
+  readonly type: number;
+  /** 0: without a limit. */
+  readonly bandwidthBytesPerSec: bigint;
+  /** Of `total`, in a unit of the hypervisor's. */
+  readonly processed: bigint;
+  readonly total: bigint;
 }
 
 export interface NativeDomainInfo {
