@@ -1,27 +1,23 @@
 /** The few things that the drivers read from a domain's XML, as libvirt itself writes it. */
 import type { Nic } from '@vmferry/engine/guest';
+import { parseDocument } from './xml/tree.ts';
 
 /** "pc-i440fx-7.2" */
 export function machineOf(xml: string): string {
-  return /<type\b[^>]*\bmachine=['"]([^'"]+)['"]/.exec(xml)?.[1] ?? '';
+  return parseDocument(xml, 'domain').at('os', 'type')?.attribute('machine') ?? '';
 }
 
 /** The domain's interfaces; `hostInterface` is the tap, where the domain runs and has one. */
 export function readInterfaces(xml: string): Nic[] {
-  const found: Nic[] = [];
-  for (const [, body = ''] of xml.matchAll(/<interface\b[^>]*>([\s\S]*?)<\/interface>/g)) {
-    const mac = /<mac\b[^>]*\baddress=['"]([^'"]+)['"]/.exec(body)?.[1]?.toLowerCase();
-    if (mac === undefined) continue;
-    const tap = /<target\b[^>]*\bdev=['"]([^'"]+)['"]/.exec(body)?.[1];
-    const alias = /<alias\b[^>]*\bname=['"]([^'"]+)['"]/.exec(body)?.[1];
-    found.push({
-      mac,
-      name: alias ?? tap ?? mac,
-      addresses: [],
-      ...(tap === undefined ? {} : { hostInterface: tap }),
-    });
-  }
-  return found;
+  const devices = parseDocument(xml, 'domain').child('devices');
+  return (devices?.all('interface') ?? []).flatMap((nic) => {
+    const mac = nic.child('mac')?.attribute('address')?.toLowerCase();
+    if (mac === undefined) return [];
+    const tap = nic.child('target')?.attribute('dev');
+    const alias = nic.child('alias')?.attribute('name');
+    const place = tap === undefined ? {} : { hostInterface: tap };
+    return [{ mac, name: alias ?? tap ?? mac, addresses: [], ...place }];
+  });
 }
 
 /** The domain's own name and UUID, which stand before all that has names of its own. */

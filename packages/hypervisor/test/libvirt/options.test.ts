@@ -50,7 +50,7 @@ test('an agent’s own path of the sockets is libvirt’s unless it is told anot
 });
 
 test('interfaces are read with the taps that they have', () => {
-  const xml = `<domain type='kvm'><devices>
+  const xml = `<domain type='kvm'><metadata><own xmlns='urn:own'><interface><mac address='52:54:00:aa:00:03'/></interface></own></metadata><devices>
     <interface type='bridge'><mac address='52:54:00:AA:00:01'/><source bridge='br0'/>
       <target dev='vnet3'/><model type='virtio'/><alias name='net0'/></interface>
     <interface type='user'><mac address='52:54:00:aa:00:02'/></interface>

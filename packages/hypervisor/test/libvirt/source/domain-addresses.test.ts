@@ -7,7 +7,7 @@ import type { AddressSource, Domain } from '@vmferry/native/libvirt/domain';
 import { expect, test } from 'vitest';
 
 const AGENT = `<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0' state='connected'/></channel>`;
-const NIC = `<interface type='network'><mac address='52:54:00:AA:00:01'/></interface>`;
+const NIC = `<domain><devices><interface type='network'><mac address='52:54:00:AA:00:01'/></interface></devices></domain>`;
 
 test('a NIC has the addresses that its network leased', async () => {
   const connection = await LibvirtConnection.open('test:///default');
