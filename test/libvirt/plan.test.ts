@@ -59,6 +59,12 @@ test('a plan tells all that is in the way on both hosts, and touches neither', a
       code: 'E_DEVICE_BOUND',
       message: expect.stringContaining('held'),
     }),
+    // QEMU's own word.
+    expect.objectContaining({
+      side: 'source',
+      code: 'E_GUEST_BLOCKED',
+      message: expect.stringContaining('ivshmem'),
+    }),
     expect.objectContaining({
       side: 'dest',
       code: 'E_NAME_TAKEN',

@@ -3,6 +3,7 @@ import { shellWord } from '@vmferry/engine/by-hand';
 import { GuestError } from '@vmferry/engine/errors';
 import type { GuestDescription, RamBlock, SourcePlan, SourcePreflight } from '@vmferry/engine/guest';
 import { bytes } from '@vmferry/engine/units';
+import { standingBlockers } from '../../qemu/inspect/blockers.ts';
 import { describeGuest } from '../../qemu/inspect/guest.ts';
 import { machineOf, readInterfaces } from '../domain-xml.ts';
 import { monitorOf } from '../monitor.ts';
@@ -96,10 +97,14 @@ export class SourceLook {
     const domain = this.#domain.handle;
     const { name } = domain;
     const reasons = plan.managed?.keepSource === true ? [cannotKeep()] : [];
-    const { reason } = await domain.state();
+    const { state, reason } = await domain.state();
     if (reason === 'post-copy-failed') return [...reasons, unfinished(name)];
-    const { findings } = await this.#findings(plan);
-    const all = [...reasons, ...refusals(findings)];
+    const [{ findings }, ofQemu] = await Promise.all([
+      this.#findings(plan),
+      // Of one that does not run `describe` tells.
+      state === 'shut-off' ? [] : standingBlockers(monitorOf(domain)),
+    ]);
+    const all = [...reasons, ...refusals(findings), ...ofQemu];
     const { type } = await domain.jobInfo();
     return type === 'none' || type === 'completed' ? all : [...all, busy(name)];
   }

@@ -66,6 +66,28 @@ export async function sourceBlockers(
   }
 }
 
+/** Run states whose guest is at its end, or sleeps, which no QEMU before 9.0 takes over as it is. */
+const notRunning = ['suspended', 'shutdown', 'internal-error', 'guest-panicked'];
+
+/**
+ * What QEMU itself has against a guest that somebody else, who knows of all migrations, will have it migrate. Changes
+ * nothing.
+ *
+ * @throws GuestError when the monitor does not answer
+ */
+export async function standingBlockers(client: QmpExecutor): Promise<GuestError[]> {
+  try {
+    const [{ status }, migration] = await Promise.all([
+      typed(client, 'query-status', statusReply),
+      typed(client, 'query-migrate', migrateReply),
+    ]);
+    const reasons = (migration['blocked-reasons'] ?? []).map(refusedByQemu);
+    return notRunning.includes(status) ? [...runStateBlocker(status), ...reasons] : reasons;
+  } catch (error) {
+    throw asGuestError(error);
+  }
+}
+
 /**
  * Every reason why this QEMU cannot take a guest in now. Changes nothing.
  *

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { destBlockers, sourceBlockers } from '../../../src/qemu/inspect/blockers.ts';
+import { destBlockers, sourceBlockers, standingBlockers } from '../../../src/qemu/inspect/blockers.ts';
 import { compareForMigration } from '../../../src/qemu/inspect/compare.ts';
 import { describeGuest } from '../../../src/qemu/inspect/guest.ts';
 import { QmpClient } from '../../../src/qemu/qmp/client.ts';
@@ -131,6 +131,7 @@ describe('a real QEMU', () => {
     expect(errors.map(({ code }) => code)).toEqual(['E_GUEST_BLOCKED', 'E_GUEST_BLOCKED']);
     expect(errors.map(({ message }) => message).join()).toMatch(/rocker/);
     expect(errors.map(({ message }) => message).join()).toMatch(/ivshmem/);
+    expect(await standingBlockers(client)).toEqual(errors);
   });
 
   it('is busy while it migrates, and gone when it has', async () => {
@@ -192,6 +193,18 @@ describe('a QEMU as it might be', () => {
   ])('in run state %s is blocked by %j', async (status, codes) => {
     answer(status, {});
     expect((await sourceBlockers(client, none)).map(({ code }) => code)).toEqual(codes);
+  });
+
+  it.each([
+    ['running', []],
+    ['suspended', ['E_GUEST_BLOCKED']],
+    ['guest-panicked', ['E_GUEST_BLOCKED']],
+    // Its storage may be in order on the other host, and what becomes of migrations others know.
+    ['io-error', []],
+    ['postmigrate', []],
+  ])('in run state %s has %j against it whoever migrates it', async (status, codes) => {
+    answer(status, { status: 'active' });
+    expect((await standingBlockers(client)).map(({ code }) => code)).toEqual(codes);
   });
 
   it('may have failed at an earlier migration', async () => {
