@@ -89,11 +89,16 @@ export class Preflight {
     const choosing = this.#chooseStart(guest);
     choosing.catch(() => {});
     const described = await guest.describe();
-    const [description] = await Promise.all([
+    const [description, obstacles] = await Promise.all([
       knownAddresses(described, this.#request.guestAgent, this.#note),
       choosing,
     ]);
     this.#throwIfCancelled();
+    if (obstacles.length > 0) {
+      throw new Refused(
+        refusal([...obstacles, ...(await this.#othersThere(description))], 'source', 'preflight'),
+      );
+    }
     const destination = await connecting;
     this.#destination = destination;
     this.#options.onConnected(destination.session);
@@ -162,8 +167,8 @@ export class Preflight {
     return this.#request.strategy === 'postcopy' || this.#request.strategy === 'hybrid';
   }
 
-  /** Can this guest leave, and by post-copy? */
-  async #chooseStart(guest: SourceGuest): Promise<void> {
+  /** Can this guest leave, and by post-copy? Gives what is in its way here. */
+  async #chooseStart(guest: SourceGuest): Promise<readonly GuestError[]> {
     const must = this.#mustPostcopy;
     const may = must || this.#request.strategy === 'auto' || this.#request.onStall === 'postcopy';
     if (!may) this.#postcopyObstacle = 'pre-copy was asked for';
@@ -172,14 +177,35 @@ export class Preflight {
       this.#postcopyObstacle = reasons[0]!.message;
       reasons = await guest.blockers(this.#plan());
     }
-    if (reasons.length > 0) throw new Refused(refusal(reasons, 'source', 'preflight'));
+    return reasons;
+  }
+
+  /**
+   * What else the destination has against a guest that cannot leave anyway. It is asked only where it judges by what it
+   * is told, and touches nothing; one that cannot be asked is no news any more.
+   */
+  async #othersThere(description: GuestDescription): Promise<readonly GuestError[]> {
+    if (this.#guest?.preflight === undefined) return [];
+    try {
+      const destination = await this.#connecting!;
+      const described = await this.#withFacts(description);
+      const answer = await destination.open(described, this.#request, this.#plan().postcopy);
+      return answer.ok ? [] : answer.reasons;
+    } catch (error) {
+      this.#options.agent.log.debug({ err: error }, 'preflight');
+      return [];
+    }
+  }
+
+  async #withFacts(description: GuestDescription): Promise<GuestDescription> {
+    const own = await this.#guest?.preflight?.(this.#plan());
+    for (const text of own?.notes ?? []) this.#note(text);
+    return own === undefined ? description : { ...description, preflight: own.facts };
   }
 
   async #open(destination: Destination, description: GuestDescription): Promise<void> {
     this.#heedFrameSize(destination, description);
-    const own = await this.#guest?.preflight?.(this.#plan());
-    for (const text of own?.notes ?? []) this.#note(text);
-    const described = own === undefined ? description : { ...description, preflight: own.facts };
+    const described = await this.#withFacts(description);
     let answer = await destination.open(described, this.#request, this.#plan().postcopy);
     if (!answer.ok && this.#plan().postcopy && this.#request.strategy === 'auto') {
       const [first] = answer.reasons;

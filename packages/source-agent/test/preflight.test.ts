@@ -41,7 +41,7 @@ function deferred<T>() {
 }
 
 /** A destination agent that answers as it is told; what it is not told to answer it leaves unanswered. */
-async function startPeer({ maxFrameBytes = 4 * MiB, accepts = true } = {}) {
+async function startPeer({ maxFrameBytes = 4 * MiB, accepts = true, rejects = '' } = {}) {
   const opened = deferred<ControlMessage<'open'>>();
   const links: Link[] = [];
   const accept = (socket: FrameSocket): void => {
@@ -65,7 +65,10 @@ async function startPeer({ maxFrameBytes = 4 * MiB, accepts = true } = {}) {
           break;
         case 'open':
           opened.resolve(message);
-          if (accepts) control.send({ type: 'accepted', hypervisorVersion: '1', nics: [], notes: [] });
+          if (rejects !== '') {
+            const reasons = [{ code: 'E_NAME_TAKEN', message: rejects, remedy: 'Take another.' }];
+            control.send({ type: 'rejected', reasons, notes: [] });
+          } else if (accepts) control.send({ type: 'accepted', hypervisorVersion: '1', nics: [], notes: [] });
       }
     };
   };
@@ -121,6 +124,39 @@ async function refusal(made: Preflight): Promise<unknown> {
   await made.close();
   return report;
 }
+
+describe('what is in the way on the source', () => {
+  const bound = async () => [new GuestError('E_DEVICE_BOUND', 'a device', 'Detach it.')];
+  const facts = async () => ({ facts: {}, notes: [] });
+
+  test('is told with what the destination has against it', async () => {
+    const { url } = await startPeer({ rejects: 'a name' });
+    const { guest } = fakeGuest({ blockers: bound, preflight: facts });
+    expect(await refusal(preflight(url, async () => guest).preflight)).toMatchObject({
+      code: 'E_DEVICE_BOUND',
+      side: 'source',
+      message: 'a device; a name',
+      remedy: 'Detach it.; Take another.',
+    });
+  });
+
+  test('is told without a destination that takes it or is not there, and without asking a hypervisor of its', async () => {
+    const { url } = await startPeer();
+    const gone = await Listener.listen('ws://127.0.0.1:0', { handlers: {} });
+    await gone.close();
+    for (const to of [url, gone.url]) {
+      const { guest } = fakeGuest({ blockers: bound, preflight: facts });
+      expect(await refusal(preflight(to, async () => guest).preflight)).toMatchObject({
+        message: 'a device',
+      });
+    }
+    const peer = await startPeer({ rejects: 'a name' });
+    const { guest } = fakeGuest({ blockers: bound });
+    expect(await refusal(preflight(peer.url, async () => guest).preflight)).toMatchObject({
+      message: 'a device',
+    });
+  });
+});
 
 describe('a cancellation', () => {
   const cancelled = { code: 'E_CANCELLED', guestRunsOn: 'source' };
