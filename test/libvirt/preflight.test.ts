@@ -143,6 +143,52 @@ test('what a bridge is on the destination, and a device that QEMU lacks there, a
   expect(findings[0]?.message).toMatch(/lo on host-b is no bridge/);
 });
 
+test('a pool, a secret and a network filter that the destination lacks are refused at once', async () => {
+  const domain = await toA.define(
+    await guestXml(
+      undefined,
+      `<disk type='volume' device='disk'><driver name='qemu' type='raw' cache='none'/>
+         <source pool='nowhere' volume='v'/><target dev='vda' bus='virtio'/></disk>
+       <disk type='network' device='disk'><driver name='qemu' type='raw' cache='none'/>
+         <source protocol='rbd' name='pool/image'><host name='127.0.0.1'/>
+           <auth username='web'><secret type='ceph' uuid='${OTHER_UUID}'/></auth></source>
+         <target dev='vdb' bus='virtio'/></disk>
+       <interface type='bridge'><mac address='52:54:00:00:00:07'/><source bridge='br0'/>
+         <filterref filter='own'/></interface>`,
+    ),
+  );
+  const { findings } = await preflight(domain);
+  expect(told(findings)).toEqual([
+    'refusal E_FILE_MISSING',
+    'refusal E_FILE_MISSING',
+    'refusal E_NO_NETWORK',
+  ]);
+  const words = findings.map(({ message }) => message).join('\n');
+  for (const missing of ['pool "nowhere"', OTHER_UUID, 'filter "own"']) expect(words).toContain(missing);
+});
+
+test('a block job that libvirt has under way is told', async () => {
+  const root = await mkdtemp(join(tmpdir(), 'vmferry-preflight-'));
+  try {
+    const [from, to] = [join(root, 'from'), join(root, 'to')];
+    await writeFile(from, Buffer.alloc(32 << 20, 1));
+    const xml = await guestXml(
+      undefined,
+      `<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='${from}'/><target dev='vda' bus='virtio'/></disk>`,
+    );
+    const domain = await toA.createTransient(xml);
+    expect(await domain.blockJob('vda')).toBeUndefined();
+    const copy = ['blockcopy', 'web', 'vda', '--dest', to, '--format', 'raw', '--bandwidth', '1'];
+    await run(['virsh', '-c', a.uri, ...copy, '--transient-job']);
+    expect(await domain.blockJob('vda')).toMatchObject({ type: 'copy', total: BigInt(32 << 20) });
+    const { findings } = await preflight(domain, { wish: { copyStorage: 'all' } });
+    expect(told(findings)).toContain('refusal E_GUEST_BUSY');
+    await domain.destroy();
+  } finally {
+    await rm(root, { recursive: true, force: true });
+  }
+});
+
 test('a machine type, an emulator and an accelerator that the destination has not are refused, and not tried', async () => {
   const domain = await toA.define(await guestXml());
   const other = (part: Partial<DomainFacts['shape']>) =>

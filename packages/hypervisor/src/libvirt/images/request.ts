@@ -36,6 +36,10 @@ export function imageRequests(facts: DomainFacts): ImageRequests {
   for (const disk of facts.shape.disks) {
     if (disk.source.type !== 'file' || !isCopied(disk, facts)) continue;
     const { target, source, format } = disk;
+    if (disk.encryption !== '') {
+      findings.push(unsupported(`disk ${target} is encrypted (${disk.encryption})`));
+      continue;
+    }
     const image = imageOf(facts, target);
     const virtualBytes = image?.virtualBytes;
     if (!isFormat(format)) {

@@ -75,6 +75,11 @@ export const domainFactsSchema = z.object({
   /** libvirt keeps snapshots of it. */
   snapshots: z.boolean(),
   checkpoints: z.boolean(),
+  /** Targets of disks with which libvirt has a job under way, and which: "commit". */
+  blockJobs: z
+    .array(z.object({ target: z.string().min(1).max(255), type: z.string().max(64) }))
+    .max(1024)
+    .default([]),
   /** What is to be done with disks that the hosts do not share. */
   copyStorage: z.enum(copyStorageModes),
   /** Targets of the disks that libvirt is told to copy. */

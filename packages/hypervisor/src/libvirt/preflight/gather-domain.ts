@@ -71,9 +71,10 @@ export async function gatherDomain(
   const wanted = destXml === undefined ? own : wantedShape(destXml);
   const { uuid, name, cpuXml, versions } = await ofHost;
   const hostCpuXml = own.cpu.mode === 'host-passthrough' ? cpuXml : '';
-  const [cpu, images, snapshots, checkpoints] = await Promise.all([
+  const [cpu, images, blockJobs, snapshots, checkpoints] = await Promise.all([
     cpuVerdict(connection.host, own, { hostCpuXml, machine: own.machine }),
     lookAtImages(connection, domain, own.disks),
+    active ? blockJobsOf(domain, own.disks) : [],
     isListed(connection, domain, 'snapshots'),
     isListed(connection, domain, 'checkpoints'),
   ]);
@@ -90,6 +91,7 @@ export async function gatherDomain(
     versions,
     snapshots,
     checkpoints,
+    blockJobs,
     copyStorage,
     copied: disksToCopy({ copyStorage, disks: own.disks, wanted: wanted.disks, images }),
     ...(destXml === undefined ? {} : { change: { from: splitXml(migratable), to: splitXml(destXml) } }),
@@ -224,6 +226,22 @@ async function lookAtPath(path: string, systems: FileSystems): Promise<Seen | un
     if (error instanceof Error && 'code' in error) return undefined;
     throw error;
   }
+}
+
+async function blockJobsOf(domain: Domain, disks: readonly Disk[]): Promise<DomainFacts['blockJobs']> {
+  const jobs = await Promise.all(
+    disks
+      .filter(({ source }) => source.type !== 'none')
+      .map(async ({ target }) => {
+        const job = await domain.blockJob(target).catch((error: unknown) => {
+          // A driver that has none.
+          if (error instanceof LibvirtError) return undefined;
+          throw error;
+        });
+        return job === undefined ? [] : [{ target, type: job.type }];
+      }),
+  );
+  return jobs.flat();
 }
 
 async function isListed(

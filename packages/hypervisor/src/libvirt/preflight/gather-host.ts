@@ -1,13 +1,20 @@
 /** Asks the destination's libvirt, and looks at its host, for what preflight wants to know. Changes nothing. */
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
-import { LibvirtError } from '@vmferry/native/libvirt/errors';
+import { isLibvirtError, LibvirtError } from '@vmferry/native/libvirt/errors';
 import type { LibvirtHost } from '@vmferry/native/libvirt/host';
 import { ifThere } from '../if-there.ts';
 import { type HostCapabilities, readDomainCapabilities, readHostCapabilities } from '../xml/capabilities.ts';
 import type { DomainShape } from '../xml/domain-shape.ts';
 import { cpuVerdict } from './cpu-verdict.ts';
 import type { DomainFacts } from './domain-facts.ts';
-import type { HostFacts, HostPages, KnownDomain, MachineSupport } from './host-facts.ts';
+import type {
+  HostFacts,
+  HostPages,
+  KnownDomain,
+  KnownNetwork,
+  KnownVolume,
+  MachineSupport,
+} from './host-facts.ts';
 import type { HostView } from './host-view.ts';
 
 export interface HostPolicy {
@@ -57,6 +64,10 @@ export async function gatherHost(
   };
   const pagesOf = async (): Promise<readonly HostPages[]> =>
     shape.hugePages.length === 0 ? [] : await freeHugePages(host, await itself);
+  const volumesAndPlaces = async () => {
+    const volumes = await volumesOf(host, shape);
+    return { volumes, places: await view.places(pathsOf(domain, volumes)) };
+  };
   const [
     capabilities,
     ofMachine,
@@ -66,9 +77,11 @@ export async function gatherHost(
     pages,
     defaultHugePageBytes,
     networks,
+    networkFilters,
+    secrets,
     interfaces,
     domains,
-    places,
+    ofStorage,
   ] = await Promise.all([
     itself,
     machineAndCpu(),
@@ -78,9 +91,11 @@ export async function gatherHost(
     pagesOf(),
     view.defaultHugePageBytes(),
     networksOf(host),
+    shape.interfaces.some(({ filter }) => filter !== '') ? ifOffered(host.networkFilters()) : undefined,
+    shape.secrets.length > 0 ? ifOffered(host.secrets()) : undefined,
     view.interfaces(),
     domainsLike(connection, shape),
-    view.places(pathsOf(domain)),
+    volumesAndPlaces(),
   ]);
   return {
     host: { uuid: capabilities.uuid, name },
@@ -93,9 +108,11 @@ export async function gatherHost(
     cpus: capabilities.nodes.flatMap(({ cpus }) => cpus),
     nodes: capabilities.nodes.map(({ id }) => id),
     networks,
+    networkFilters: networkFilters && new Set(networkFilters),
+    secrets,
     interfaces,
     domains,
-    places,
+    ...ofStorage,
     ownArgumentsAllowed: policy.allowQemuArguments,
     qemuUser: capabilities.qemuUser,
     wallClockMs,
@@ -145,8 +162,53 @@ async function freeHugePages(
   }));
 }
 
-async function networksOf(host: LibvirtHost): Promise<ReadonlyMap<string, boolean>> {
-  return new Map((await host.networks()).map(({ name, active }) => [name, active]));
+async function networksOf(host: LibvirtHost): Promise<ReadonlyMap<string, KnownNetwork>> {
+  return new Map((await host.networks()).map(({ name, active, bridge }) => [name, { active, bridge }]));
+}
+
+/** Undefined where the driver has nothing of the kind. */
+async function ifOffered<T>(asked: Promise<T>): Promise<T | undefined> {
+  try {
+    return await asked;
+  } catch (error) {
+    if (isLibvirtError(error, 'VIR_ERR_NO_SUPPORT')) return undefined;
+    throw error;
+  }
+}
+
+/** By the targets of the disks that are volumes. */
+async function volumesOf(
+  host: LibvirtHost,
+  { disks }: DomainShape,
+): Promise<ReadonlyMap<string, KnownVolume>> {
+  if (!disks.some(({ source }) => source.type === 'volume')) return new Map();
+  const pools = await ifOffered(host.pools());
+  if (pools === undefined) return new Map();
+  const active = new Map(pools.map((pool) => [pool.name, pool.active]));
+  const found = disks.map(
+    async ({ target, source }): Promise<readonly (readonly [string, KnownVolume])[]> => {
+      if (source.type !== 'volume') return [];
+      const isActive = active.get(source.pool);
+      if (isActive !== true) return [[target, { found: isActive === false ? 'inactive-pool' : 'no-pool' }]];
+      return [[target, await volumeOf(host, source)]];
+    },
+  );
+  return new Map((await Promise.all(found)).flat());
+}
+
+async function volumeOf(
+  host: LibvirtHost,
+  { pool, volume }: { readonly pool: string; readonly volume: string },
+): Promise<KnownVolume> {
+  try {
+    const { type, path } = await host.volume(pool, volume);
+    return { found: 'volume', type, path };
+  } catch (error) {
+    if (isLibvirtError(error, 'VIR_ERR_NO_STORAGE_VOL')) return { found: 'nothing' };
+    // It went meanwhile.
+    if (isLibvirtError(error, 'VIR_ERR_NO_STORAGE_POOL')) return { found: 'no-pool' };
+    throw error;
+  }
 }
 
 async function domainsLike(
@@ -163,9 +225,13 @@ async function domainsLike(
   return found.flat();
 }
 
-function pathsOf({ shape: { disks, files }, images }: DomainFacts): string[] {
+function pathsOf(
+  { shape: { disks, files } }: DomainFacts,
+  volumes: ReadonlyMap<string, KnownVolume>,
+): string[] {
   const ofDisks = disks.flatMap(({ target, source, backing }) => {
-    const path = 'path' in source ? source.path : images.find((image) => image.target === target)?.path;
+    const volume = volumes.get(target);
+    const path = 'path' in source ? source.path : volume?.found === 'volume' ? volume.path : undefined;
     const below = backing.flatMap((image) => ('path' in image.source ? [image.source.path] : []));
     return [...(path === undefined ? [] : [path]), ...below];
   });

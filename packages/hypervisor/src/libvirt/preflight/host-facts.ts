@@ -1,4 +1,5 @@
 /** What the destination's host has for a domain that wants to come. Sizes in bytes, times in milliseconds. */
+import type { VolumeType } from '@vmferry/native/libvirt/host';
 import type { CpuVerdict, HostVersions } from './domain-facts.ts';
 
 /** What is at a path. */
@@ -31,6 +32,16 @@ export interface KnownDomain {
   readonly active: boolean;
 }
 
+export interface KnownNetwork {
+  readonly active: boolean;
+  /** The host's bridge that it uses; "" for none. */
+  readonly bridge: string;
+}
+
+export type KnownVolume =
+  | { readonly found: 'no-pool' | 'inactive-pool' | 'nothing' }
+  | { readonly found: 'volume'; readonly type: VolumeType; readonly path: string };
+
 export interface HostFacts {
   readonly host: { readonly uuid: string; readonly name: string };
   readonly versions: HostVersions;
@@ -47,8 +58,14 @@ export interface HostFacts {
   readonly defaultHugePageBytes: number | undefined;
   readonly cpus: readonly number[];
   readonly nodes: readonly number[];
-  /** libvirt's networks: whether each is active. */
-  readonly networks: ReadonlyMap<string, boolean>;
+  /** libvirt's networks. */
+  readonly networks: ReadonlyMap<string, KnownNetwork>;
+  /** Filters of libvirt's for interfaces; undefined where that has none. */
+  readonly networkFilters: ReadonlySet<string> | undefined;
+  /** Of each disk that is a volume, by the disk's target: what there is here; one that is not there is not told. */
+  readonly volumes: ReadonlyMap<string, KnownVolume>;
+  /** Undefined where libvirt does not tell. */
+  readonly secrets: readonly { readonly uuid: string; readonly usage: string }[] | undefined;
   /** The host's interfaces: whether each is a bridge. Undefined where they cannot be listed. */
   readonly interfaces: ReadonlyMap<string, boolean> | undefined;
   /** Domains here with the name or the UUID. */

@@ -9,7 +9,7 @@ import type { PreflightPlan } from './plan.ts';
 import { clockRule } from './rules/clock.ts';
 import { copyTargetRule } from './rules/copies.ts';
 import { cpuRule, passthroughRule, pinningRule, vcpusRule } from './rules/cpu.ts';
-import { boundDevicesRule, failoverRule, snapshotsRule } from './rules/devices.ts';
+import { blockJobsRule, boundDevicesRule, failoverRule, snapshotsRule } from './rules/devices.ts';
 import {
   backingRule,
   diskCacheRule,
@@ -22,7 +22,9 @@ import { otherHostRule, takenRule } from './rules/identity.ts';
 import { deviceKindsRule, emulatorRule, machineRule, ownArgumentsRule } from './rules/machine.ts';
 import { hugePagesRule, memoryRule } from './rules/memory.ts';
 import { networksRule } from './rules/networks.ts';
+import { poolsRule } from './rules/pools.ts';
 import { postcopyMemoryRule, resumableRule, userfaultfdRule } from './rules/postcopy.ts';
+import { secretsRule } from './rules/secrets.ts';
 import { versionsRule } from './rules/versions.ts';
 
 type SourceRule = (domain: DomainFacts, plan: PreflightPlan) => readonly Finding[];
@@ -32,6 +34,7 @@ const sourceRules: readonly SourceRule[] = [
   boundDevicesRule,
   failoverRule,
   snapshotsRule,
+  blockJobsRule,
   localMediaRule,
   sharedStorageRule,
 ];
@@ -56,7 +59,9 @@ const destRules: readonly DestRule[] = [
   diskCacheRule,
   reachabilityRule,
   backingRule,
+  poolsRule,
   copyTargetRule,
+  secretsRule,
   filesRule,
   networksRule,
   clockRule,

@@ -39,6 +39,7 @@ export async function rehearsePreflight(options: LibvirtOptions, policy: DestPol
         versions,
         snapshots: false,
         checkpoints: false,
+        blockJobs: [],
         copyStorage: 'none',
         copied: [],
         wallClockMs: Date.now(),

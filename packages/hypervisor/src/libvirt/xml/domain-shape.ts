@@ -41,8 +41,14 @@ const diskSchema = z.object({
   shareable: z.boolean(),
   /** libvirt goes on without it where it is missing (`startupPolicy`). */
   optional: z.boolean(),
+  /** What is written to it goes when the domain ends (`<transient>`). */
+  transient: z.boolean().default(false),
+  /** "luks"; "" for one that QEMU does not encrypt. */
+  encryption: z.string().max(64).default(''),
   /** From the one right below to the last, as far as the XML tells. */
   backing: z.array(backingSchema).max(256),
+  /** Its own XML names them, and so libvirt opens them whatever its image says. */
+  backingNamed: z.boolean().default(false),
 });
 export type Disk = z.infer<typeof diskSchema>;
 
@@ -57,6 +63,8 @@ const interfaceSchema = z.object({
   tap: z.string().max(255),
   /** libvirt takes it off for the migration: one half of a failover pair. */
   transient: z.boolean(),
+  /** The filter of libvirt's that its traffic goes through; "" for none. */
+  filter: z.string().max(255).default(''),
 });
 export type DomainInterface = z.infer<typeof interfaceSchema>;
 
@@ -76,6 +84,15 @@ const cpuSchema = z.object({
   /** `<cpu>` with nothing but what CPUs are compared by. */
   xml: z.string().max(60_000),
 });
+
+const secretSchema = z.object({
+  /** What it is needed for: "disk vda". */
+  what: word,
+  uuid: z.string().max(64).optional(),
+  /** In place of the UUID. */
+  usage: z.string().max(1024).optional(),
+});
+export type NeededSecret = z.infer<typeof secretSchema>;
 
 export const domainShapeSchema = z.object({
   name: word,
@@ -103,6 +120,8 @@ export const domainShapeSchema = z.object({
   bound: z.array(z.object({ what: word, which: z.string().max(1024) })).max(1024),
   /** Files that must be at the same path over there. */
   files: z.array(z.object({ what: word, path })).max(1024),
+  /** Secrets that libvirt has to keep over there as well. */
+  secrets: z.array(secretSchema).max(1024).default([]),
   /** Kinds of devices, as domain capabilities list them: `disk`, `bus`, `virtio`. */
   kinds: z.array(z.object({ device: word, aspect: word, value: word })).max(4096),
   /** It was given arguments for QEMU that libvirt does not know (`qemu:commandline` and the like). */

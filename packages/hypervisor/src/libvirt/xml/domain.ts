@@ -2,7 +2,7 @@
  * Reads a domain's XML. Source: libvirt's `formatdomain` page. What it does not know it leaves alone; what it knows and
  * cannot be is an `XmlError`.
  */
-import type { Disk, DomainInterface, DomainShape } from './domain-shape.ts';
+import type { Disk, DomainInterface, DomainShape, NeededSecret } from './domain-shape.ts';
 import { parseDocument, toXml, XmlElement, XmlError } from './tree.ts';
 
 const QEMU_NAMESPACE = 'http://libvirt.org/schemas/domain/qemu/1.0';
@@ -51,6 +51,7 @@ export function readDomain(xml: string): DomainShape {
     interfaces: devices?.all('interface').map(readInterface) ?? [],
     bound: [...boundDevices(domain, devices)],
     files: [...requiredFiles(domain, devices)],
+    secrets: [...neededSecrets(devices)],
     kinds: [...deviceKinds(devices)],
     ownArguments: domain.children.some(
       ({ namespace, name }) => namespace === QEMU_NAMESPACE && !name.endsWith(':capabilities'),
@@ -130,6 +131,7 @@ function readDisk(disk: XmlElement): Disk {
   if (!isDiskDevice(device)) throw new XmlError(`a disk's device is "${device.slice(0, 64)}"`);
   const driver = disk.child('driver');
   const type = disk.attribute('type') ?? 'file';
+  const backing = [...backingChain(disk)];
   return {
     target: required(disk.child('target')?.attribute('dev'), "a disk's target"),
     device,
@@ -139,7 +141,10 @@ function readDisk(disk: XmlElement): Disk {
     readonly: disk.child('readonly') !== undefined || device === 'cdrom',
     shareable: disk.child('shareable') !== undefined,
     optional: ['optional', 'requisite'].includes(disk.child('source')?.attribute('startupPolicy') ?? ''),
-    backing: [...backingChain(disk)],
+    transient: disk.child('transient') !== undefined,
+    encryption: encryptionOf(disk)?.attribute('format') ?? '',
+    backing,
+    backingNamed: backing.length > 0,
   };
 }
 
@@ -147,6 +152,34 @@ const isDiskDevice = (device: string): device is Disk['device'] =>
   ['disk', 'cdrom', 'floppy', 'lun'].includes(device);
 
 const defaultless = (value: string | undefined): string => (value === 'default' ? '' : (value ?? ''));
+
+/** Where it has always been, or where it was before. */
+const encryptionOf = (disk: XmlElement): XmlElement | undefined =>
+  disk.at('source', 'encryption') ?? disk.child('encryption');
+
+/** Of disks that QEMU decrypts or logs in for, and of a TPM's state. */
+function* neededSecrets(devices: XmlElement | undefined): Generator<NeededSecret> {
+  for (const disk of devices?.all('disk') ?? []) {
+    const what = `disk ${disk.child('target')?.attribute('dev') ?? ''}`;
+    for (const holder of [encryptionOf(disk), disk.at('source', 'auth') ?? disk.child('auth')]) {
+      for (const secret of holder?.all('secret') ?? []) yield secretOf(what, secret);
+    }
+  }
+  for (const tpm of devices?.all('tpm') ?? []) {
+    const encryption = tpm.at('backend', 'encryption');
+    const uuid = encryption?.attribute('secret');
+    if (uuid !== undefined) yield { what: 'the TPM', uuid };
+  }
+}
+
+function secretOf(what: string, secret: XmlElement): NeededSecret {
+  const [uuid, usage] = [secret.attribute('uuid'), secret.attribute('usage')];
+  return {
+    what,
+    ...(uuid === undefined ? {} : { uuid: uuid.toLowerCase() }),
+    ...(usage === undefined ? {} : { usage }),
+  };
+}
 
 function sourceOf(type: string, source: XmlElement | undefined): Disk['source'] {
   const attribute = (name: string) => source?.attribute(name) ?? '';
@@ -197,6 +230,7 @@ function readInterface(nic: XmlElement): DomainInterface {
     source: (named[type] === undefined ? undefined : source?.attribute(named[type])) ?? '',
     tap: target?.attribute('managed') === 'no' ? (target.attribute('dev') ?? '') : '',
     transient: nic.child('teaming')?.attribute('type') === 'transient',
+    filter: nic.child('filterref')?.attribute('filter') ?? '',
   };
 }
 

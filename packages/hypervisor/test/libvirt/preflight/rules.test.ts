@@ -6,7 +6,7 @@ import {
   parseDomainFacts,
 } from '@vmferry/hypervisor/libvirt/preflight/domain-facts';
 import { type Finding, notes, refusals } from '@vmferry/hypervisor/libvirt/preflight/finding';
-import type { HostFacts, Place } from '@vmferry/hypervisor/libvirt/preflight/host-facts';
+import type { HostFacts, KnownVolume, Place } from '@vmferry/hypervisor/libvirt/preflight/host-facts';
 import type { PreflightPlan } from '@vmferry/hypervisor/libvirt/preflight/plan';
 import { destFindings, sourceFindings } from '@vmferry/hypervisor/libvirt/preflight/preflight';
 import fc from 'fast-check';
@@ -45,10 +45,20 @@ const layered = disk({
   xml: `<backingStore type='file'><format type='qcow2'/><source file='/img/base'/>
     <backingStore type='file'><format type='raw'/><source file='/img/deep'/><backingStore/></backingStore></backingStore>`,
 });
+/** As of a chain that libvirt found by itself. */
+const shown = (domain: DomainFacts['shape'], backingNamed: boolean): DomainFacts['shape'] => ({
+  ...domain,
+  disks: domain.disks.map((each) => ({ ...each, backingNamed })),
+});
 const layeredOnNfs = onNfs.map((each) => ({ ...each, path: '/img/a' }));
 const nowhere = new Map<string, Place>([['/img/a', { found: 'nothing' }]]);
+const encrypted = (secret: string) =>
+  disk({ xml: `<encryption format='luks'><secret type='passphrase' ${secret}/></encryption>` });
 const lun = disk({ type: 'block', source: `dev='/img/a'` });
 const volume = disk({ type: 'volume', source: `pool='p' volume='a'` });
+const onPool = (found: KnownVolume) => ({ volumes: new Map([['vda', found]]) });
+const aFile: KnownVolume = { found: 'volume', type: 'file', path: '/img/a' };
+const aDevice: KnownVolume = { found: 'volume', type: 'block', path: '/img/a' };
 const onLun = (identity: string) => [{ target: 'vda', path: '/img/a', device: identity }];
 const device = (identity?: string) =>
   new Map<string, Place>([
@@ -80,6 +90,16 @@ const source: Record<string, Case> = {
     words: /snapshot-delete/,
   },
   checkpoints: { domain: { checkpoints: true }, finds: [['refusal', 'E_GUEST_BLOCKED']] },
+  'a block job': {
+    domain: { blockJobs: [{ target: 'vda', type: 'commit' }] },
+    finds: [['refusal', 'E_GUEST_BUSY']],
+    words: /vda \(commit\).*blockjob web vda --abort/,
+  },
+  'a disk whose writes are dropped at the end': {
+    domain: { ...copied, shape: disk({ xml: '<transient/>' }), images: onDisk },
+    finds: [['refusal', 'E_DEVICE_BOUND']],
+    words: /vda is transient/,
+  },
   "the host's own CD drive": {
     domain: { shape: disk({ device: 'cdrom', type: 'block', source: `dev='/dev/sr0'` }) },
     finds: [['refusal', 'E_DEVICE_BOUND']],
@@ -95,6 +115,12 @@ const source: Record<string, Case> = {
     finds: [['refusal', 'E_DISK_UNSAFE']],
     words: /ext4.*--copy-storage all/,
   },
+  'a volume on a local file system': {
+    domain: { shape: volume, images: onDisk.map((each) => ({ ...each, path: '/pool/a' })) },
+    finds: [['refusal', 'E_DISK_UNSAFE']],
+    words: /vda \(\/pool\/a\) is on a local file system \(ext4\)/,
+  },
+  'a volume on a network file system': { domain: { shape: volume, images: onNfs } },
   'a local disk that is copied': { domain: { ...copied, shape: disk(), images: onDisk } },
   'a local disk that several guests share': {
     domain: { copyStorage: 'all', shape: disk({ xml: '<shareable/>' }), images: onDisk },
@@ -325,9 +351,32 @@ const dest: Record<string, Case> = {
     domain: { shape: layered, images: [{ ...layeredOnNfs[0]!, path: '/mnt/a' }] },
     host: { places: new Map([...there(), ['/img/base', { found: 'nothing' }]]) },
   },
-  'a backing image of a disk that is copied whole': {
+  "a backing image that the domain's XML names, of a disk that is copied whole": {
     domain: { ...copied, shape: layered, images: layeredOnNfs },
     host: { places: new Map([['/img/base', { found: 'nothing' }]]) },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /vda lies on \/img\/base.*blockpull/,
+  },
+  'a backing image, below the first, of a disk that is copied above them': {
+    domain: { ...copied, copyStorage: 'inc', shape: layered, images: onDisk },
+    host: {
+      places: new Map([
+        ['/img/base', { found: 'nothing' }],
+        ['/img/deep', { found: 'nothing' }],
+      ]),
+    },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /vda lies on \/img\/deep/,
+  },
+  'a backing image that only the image names, of a disk that is copied whole': {
+    domain: { ...copied, shape: shown(layered, false), images: onDisk },
+    host: { places: new Map([['/img/base', { found: 'nothing' }]]) },
+  },
+  'a shared disk that is not there, beside one that is copied': {
+    domain: { ...copied, copied: ['vdb'], shape: disk({ xml: '<shareable/>' }), images: onNfs },
+    host: { places: nowhere },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /at the same path\.$/,
   },
   'a medium that is not there': {
     domain: { shape: disk({ device: 'cdrom' }) },
@@ -372,20 +421,84 @@ const dest: Record<string, Case> = {
     host: { places: device('dm:mpath-31') },
     finds: [['refusal', 'E_DISK_UNSAFE']],
   },
-  'a copy of a volume that is a file': { domain: { ...copied, shape: volume, images: onDisk } },
-  'a copy of a volume to a volume group that has none of its name': {
+  'a copy to a pool that has no such volume': {
+    domain: { ...copied, shape: volume, images: onDisk },
+    host: onPool({ found: 'nothing' }),
+  },
+  'a copy to a volume that is there already': {
+    domain: { ...copied, shape: volume, images: onDisk },
+    host: onPool(aFile),
+    finds: [['refusal', 'E_FILE_EXISTS']],
+    words: /\/img\/a.*vol-delete/,
+  },
+  'a copy to another logical volume': {
     domain: { ...copied, shape: volume, images: onLun('dm:LVM-1') },
-    host: { places: nowhere },
+    host: { ...onPool(aDevice), places: device('dm:LVM-2') },
   },
   'a copy of a volume in a volume group that the hosts share': {
     domain: { ...copied, shape: volume, images: onLun('dm:LVM-1') },
-    host: { places: device('dm:LVM-1') },
+    host: { ...onPool(aDevice), places: device('dm:LVM-1') },
     finds: [['refusal', 'E_DISK_UNSAFE']],
   },
   'a copy of a volume of which nothing is known': {
     domain: { ...copied, shape: volume, images: [{ target: 'vda' }] },
+    host: { ...onPool(aDevice), places: device('dm:LVM-1') },
     finds: [['refusal', 'E_DISK_UNSAFE']],
     words: /cannot be told/,
+  },
+  'a volume of a pool that is not there': {
+    domain: { shape: volume, images: onNfs },
+    host: onPool({ found: 'no-pool' }),
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /vda.*pool "p", which host-b does not have.*pool-define/,
+  },
+  'a copy to a pool that is not active': {
+    domain: { ...copied, shape: volume, images: onDisk },
+    host: onPool({ found: 'inactive-pool' }),
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /not active on host-b.*pool-start p/,
+  },
+  'a volume that its pool does not have there': {
+    domain: { shape: volume, images: onNfs },
+    host: onPool({ found: 'nothing' }),
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /no volume "a".*pool-refresh p/,
+  },
+  'a medium that is a volume, which libvirt can do without': {
+    domain: {
+      shape: disk({
+        device: 'cdrom',
+        type: 'volume',
+        source: `pool='p' volume='a' startupPolicy='optional'`,
+      }),
+    },
+    host: onPool({ found: 'nothing' }),
+    finds: [['warning', 'E_FILE_MISSING']],
+  },
+  'a volume that both hosts have': { domain: { shape: volume, images: onNfs }, host: onPool(aFile) },
+  'a volume where libvirt knows nothing of pools': { domain: { shape: volume, images: onNfs } },
+  'a secret that is not there': {
+    domain: { shape: encrypted(`uuid='${UUID}'`), images: onNfs },
+    host: { places: there() },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: new RegExp(`disk vda needs the secret ${UUID}.*secret-define`),
+  },
+  'secrets by UUID and by usage': {
+    domain: {
+      shape: {
+        ...shape(),
+        secrets: [...encrypted(`uuid='${OTHER_UUID}'`).secrets, ...encrypted(`usage='backup'`).secrets],
+      },
+    },
+  },
+  'a secret of another usage': {
+    domain: { shape: { ...shape(), secrets: encrypted(`usage='web'`).secrets } },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /"web"/,
+  },
+  'secrets of which libvirt does not tell': {
+    domain: { shape: { ...shape(), secrets: encrypted(`usage='web'`).secrets } },
+    host: { secrets: undefined },
   },
   'a cache that nobody flushes': {
     domain: { shape: disk({ cache: 'unsafe' }), images: onNfs },
@@ -427,6 +540,20 @@ const dest: Record<string, Case> = {
   'a network that is not there': {
     domain: { shape: nic(`type='network'><source network='lost'/>`) },
     finds: [['refusal', 'E_NO_NETWORK']],
+  },
+  'a network whose bridge is not there': {
+    domain: { shape: nic(`type='network'><source network='stale'/>`) },
+    finds: [['refusal', 'E_NO_NETWORK']],
+    words: /"stale", whose bridge virbr2 host-b does not have/,
+  },
+  'a network without a bridge': { domain: { shape: nic(`type='network'><source network='passthrough'/>`) } },
+  'a network filter that is not there': {
+    domain: { shape: nic(`type='bridge'><source bridge='br0'/><filterref filter='own'/>`) },
+    finds: [['refusal', 'E_NO_NETWORK']],
+    words: /"own".*nwfilter-define/,
+  },
+  'a network filter that is there': {
+    domain: { shape: nic(`type='bridge'><source bridge='br0'/><filterref filter='clean-traffic'/>`) },
   },
   'a bridge': { domain: { shape: nic(`type='bridge'><source bridge='br0'/>`) } },
   'a missing bridge': {

@@ -22,11 +22,19 @@ export function copyTargetRule(facts: DomainFacts, host: HostFacts): Finding[] {
   });
 }
 
-/** libvirt makes the volume, or takes the one of that name. A file of a local file system is only its host's. */
+/** libvirt makes the volume, or takes the one of that name, whatever is in it. */
 function volumeTarget(disk: Disk, image: DiskImage | undefined, host: HostFacts): Finding[] {
-  if (image?.file !== undefined) return [];
-  const place = image?.path === undefined ? undefined : host.places.get(image.path);
-  return place?.found === 'nothing' ? [] : sameDevice(disk, image, place, host);
+  const volume = host.volumes.get(disk.target);
+  // Of its pool the rule for those tells.
+  if (volume?.found !== 'volume') return [];
+  if (volume.type === 'block') return sameDevice(disk, image, host.places.get(volume.path), host);
+  return [
+    refusal(
+      'E_FILE_EXISTS',
+      `disk ${disk.target} is to be copied to a volume that ${host.host.name} has already (${volume.path})`,
+      'Nothing is overwritten: delete that volume (virsh vol-delete) or rename it if it is not needed, name another one with --dest-xml, or migrate without --copy-storage if it is the same storage.',
+    ),
+  ];
 }
 
 function sameDevice(

@@ -26,6 +26,17 @@ export function failoverRule({ shape }: DomainFacts): Finding[] {
     );
 }
 
+/** libvirt moves no domain of which it is copying, pulling or committing a disk. */
+export function blockJobsRule({ shape, blockJobs }: DomainFacts): Finding[] {
+  return blockJobs.map(({ target, type }) =>
+    refusal(
+      'E_GUEST_BUSY',
+      `libvirt has a block job under way for disk ${target} (${type})`,
+      `Wait for its end (virsh blockjob ${shape.name} ${target}), or end it (virsh blockjob ${shape.name} ${target} --abort).`,
+    ),
+  );
+}
+
 /** libvirt has no way to take them along. */
 export function snapshotsRule({ shape, snapshots, checkpoints }: DomainFacts): Finding[] {
   const kept = { snapshot: snapshots, checkpoint: checkpoints };

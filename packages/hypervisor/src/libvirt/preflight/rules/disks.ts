@@ -15,6 +15,15 @@ const pathOf = ({ source }: Disk): string | undefined => ('path' in source ? sou
 export function localMediaRule({ shape }: DomainFacts): Finding[] {
   return shape.disks.flatMap((disk) => {
     const { target, device, source } = disk;
+    if (disk.transient) {
+      return [
+        refusal(
+          'E_DEVICE_BOUND',
+          `disk ${target} is transient (what the guest writes to it is dropped at its end), and libvirt does not move it`,
+          'Start the guest with a disk that is not transient, or detach it.',
+        ),
+      ];
+    }
     if (source.type === 'other') {
       return [
         refusal(
@@ -38,13 +47,18 @@ export function localMediaRule({ shape }: DomainFacts): Finding[] {
 /** Without a copy, a disk that the guest writes must be on storage that both hosts have mounted. */
 export function sharedStorageRule(facts: DomainFacts): Finding[] {
   return facts.shape.disks.flatMap((disk) => {
-    if (disk.source.type !== 'file' || disk.readonly || isCopied(disk, facts)) return [];
-    const file = imageOf(facts, disk.target)?.file;
+    const { source } = disk;
+    if ((source.type !== 'file' && source.type !== 'volume') || disk.readonly || isCopied(disk, facts)) {
+      return [];
+    }
+    const image = imageOf(facts, disk.target);
+    const file = image?.file;
     if (file === undefined || file.shared || file.filesystem === '') return [];
+    const path = source.type === 'file' ? source.path : (image?.path ?? source.volume);
     return [
       refusal(
         'E_DISK_UNSAFE',
-        `disk ${disk.target} (${disk.source.path}) is on a local file system (${file.filesystem}), which the destination does not see`,
+        `disk ${disk.target} (${path}) is on a local file system (${file.filesystem}), which the destination does not see`,
         disk.shareable
           ? 'Move it to storage that both hosts see; what several guests write to is not copied.'
           : `Move it to storage that both hosts see, or ${COPY}.`,
@@ -93,13 +107,14 @@ export function reachabilityRule(facts: DomainFacts, host: HostFacts): Finding[]
   });
 }
 
-/** An image that is opened there opens all that lies below it. What is copied: `images/store.ts`. */
+/**
+ * An image that is opened there opens all that lies below it. Of one that is copied above its backing images the topmost
+ * of those is judged by `images/store.ts`; of one that is copied whole libvirt opens what the domain's XML names.
+ */
 export function backingRule(facts: DomainFacts, { host, places }: HostFacts): Finding[] {
   return facts.shape.disks.flatMap((disk) => {
-    const { target, backing } = disk;
-    // The chain is told as it is on the source: of an image at another place it says nothing.
-    if (isCopied(disk, facts) || pathOf(disk) !== imageOf(facts, target)?.path) return [];
-    return backing.flatMap(({ source }) => {
+    const { target } = disk;
+    return neededBacking(disk, facts).flatMap(({ source }) => {
       const place = 'path' in source ? places.get(source.path) : undefined;
       if (place === undefined || !('path' in source) || place.found === 'something') return [];
       const message = `disk ${target} lies on ${source.path}, which ${host.name}`;
@@ -111,11 +126,23 @@ export function backingRule(facts: DomainFacts, { host, places }: HostFacts): Fi
         refusal(
           'E_FILE_MISSING',
           `${message} does not have`,
-          'Mount the storage of the backing image there at the same path.',
+          isCopied(disk, facts) && facts.copyStorage === 'all'
+            ? "Copy it there as well, as the domain's XML names it; or bring the chain into one image first (virsh blockpull)."
+            : 'Mount or copy the backing image there at the same path.',
         ),
       ];
     });
   });
+}
+
+function neededBacking(disk: Disk, facts: DomainFacts): Disk['backing'] {
+  const { backing, backingNamed, target } = disk;
+  if (isCopied(disk, facts)) {
+    if (facts.copyStorage === 'inc') return backing.slice(1);
+    return backingNamed ? backing : [];
+  }
+  // The chain is told as it is on the source: of an image at another place it says nothing.
+  return pathOf(disk) === imageOf(facts, target)?.path ? backing : [];
 }
 
 function missingDisk({ copyStorage }: DomainFacts, disk: Disk, place: Place, { host }: HostFacts): Finding[] {
@@ -141,7 +168,10 @@ function missingDisk({ copyStorage }: DomainFacts, disk: Disk, place: Place, { h
         ];
       }
       if (what === 'disk' && !disk.readonly) {
-        // What both hosts can reach is copied to another place only.
+        // What several guests write to is never copied, what both hosts can reach to another place only.
+        if (disk.shareable) {
+          return [refusal('E_FILE_MISSING', message, 'Mount the storage there at the same path.')];
+        }
         const copy =
           copyStorage === 'none' ? COPY : 'name another place with --dest-xml, to which it is copied';
         return [refusal('E_FILE_MISSING', message, `Mount the storage there at the same path, or ${copy}.`)];

@@ -4,7 +4,19 @@ import { type Finding, refusal, warning } from '../finding.ts';
 import type { HostFacts } from '../host-facts.ts';
 
 export function networksRule({ shape }: DomainFacts, facts: HostFacts): Finding[] {
-  return shape.interfaces.flatMap((nic) => networkFindings(nic, facts));
+  return shape.interfaces.flatMap((nic) => [...networkFindings(nic, facts), ...filterFindings(nic, facts)]);
+}
+
+function filterFindings({ filter, mac, type }: DomainInterface, facts: HostFacts): Finding[] {
+  const { networkFilters, host } = facts;
+  if (filter === '' || networkFilters === undefined || networkFilters.has(filter)) return [];
+  return [
+    refusal(
+      'E_NO_NETWORK',
+      `the guest's interface ${mac || type} has the network filter "${filter}", which libvirt on ${host.name} does not have`,
+      'Define it there (virsh nwfilter-define).',
+    ),
+  ];
 }
 
 function networkFindings(nic: DomainInterface, facts: HostFacts): Finding[] {
@@ -37,10 +49,21 @@ function networkFindings(nic: DomainInterface, facts: HostFacts): Finding[] {
   }
 }
 
-function onNetwork({ source }: DomainInterface, of: string, { networks, host }: HostFacts): Finding[] {
-  const active = networks.get(source);
-  if (active === true) return [];
-  return active === undefined
+function onNetwork({ source }: DomainInterface, of: string, facts: HostFacts): Finding[] {
+  const { networks, interfaces, host } = facts;
+  const network = networks.get(source);
+  if (network?.active === true) {
+    const { bridge } = network;
+    if (bridge === '' || interfaces === undefined || interfaces.has(bridge)) return [];
+    return [
+      refusal(
+        'E_NO_NETWORK',
+        `${of} is on libvirt's network "${source}", whose bridge ${bridge} ${host.name} does not have`,
+        `Set the bridge up there, or start the network again if libvirt makes it (virsh net-destroy ${source}, net-start ${source}).`,
+      ),
+    ];
+  }
+  return network === undefined
     ? [
         refusal(
           'E_NO_NETWORK',
