@@ -2,6 +2,7 @@
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import { isLibvirtError, LibvirtError } from '@vmferry/native/libvirt/errors';
 import type { LibvirtHost } from '@vmferry/native/libvirt/host';
+import type { DomainState } from '@vmferry/native/libvirt/states';
 import { ifThere } from '../if-there.ts';
 import { type HostCapabilities, readDomainCapabilities, readHostCapabilities } from '../xml/capabilities.ts';
 import type { DomainShape } from '../xml/domain-shape.ts';
@@ -218,11 +219,16 @@ async function domainsLike(
   const like = (await connection.domains()).filter((each) => each.name === name || each.uuid === uuid);
   const found = await Promise.all(
     like.map(async (each) => {
-      const active = await ifThere(() => each.isActive());
-      return active === undefined ? [] : [{ name: each.name, uuid: each.uuid, active }];
+      const state = await ifThere(() => each.state());
+      return state === undefined ? [] : [{ name: each.name, uuid: each.uuid, state: knownState(state) }];
     }),
   );
   return found.flat();
+}
+
+function knownState({ state, reason }: DomainState): KnownDomain['state'] {
+  if (state === 'shut-off') return 'inactive';
+  return state === 'paused' && (reason === 'migration' || reason === 'starting-up') ? 'coming-in' : 'active';
 }
 
 function pathsOf(

@@ -29,7 +29,8 @@ export interface HostPages {
 export interface KnownDomain {
   readonly name: string;
   readonly uuid: string;
-  readonly active: boolean;
+  /** `coming-in`: another migration has not ended. */
+  readonly state: 'inactive' | 'active' | 'coming-in';
 }
 
 export interface KnownNetwork {

@@ -18,7 +18,7 @@ import {
   reachabilityRule,
   sharedStorageRule,
 } from './rules/disks.ts';
-import { otherHostRule, takenRule } from './rules/identity.ts';
+import { nameRule, otherHostRule, takenRule } from './rules/identity.ts';
 import { deviceKindsRule, emulatorRule, machineRule, ownArgumentsRule } from './rules/machine.ts';
 import { hugePagesRule, memoryRule } from './rules/memory.ts';
 import { networksRule } from './rules/networks.ts';
@@ -41,6 +41,7 @@ const sourceRules: readonly SourceRule[] = [
 
 const destRules: readonly DestRule[] = [
   otherHostRule,
+  nameRule,
   takenRule,
   versionsRule,
   machineRule,

@@ -138,23 +138,35 @@ const dest: Record<string, Case> = {
       ['refusal', 'E_NAME_TAKEN'],
     ],
   },
+  'a name with a path in it': {
+    domain: { shape: { ...shape(), name: '../../etc/web' } },
+    finds: [['refusal', 'E_REFUSED']],
+    words: /"\.\.\/\.\.\/etc\/web".*--dest-guest/,
+  },
+  'a name of blanks': { domain: { shape: { ...shape(), name: ' ' } }, finds: [['refusal', 'E_REFUSED']] },
+  'a name that only looks odd': { domain: { shape: { ...shape(), name: '.. ü & <b>' } } },
   'a name that is taken': {
-    host: { domains: [{ name: 'web', uuid: OTHER_UUID, active: false }] },
+    host: { domains: [{ name: 'web', uuid: OTHER_UUID, state: 'inactive' }] },
     finds: [['refusal', 'E_NAME_TAKEN']],
     words: new RegExp(`${OTHER_UUID}.*--dest-guest libvirt:NAME`),
   },
   'a UUID that is taken': {
-    host: { domains: [{ name: 'other', uuid: UUID, active: false }] },
+    host: { domains: [{ name: 'other', uuid: UUID, state: 'inactive' }] },
     finds: [['refusal', 'E_NAME_TAKEN']],
     words: /named other/,
   },
   'the guest that runs there already': {
-    host: { domains: [{ name: 'web', uuid: UUID, active: true }] },
+    host: { domains: [{ name: 'web', uuid: UUID, state: 'active' }] },
     finds: [['refusal', 'E_NAME_TAKEN']],
     words: /runs on host-b/,
   },
+  'the guest that another migration brings in': {
+    host: { domains: [{ name: 'web', uuid: UUID, state: 'coming-in' }] },
+    finds: [['refusal', 'E_NAME_TAKEN']],
+    words: /into host-b has not ended.*domjobabort/,
+  },
   'a definition that was left there': {
-    host: { domains: [{ name: 'web', uuid: UUID, active: false }] },
+    host: { domains: [{ name: 'web', uuid: UUID, state: 'inactive' }] },
     finds: [['warning', 'E_NAME_TAKEN']],
   },
   'an older QEMU': {
@@ -621,7 +633,7 @@ test('all findings come at once, refusals before warnings', () => {
     hostFacts({
       wallClockMs: 0,
       cpu: { verdict: 'incompatible', why: 'x' },
-      domains: [{ name: 'web', uuid: OTHER_UUID, active: true }],
+      domains: [{ name: 'web', uuid: OTHER_UUID, state: 'active' }],
     }),
     PLAIN,
   );

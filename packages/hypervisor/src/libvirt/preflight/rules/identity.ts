@@ -27,16 +27,37 @@ export function otherHostRule({ host: source }: DomainFacts, { host }: HostFacts
   ];
 }
 
+/** libvirt makes files of a domain's name: its log, its monitor's socket. */
+export function nameRule({ shape }: DomainFacts): Finding[] {
+  if (!/[/\n]/.test(shape.name) && shape.name.trim() !== '') return [];
+  return [
+    refusal(
+      'E_REFUSED',
+      `a domain cannot have the name ${JSON.stringify(shape.name)}: libvirt takes none with "/" or of blanks alone`,
+      'Name another one with --dest-guest libvirt:NAME.',
+    ),
+  ];
+}
+
 export function takenRule({ shape }: DomainFacts, { domains, host }: HostFacts): Finding[] {
   return domains.flatMap((domain) => {
     const [sameName, sameUuid] = [domain.name === shape.name, domain.uuid === shape.uuid];
-    const state = domain.active ? 'runs' : 'is defined';
+    const state = domain.state === 'inactive' ? 'is defined' : 'runs';
     if (!sameName && !sameUuid) return [];
-    if (sameName && sameUuid && !domain.active) {
+    if (sameUuid && domain.state === 'coming-in') {
+      return [
+        refusal(
+          'E_NAME_TAKEN',
+          `a migration of the domain with the UUID ${shape.uuid} into ${host.name} has not ended`,
+          'Wait for its end, or end it where it comes from (virsh domjobabort).',
+        ),
+      ];
+    }
+    if (sameName && sameUuid && domain.state === 'inactive') {
       return [
         warning(
           'E_NAME_TAKEN',
-          `${shape.name} is defined on ${host.name} already, and its definition there is replaced if the domain stays`,
+          `the domain ${shape.name} is defined on ${host.name} already, and its definition there is replaced if the domain stays`,
           `Look at it before (virsh dumpxml --inactive ${shellWord(shape.name)}) if it may differ.`,
         ),
       ];
@@ -54,7 +75,7 @@ export function takenRule({ shape }: DomainFacts, { domains, host }: HostFacts):
       refusal(
         'E_NAME_TAKEN',
         `a domain with the UUID ${shape.uuid} ${state} on ${host.name} already${sameName ? '' : `, named ${domain.name}`}`,
-        domain.active
+        domain.state === 'active'
           ? 'Find out which of the two is the guest, and destroy the other.'
           : `Undefine that one (virsh undefine ${shellWord(domain.name)}), if it is not needed.`,
       ),
