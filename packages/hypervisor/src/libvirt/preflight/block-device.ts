@@ -2,6 +2,9 @@
 import { readFile, realpath } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
+/** Of sysfs, whatever the device's own are. */
+const SECTOR_BYTES = 512;
+
 /**
  * "dm:LVM-…" or "wwid:naa.6001405…", and a partition's with its number. Two that begin alike, up to the colon, can be
  * compared. Undefined where the kernel has nothing that would be the same on another host: loop devices, NBD, DRBD.
@@ -16,6 +19,12 @@ export async function deviceIdentity(rdev: number, sysfs: string): Promise<strin
   const partition = await read(device, 'partition');
   const whole = await wholeIdentity(partition === undefined ? device : dirname(device));
   return whole === undefined || partition === undefined ? whole : `${whole} partition ${partition}`;
+}
+
+/** What it holds; undefined where that cannot be told. Parameters as `deviceIdentity`. */
+export async function deviceBytes(rdev: number, sysfs: string): Promise<number | undefined> {
+  const sectors = await read(join(sysfs, 'dev', 'block', numbersOf(rdev)), 'size');
+  return sectors === undefined ? undefined : Number(sectors) * SECTOR_BYTES;
 }
 
 async function wholeIdentity(device: string): Promise<string | undefined> {

@@ -10,6 +10,8 @@ export type Place =
       readonly inode: number;
       /** Which block device it is (`deviceIdentity`), where that can be told. */
       readonly device?: string;
+      /** What a block device holds, where that can be told. */
+      readonly bytes?: number;
     }
   | { readonly found: 'nothing' }
   /** This agent may not look. */

@@ -1,7 +1,7 @@
 /** What an agent sees of its host by itself: files, interfaces, the kernel's settings. Reads only. */
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { deviceIdentity } from './block-device.ts';
+import { deviceBytes, deviceIdentity } from './block-device.ts';
 import type { HostFacts, Place } from './host-facts.ts';
 
 /** `/dev/userfaultfd` in place of the system call. */
@@ -49,13 +49,19 @@ export class HostView {
     try {
       const found = await stat(this.#at(path));
       const kind = kindOf(found);
-      const device = kind === 'block' ? await deviceIdentity(found.rdev, this.#at('/sys')) : undefined;
-      return { found: 'something', kind, inode: found.ino, ...(device === undefined ? {} : { device }) };
+      const block = kind === 'block' ? await this.#device(found.rdev) : {};
+      return { found: 'something', kind, inode: found.ino, ...block };
     } catch (error) {
       const code = codeOf(error);
       if (code === 'ENOENT' || code === 'ENOTDIR') return { found: 'nothing' };
       return { found: 'unknown', why: code === 'EACCES' ? 'permission denied' : code };
     }
+  }
+
+  async #device(rdev: number): Promise<{ readonly device?: string; readonly bytes?: number }> {
+    const sysfs = this.#at('/sys');
+    const [device, bytes] = await Promise.all([deviceIdentity(rdev, sysfs), deviceBytes(rdev, sysfs)]);
+    return { ...(device === undefined ? {} : { device }), ...(bytes === undefined ? {} : { bytes }) };
   }
 
   async userfaultfd({ qemuUser, hypervisor }: Qemu): Promise<HostFacts['userfaultfd']> {

@@ -2,7 +2,7 @@
 import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { deviceIdentity } from '@vmferry/hypervisor/libvirt/preflight/block-device';
+import { deviceBytes, deviceIdentity } from '@vmferry/hypervisor/libvirt/preflight/block-device';
 import { FileSystems } from '@vmferry/hypervisor/libvirt/preflight/file-systems';
 import { HostView } from '@vmferry/hypervisor/libvirt/preflight/host-view';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -110,4 +110,7 @@ test('a block device is known by what it is, on whichever host and under whateve
   await put('/sys/devices/sda/sda2/partition', '2\n');
   await symlink(join(root, 'sys/devices/sda/sda2'), join(root, 'sys/dev/block/8:2'));
   expect(await identity(0x802)).toBe('wwid:naa.7 partition 2');
+  const bytes = async (number: number) => await deviceBytes(number, join(root, 'sys'));
+  expect(await bytes(await device(7, 1, { size: '2048\n' }))).toBe(1024 * 1024);
+  expect(await bytes(1)).toBeUndefined();
 });

@@ -416,6 +416,16 @@ const dest: Record<string, Case> = {
     domain: { ...copied, shape: lun, images: onLun('wwid:naa.1') },
     host: { places: device('wwid:naa.2') },
   },
+  'a copy to a block device that is smaller': {
+    domain: { ...copied, shape: lun, images: [{ ...onLun('wwid:naa.1')[0]!, virtualBytes: 2 * MiB }] },
+    host: {
+      places: new Map([
+        ['/img/a', { found: 'something', kind: 'block', inode: 1, device: 'wwid:naa.2', bytes: MiB }],
+      ]),
+    },
+    finds: [['refusal', 'E_NO_SPACE']],
+    words: /2097152 bytes, and \/img\/a on host-b, .* 1048576/,
+  },
   'a copy to the very same block device': {
     domain: { ...copied, shape: lun, images: onLun('wwid:naa.1') },
     host: { places: device('wwid:naa.1') },

@@ -18,8 +18,27 @@ export function copyTargetRule(facts: DomainFacts, host: HostFacts): Finding[] {
     const place = host.places.get(disk.source.path);
     if (place?.found !== 'something' || place.kind !== 'block')
       return [missing(disk, disk.source.path, host)];
-    return sameDevice(disk, image, place, host);
+    return [...sameDevice(disk, image, place, host), ...tooSmall(disk, image, place, host)];
   });
+}
+
+/** QEMU would find out when it begins to copy. */
+function tooSmall(
+  { target, source }: Disk,
+  image: DiskImage | undefined,
+  { bytes }: { readonly bytes?: number },
+  { host }: HostFacts,
+): Finding[] {
+  const needed = image?.virtualBytes;
+  if (bytes === undefined || needed === undefined || bytes >= needed) return [];
+  const what = 'path' in source ? source.path : source.type;
+  return [
+    refusal(
+      'E_NO_SPACE',
+      `disk ${target} holds ${needed} bytes, and ${what} on ${host.name}, to which it is to be copied, ${bytes}`,
+      'Make the device there at least as large, or name another one with --dest-xml.',
+    ),
+  ];
 }
 
 /** libvirt makes the volume, or takes the one of that name, whatever is in it. */
