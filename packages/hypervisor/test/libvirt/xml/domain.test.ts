@@ -148,6 +148,33 @@ test('CPUs and nodes that it is pinned to', () => {
   expect(read).toMatchObject({ pinnedCpus: [1, 3, 7], pinnedNodes: [0, 1] });
 });
 
+test('sockets that QEMU connects to when it starts, and not those on which it listens', () => {
+  const nic = (mode: string) =>
+    `<interface type='vhostuser'><source type='unix' path='/run/${mode}.sock' mode='${mode}'/></interface>`;
+  expect(shape({ devices: nic('client') + nic('server') }).files).toEqual([
+    { what: 'vhost-user socket', path: '/run/client.sock' },
+  ]);
+});
+
+test('secrets of disks and of a TPM, wherever a disk has them', () => {
+  const read = shape({
+    devices: `<disk type='file'><source file='/a'><encryption format='luks'><secret type='passphrase' uuid='AA'/></encryption></source><target dev='vda'/></disk>
+      <disk type='network'><source protocol='rbd' name='p/i'/><auth username='u'><secret type='ceph' usage='pool'/></auth><target dev='vdb'/></disk>
+      <disk type='file'><source file='/b'/><target dev='vdc'/><transient/></disk>
+      <tpm model='tpm-crb'><backend type='emulator'><encryption secret='bb'/></backend></tpm>`,
+  });
+  expect(read.secrets).toEqual([
+    { what: 'disk vda', uuid: 'aa' },
+    { what: 'disk vdb', usage: 'pool' },
+    { what: 'the TPM', uuid: 'bb' },
+  ]);
+  expect(read.disks.map(({ encryption, transient }) => [encryption, transient])).toEqual([
+    ['luks', false],
+    ['', false],
+    ['', true],
+  ]);
+});
+
 test('arguments for QEMU of its own are seen, whatever their prefix', () => {
   const attributes = `xmlns:x='http://libvirt.org/schemas/domain/qemu/1.0'`;
   expect(shape({ attributes, more: `<x:commandline><x:arg value='-s'/></x:commandline>` }).ownArguments).toBe(
