@@ -86,14 +86,7 @@ export function* requiredFiles(
       yield { what: 'source of random numbers', path: backend.text };
     }
   }
-  for (const name of ['serial', 'parallel', 'console', 'channel'] as const) {
-    for (const device of devices?.all(name) ?? []) {
-      const path = device.child('source')?.attribute('path');
-      if (device.attribute('type') === 'dev' && path?.startsWith('/') === true) {
-        yield { what: `device behind a ${name}`, path };
-      }
-    }
-  }
+  yield* behindCharacterDevices(devices);
   for (const nic of devices?.all('interface') ?? []) {
     const source = nic.child('source');
     const path = source?.attribute('path');
@@ -104,6 +97,23 @@ export function* requiredFiles(
   for (const memory of devices?.all('memory') ?? []) {
     const path = memory.at('source', 'path')?.text;
     if (path?.startsWith('/') === true) yield { what: 'persistent memory', path };
+  }
+}
+
+/** Of a serial port libvirt makes a console as well, which is the same device. */
+function* behindCharacterDevices(devices: XmlElement | undefined): Generator<DomainShape['files'][number]> {
+  const told = new Set<string>();
+  for (const name of ['serial', 'parallel', 'console', 'channel'] as const) {
+    for (const device of devices?.all(name) ?? []) {
+      const [source, type] = [device.child('source'), device.attribute('type')];
+      const path = source?.attribute('path');
+      const connects = source?.attribute('mode') === 'connect';
+      const triesAgain = source?.child('reconnect')?.attribute('enabled') === 'yes';
+      const needed = type === 'dev' || (type === 'unix' && connects && !triesAgain);
+      if (!needed || path?.startsWith('/') !== true || told.has(path)) continue;
+      told.add(path);
+      yield { what: `${type === 'dev' ? 'device' : 'socket'} behind a ${name}`, path };
+    }
   }
 }
 

@@ -151,7 +151,16 @@ test('CPUs and nodes that it is pinned to', () => {
 test('sockets that QEMU connects to when it starts, and not those on which it listens', () => {
   const nic = (mode: string) =>
     `<interface type='vhostuser'><source type='unix' path='/run/${mode}.sock' mode='${mode}'/></interface>`;
-  expect(shape({ devices: nic('client') + nic('server') }).files).toEqual([
+  const port = (name: string, mode: string, more = '') =>
+    `<${name} type='unix'><source mode='${mode}' path='/run/${mode}${more && '-again'}'>${more}</source></${name}>`;
+  const ports = [
+    port('serial', 'connect'),
+    port('console', 'connect'),
+    port('channel', 'bind'),
+    port('channel', 'connect', `<reconnect enabled='yes' timeout='1'/>`),
+  ];
+  expect(shape({ devices: nic('client') + nic('server') + ports.join('') }).files).toEqual([
+    { what: 'socket behind a serial', path: '/run/connect' },
     { what: 'vhost-user socket', path: '/run/client.sock' },
   ]);
 });
