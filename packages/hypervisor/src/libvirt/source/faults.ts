@@ -20,6 +20,14 @@ export function cannotKeep(): GuestError {
   );
 }
 
+export function pausedInPostcopy(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_BLOCKED',
+    `the domain ${name} is paused, and libvirt moves none that is by post-copy`,
+    'let it run ("virsh resume"), or use --strategy precopy',
+  );
+}
+
 export function unfinished(name: string): GuestError {
   return new GuestError(
     'E_GUEST_BLOCKED',

@@ -13,7 +13,7 @@ import { gatherDomain, type SourceHost, sourceHost } from '../preflight/gather-d
 import { sourceFindings } from '../preflight/preflight.ts';
 import type { SourceDomain } from './domain.ts';
 import { withAddresses } from './domain-addresses.ts';
-import { busy, cannotKeep, unfinished } from './faults.ts';
+import { busy, cannotKeep, pausedInPostcopy, unfinished } from './faults.ts';
 import { PLAIN } from './migrate-options.ts';
 
 export class SourceLook {
@@ -96,8 +96,13 @@ export class SourceLook {
   async blockers(plan: SourcePlan): Promise<readonly GuestError[]> {
     const domain = this.#domain.handle;
     const { name } = domain;
-    const reasons = plan.managed?.keepSource === true ? [cannotKeep()] : [];
     const { state, reason } = await domain.state();
+    const reasons = [
+      ...(plan.managed?.keepSource === true ? [cannotKeep()] : []),
+      ...(plan.postcopy && state === 'paused' && reason !== 'post-copy-failed'
+        ? [pausedInPostcopy(name)]
+        : []),
+    ];
     if (reason === 'post-copy-failed') return [...reasons, unfinished(name)];
     const [{ findings }, ofQemu] = await Promise.all([
       this.#findings(plan),
