@@ -139,6 +139,24 @@ test('of a disk with a backing image only what lies above it is copied', async (
   expect((await readFile(imageOn('b', base))).equals(content)).toBe(true);
 }, 60_000);
 
+test('a disk of which QEMU records what was written goes along, and so does the guest’s memory', async () => {
+  const { libvirts } = rig;
+  const name = 'recorded.qcow2';
+  await makeImage(name);
+  await run(['qemu-img', 'bitmap', '--add', imageOn('a', name), 'since-monday']);
+  const domain = await libvirts.boot({ disk: '/dev/vda', devices: disk(name, 'vda') });
+  const agents = await comparing('a', name);
+  const there = await domain.awaitOn('b');
+  const { report } = await follow(
+    agents.migrate({ guest: domain.uri, strategy: 'precopy', copyStorage: 'all' }),
+  );
+  expect(report).toMatchObject({ outcome: 'completed', error: null });
+  expect(report.notes.join()).toContain('"dirty-bitmap" is unknown');
+  expect(agents.said).toEqual(['Images are identical.']);
+  await there.runs();
+  await verifyHistory(domain.places);
+}, 60_000);
+
 test('of disks of several kinds only those that the hosts do not share are copied', async () => {
   const { libvirts, later } = rig;
   const content = Buffer.concat([randomBytes(1 << 20), Buffer.alloc(3 << 20)]);

@@ -47,6 +47,7 @@ export class Carrier {
   readonly #lastSent: number[];
   #epoch = 0;
   #outstanding = 0;
+  #verbatim = false;
   #failure: unknown;
   #landed: (() => void)[] = [];
 
@@ -168,7 +169,24 @@ export class Carrier {
 
   async opaque(bytes: Uint8Array): Promise<void> {
     await this.#barrier(bytes.length);
-    await this.#options.control.link.send(frameAround(FrameKind.opaque, bytes, this.#epoch));
+    const frame = frameAround(FrameKind.opaque, bytes, this.#epoch);
+    await this.#options.control.link.send(this.#verbatim ? this.#asContent(frame, bytes.length) : frame);
+  }
+
+  /** From here on the guest's pages are in what is opaque, which counts as content then. */
+  carryVerbatim(): void {
+    this.#verbatim = true;
+  }
+
+  #asContent(frame: OutgoingFrame, contentBytes: number): OutgoingFrame {
+    this.#outstanding += contentBytes;
+    const release = (): void => {
+      frame.release?.();
+      this.#outstanding -= contentBytes;
+      for (const resolve of this.#landed.splice(0)) resolve();
+      this.#options.onDelivered(contentBytes, 0);
+    };
+    return { ...frame, release };
   }
 
   async layout(layout: RamLayout): Promise<void> {

@@ -191,6 +191,9 @@ export class Traffic {
         return;
       case 'verbatim':
         account.note(`The stream is carried verbatim from here on, on one stream: ${item.why}.`);
+        this.#carrier.carryVerbatim();
+        // No layout may be known by then, and none will be.
+        this.#steering.begin();
         return;
       case 'stopped':
         account.times.stop(item.atMs);

@@ -62,7 +62,7 @@ function rig(options: { links?: TestLink[]; codec?: () => PackCodec } = {}) {
       delivered.zeroPages += zeroPages;
     },
   });
-  return { carrier, links, express, barriers, delivered };
+  return { carrier, control, links, express, barriers, delivered };
 }
 
 /** Words: LZ4 finds more in it the longer it looks. */
@@ -175,6 +175,22 @@ describe('the carrier', () => {
     expect(taken.map((batch) => batch.released())).toEqual(taken.map(() => 1));
     // The one that waited for a permit as well.
     expect(taken).toHaveLength(7 + 3 + 1);
+  });
+
+  test('counts what is opaque as content that is delivered once pages are in it', async () => {
+    const { carrier, control, delivered } = rig();
+    await carrier.opaque(Buffer.alloc(100));
+    carrier.carryVerbatim();
+    await carrier.opaque(Buffer.alloc(3000));
+    expect([carrier.bulkOutstanding, delivered.contentBytes]).toEqual([3000, 0]);
+    let landed = false;
+    const landing = carrier.landed().then(() => {
+      landed = true;
+    });
+    expect(landed).toBe(false);
+    for (const { release } of control.link.sent) release?.();
+    await landing;
+    expect([carrier.bulkOutstanding, delivered]).toEqual([0, { contentBytes: 3000, zeroPages: 0 }]);
   });
 
   test('sends an express batch at once', async () => {

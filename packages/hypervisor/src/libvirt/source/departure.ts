@@ -34,6 +34,7 @@ const ONE_ROUND_MS = 0;
 /** Post-copy can be started once libvirt has begun the job. */
 const START_POSTCOPY_MS = 10_000;
 const RETRY_MS = 10;
+const ROUND_POLL_MS = 100;
 
 export interface DepartureParts {
   readonly domain: SourceDomain;
@@ -122,7 +123,33 @@ export class Departure {
     if (!socket) throw new Error('the listener was closed');
     const pid = plan.postcopy ? await qemuPid(socket.peerPid, domain.handle) : undefined;
     stream.begin({ socket, pid, addresses });
-    return stream.items();
+    return look.oneLiveRound ? this.#endingItsRound(stream) : stream.items();
+  }
+
+  /**
+   * QEMU ends its one live round when nothing is left to be sent. Where it has more than memory to send (what is
+   * recorded of disks, in bitmaps) that is never so, and it would wait for ever.
+   */
+  async *#endingItsRound(stream: OutgoingStream): AsyncGenerator<SourceItem> {
+    for await (const item of stream.items()) {
+      if (item.type === 'verbatim') void this.#endRound(stream).catch(() => {});
+      yield item;
+    }
+  }
+
+  /** With the guest stopped its dirty log is read for the last time. A failure is seen by what does not come of it. */
+  async #endRound(stream: OutgoingStream): Promise<void> {
+    const { domain, call } = this.#parts;
+    let begun = false;
+    for (;;) {
+      await sleep(ROUND_POLL_MS);
+      if (call.ended || call.givenUp || stream.postcopy) return;
+      const { remainingBytes } = await this.progress();
+      if (begun && remainingBytes === 0) break;
+      begun ||= remainingBytes > 0;
+    }
+    await answerOf('stopped the domain', domain.handle.suspend());
+    await this.switchover();
   }
 
   /** What cannot be found is asked of QEMU, page by page. */
