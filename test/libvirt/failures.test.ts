@@ -212,7 +212,7 @@ test('libvirtds that are restarted after the commit, and the loss of libvirt’s
   await verifyHistory(domain.places);
 }, 90_000);
 
-test('a domain whose link falls silent, or whose libvirtd is restarted, stays; a post-copy whose wire is cut before its commit runs where it is loaded', async () => {
+test('a domain whose link falls silent, or whose libvirtd is restarted, stays', async () => {
   const domain = await rig.libvirts.boot();
   await domain.awaitOn('b');
   const silent = await rig.libvirts.agents();
@@ -223,24 +223,6 @@ test('a domain whose link falls silent, or whose libvirtd is restarted, stays; a
   const restarted = await given(await rig.libvirts.agents(), domain, {}, () => rig.libvirts.restart('a'));
   expect(restarted).toMatchObject(failed('E_GUEST_UNREACHABLE'));
   await runsOnTheSource(domain);
-
-  const agents = await breakingAt('ready');
-  const there = await domain.awaitOn('b');
-  const migration = agents.migrate({ guest: domain.uri, to: agents.wire.url, strategy: 'postcopy' });
-  const report = await migration.done;
-  expect(report).toMatchObject({ outcome: 'attention', error: { guestRunsOn: 'unknown' } });
-  expect(report.error?.message).toContain('The link to the destination was lost');
-  expect(report.error?.remedy).toContain(
-    '"running (post-copy failed)" there, finish it with "vmferry resume ',
-  );
-  await there.arrived();
-  // An emulated CPU most often keeps QEMU from saying any more: see docs/libvirt.md. Where it says it, it is as halted as
-  // any other, and can be finished.
-  await expect
-    .poll(() => domain.states(), { timeout: 30_000 })
-    .toMatch(
-      /^a: paused \(post-copy-failed\), b: (running \(post-copy(-failed)?\)|paused \(post-copy-failed\))$/,
-    );
 }, 90_000);
 
 test('a post-copy that the destination takes nothing of is paused, though nothing broke', async () => {

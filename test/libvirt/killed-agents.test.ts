@@ -1,17 +1,14 @@
 /** An agent that is killed takes no guest along, and leaves none running twice. */
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createLogger } from '@vmferry/agent-core/log';
 import type { RunningMigration } from '@vmferry/agent-core/operations';
-import { parseJournal } from '@vmferry/engine/journal/records';
 import type { MigrationReport } from '@vmferry/engine/report/report';
-import { SourceAgent } from '@vmferry/source-agent/agent';
 import { expect, test } from 'vitest';
 import { follow, when } from '../migrate/agents.ts';
 import { verifyHistory } from '../rig/guest.ts';
 import type { ManagedProcess } from '../rig/process.ts';
 import { type MovingDomain, useTwoLibvirts } from '../rig/two-libvirts.ts';
-import { command, runsOnTheSource, says, settledByDest } from './support.ts';
+import { command, runsOnTheSource, says, settledByDest, settledBySource } from './support.ts';
 
 const rig = useTwoLibvirts();
 const HALTED = 'a: paused (post-copy-failed), b: running (post-copy-failed)';
@@ -58,17 +55,6 @@ async function killDest(
   return await migration.done;
 }
 
-/** What the journals of the killed source agent say once another one was started. */
-async function settledBySource(): Promise<(string | undefined)[]> {
-  const { dir, agentSettings } = rig.libvirts.hosts.a;
-  const stateDir = join(dir, 'state');
-  const log = createLogger({ level: 'fatal', role: 'source' });
-  await new SourceAgent({ stateDir, insecure: false, log, libvirt: agentSettings }).settle();
-  const journals = (await readdir(join(stateDir, 'journal'))).filter((name) => name.includes('-source.'));
-  const texts = journals.map((name) => readFile(join(stateDir, 'journal', name), 'utf8'));
-  return (await Promise.all(texts)).map((text) => parseJournal(text).records.at(-1)?.state);
-}
-
 const imagesOf = (host: 'a' | 'b') => join(rig.libvirts.hosts[host].dir, 'lib', 'images');
 
 /** One that the hosts do not share. */
@@ -86,7 +72,7 @@ test('an agent that is killed in pre-copy, of either side, leaves the domain on 
   await domain.awaitOn('b');
   await killSource(domain, 'precopy', (source) => says(source, inPrecopy));
   await runsOnTheSource(domain);
-  expect(await settledBySource()).toEqual(['rolled-back']);
+  expect(await settledBySource(rig.libvirts.hosts.a)).toEqual(['rolled-back']);
   await runsOnTheSource(domain);
   await domain.awaitOn('b');
   await attachDisk(domain);

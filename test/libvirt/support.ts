@@ -1,11 +1,13 @@
 /** What tests of faults between two libvirtds have in common. */
-import { writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createLogger } from '@vmferry/agent-core/log';
 import { DestAgent } from '@vmferry/dest-agent/agent';
 import type { SideConnection, SourceGuest } from '@vmferry/engine/guest';
+import { parseJournal } from '@vmferry/engine/journal/records';
 import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
 import { LibvirtSourceGuest } from '@vmferry/hypervisor/libvirt/source/guest';
+import { SourceAgent } from '@vmferry/source-agent/agent';
 import { expect } from 'vitest';
 import type { LibvirtHost } from '../rig/libvirt.ts';
 import { ManagedProcess, within } from '../rig/process.ts';
@@ -25,17 +27,26 @@ export interface CommandOptions {
 
 /** vmferry in a process of its own, for the libvirt of a host; ends with the test. */
 export async function command(
-  { libvirts, later }: ReturnType<typeof useTwoLibvirts>,
+  rig: ReturnType<typeof useTwoLibvirts>,
   host: HostName,
   args: readonly string[],
+  options: CommandOptions = {},
+): Promise<ManagedProcess> {
+  return await configured(rig, host, (config) => [MAIN, ...args, '--config', config], options);
+}
+
+/** A script that is told where the configuration of a host's agents is; ends with the test. */
+export async function configured(
+  { libvirts, later }: ReturnType<typeof useTwoLibvirts>,
+  host: HostName,
+  script: (config: string) => readonly string[],
   { settings = {}, inside = [] }: CommandOptions = {},
 ): Promise<ManagedProcess> {
   const { dir, agentSettings } = libvirts.hosts[host];
   const config = join(dir, 'agent.json');
   const libvirt = { ...agentSettings, ...settings };
   await writeFile(config, JSON.stringify({ stateDir: join(dir, 'state'), libvirt }));
-  const vmferry = [process.execPath, MAIN, ...args, '--config', config];
-  return later(new ManagedProcess([...inside, ...vmferry]), (each) => each.stop());
+  return later(new ManagedProcess([...inside, process.execPath, ...script(config)]), (each) => each.stop());
 }
 
 /** The first that it prints which matches. */
@@ -58,6 +69,16 @@ export async function settledByDest({ dir, agentSettings }: LibvirtHost): Promis
   const log = createLogger({ level: 'fatal', role: 'dest' });
   const stateDir = join(dir, 'state');
   await new DestAgent({ stateDir, insecure: false, log, libvirt: agentSettings }).settle();
+}
+
+/** What the journals of a source agent that was killed say once another one was started. */
+export async function settledBySource({ dir, agentSettings }: LibvirtHost): Promise<(string | undefined)[]> {
+  const stateDir = join(dir, 'state');
+  const log = createLogger({ level: 'fatal', role: 'source' });
+  await new SourceAgent({ stateDir, insecure: false, log, libvirt: agentSettings }).settle();
+  const journals = (await readdir(join(stateDir, 'journal'))).filter((name) => name.includes('-source.'));
+  const texts = journals.map((name) => readFile(join(stateDir, 'journal', name), 'utf8'));
+  return (await Promise.all(texts)).map((text) => parseJournal(text).records.at(-1)?.state);
 }
 
 /** A domain that leaves a host. What its hypervisors connect to the destination's is heard of before it is carried. */

@@ -32,7 +32,7 @@ import { DestSession } from './session.ts';
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Ended migrations that `list` still shows. */
 const KEEP_ENDED = 100;
-const FEATURES = ['lz4', 'express', 'probe', 'tunnel'];
+const FEATURES = ['lz4', 'express', 'probe', 'tunnel-2'];
 const dataOnly = {
   code: 'E_SEQUENCE',
   message: `only data streams come on ${DATA_PATH}`,

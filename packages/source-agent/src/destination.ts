@@ -26,7 +26,8 @@ const OPEN_TIMEOUT_MS = 60_000;
 const CLOCK_SAMPLES = 8;
 /** A destination answers data with acknowledgements and control messages only. */
 const ANSWER_BYTES = HEADER_BYTES + MAX_PACKED_BYTES;
-const FEATURES = ['lz4', 'express', 'probe', 'tunnel'];
+/** `tunnel-2`: libvirt's connections are carried, and a guest that its source can take back is not run before the commit. */
+const FEATURES = ['lz4', 'express', 'probe', 'tunnel-2'];
 
 export interface DestinationOptions {
   readonly url: string;
@@ -136,7 +137,7 @@ export class Destination {
   }
 
   async open(description: GuestDescription, request: MigrateRequest, postcopy: boolean): Promise<OpenAnswer> {
-    if (description.libvirt && !this.features.includes('tunnel'))
+    if (description.libvirt && !this.features.includes('tunnel-2'))
       return { ok: false, reasons: [tooOld()], notes: [] };
     const answer = await this.control.request(
       {

@@ -56,7 +56,12 @@ async function takeBack(
   const taken = await give(guest, session);
   switch (taken.found) {
     case 'here':
-      if (taken.status === 'running' || !taken.ranBefore) {
+      if (taken.remark !== undefined) {
+        log.warn(
+          { ...about, status: taken.status, guestRunsOn: 'source', remedy: taken.remark },
+          'an unfinished migration was given up, and not all of it could be undone: its guest is on this host',
+        );
+      } else if (taken.status === 'running' || !taken.ranBefore) {
         log.info(
           { ...about, status: taken.status, guestRunsOn: 'source' },
           'an unfinished migration was given up: its guest is on this host as before',

@@ -22,8 +22,16 @@ const POLL_MS = 50;
 
 /** What became of a guest that belongs here, the migration being given up. */
 export type TakenBack =
-  /** It is here, and the migration has left nothing. `status`: QEMU's run state; "running" if it ran before. */
-  | { readonly found: 'here'; readonly status: string; readonly ranBefore: boolean }
+  /**
+   * It is here, and the migration has left nothing, but for what the `remark` says. `status`: QEMU's run state; "running"
+   * if it ran before.
+   */
+  | {
+      readonly found: 'here';
+      readonly status: string;
+      readonly ranBefore: boolean;
+      readonly remark?: string;
+    }
   /** No QEMU has the monitor. */
   | { readonly found: 'gone' }
   /** A QEMU has it, and no mark: it is another one, or was settled before. Left alone. */

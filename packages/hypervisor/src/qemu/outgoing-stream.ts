@@ -71,6 +71,7 @@ export class OutgoingStream {
   #ramEnded = false;
   /** The stream was decoded to its end. */
   #decoded = false;
+  #drainedAt = performance.now();
 
   constructor(options: OutgoingStreamOptions) {
     this.#options = options;
@@ -267,19 +268,28 @@ export class OutgoingStream {
   }
 
   /**
-   * After `giveUp`: reads until QEMU closes its end, and throws all of it away. In post-copy QEMU is told what a
-   * destination would tell it, that the state is loaded and that all pages are there, so that it comes to its end.
+   * After `giveUp`: reads until QEMU closes its end, and throws all of it away. `finishes`: in post-copy QEMU is told what
+   * a destination would tell it, that the state is loaded and that all pages are there, so that it comes to its end.
    */
-  async drain(): Promise<void> {
+  async drain({ finishes }: { readonly finishes: boolean }): Promise<void> {
     const reader = this.#reader;
     if (!reader) return;
-    if (this.#postcopy) this.#tellLoaded();
-    let understood = this.#throwAway();
+    if (finishes && this.#postcopy) this.#tellLoaded();
+    let understood = finishes && this.#throwAway();
     while (!reader.ended) {
       const chunk = reader.read();
-      if (!chunk) await reader.more();
-      else if (understood && !this.#ramEnded) understood = this.#throwAway(chunk);
+      if (!chunk) {
+        await reader.more();
+        continue;
+      }
+      this.#drainedAt = performance.now();
+      if (understood && !this.#ramEnded) understood = this.#throwAway(chunk);
     }
+  }
+
+  /** While it is drained: for how long QEMU has written nothing, in milliseconds. */
+  get quietMs(): number {
+    return performance.now() - this.#drainedAt;
   }
 
   /** After the last page of a post-copy QEMU waits for the word that all have arrived. */

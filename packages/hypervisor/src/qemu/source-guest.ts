@@ -384,7 +384,7 @@ export class QemuSourceGuest implements SourceGuest {
    */
   async #giveUp(): Promise<void> {
     const stream = this.#stream;
-    const drained = stream?.drain();
+    const drained = stream?.drain({ finishes: true });
     const status = await this.#status();
     if (stream?.postcopy || IN_POSTCOPY.includes(status)) await drained;
     else if (!isEnding(status)) await this.#client.execute('migrate_cancel');

@@ -39,7 +39,7 @@ describe.each(['7.2', '10.0'])('a QEMU %s that gives up in post-copy', (version)
       if (item.type === type) break;
     }
     outgoing.giveUp();
-    await outgoing.drain();
+    await outgoing.drain({ finishes: true });
     outgoing.close();
     return told;
   }

@@ -166,12 +166,12 @@ describe('the return path encoder', () => {
     expect(types).toEqual([3, 4, 3, 4]);
   });
 
-  it('has every page of a block, and a bit to spare up to whole words', () => {
+  it.each(['all', 'none'] as const)('has %s of a block, and a bit to spare up to whole words', (which) => {
     fc.assert(
       fc.property(blockName, fc.integer({ min: 1, max: 5000 }), (name, pageCount) => {
-        const bitmap = Buffer.alloc(8 * Math.ceil(pageCount / 64), 0xff);
+        const bitmap = Buffer.alloc(8 * Math.ceil(pageCount / 64), which === 'all' ? 0xff : 0);
         const end = Buffer.from('0123456789abcdef', 'hex');
-        expect(Buffer.from(new ReturnPathEncoder().everyPage(name, pageCount))).toEqual(
+        expect(Buffer.from(new ReturnPathEncoder().pagesHere(which, name, pageCount))).toEqual(
           Buffer.concat([message(5, named(name)), u64(bitmap.length), bitmap, end]),
         );
       }),

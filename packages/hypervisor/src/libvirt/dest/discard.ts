@@ -3,7 +3,7 @@
  *
  *     coming in ── hung up on ──▶ libvirt ends it ──▶ gone: the images that were created for it go
  *     taken for moved, paused ── undone here ──────────┘
- *     promised to the source, or loaded in post-copy ──▶ kept: it is not this side's to end
+ *     promised to the source, or loaded in a post-copy that is final ──▶ kept: it is not this side's to end
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { answerOf, doneAnewIfLost } from '../answer.ts';
@@ -32,9 +32,9 @@ export interface Arrived {
 
 /** @throws GuestError when it is still there */
 export async function discard(arrived: Arrived, { promised }: { readonly promised: boolean }): Promise<void> {
-  const { domain, intake, connections } = arrived;
+  const { domain, look, intake, connections } = arrived;
   if (promised) throw kept(domain.name, 'the source has been told that it may run here');
-  if (intake.stream.postcopy && intake.loaded)
+  if (look.postcopyIsFinal && intake.stream.postcopy && intake.loaded)
     throw kept(domain.name, 'it is in post-copy, which the source cannot take back');
   connections.refuse();
   await asking(async () => {

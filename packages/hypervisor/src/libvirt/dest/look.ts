@@ -1,6 +1,7 @@
 /** Whether the domain may come in: as a new migration (`prepare`), or to finish a post-copy that came to a halt (`rejoin`). */
 import type { GuestError } from '@vmferry/engine/errors';
 import type { DestPlan, GuestDescription, LibvirtDescription, PrepareResult } from '@vmferry/engine/guest';
+import { comesBack } from '../comes-back.ts';
 import { ifThere } from '../if-there.ts';
 import type { LibvirtOptions } from '../options.ts';
 import { type DestPolicy, type DestPreflight, destPreflight } from '../preflight/dest.ts';
@@ -54,7 +55,7 @@ export class DestLook {
       return { ok: false, reasons: [otherKind(description.kind)] };
     }
     this.#describe(libvirt);
-    this.#postcopyIsFinal = isFinal(description.hypervisorVersion);
+    this.#postcopyIsFinal = comesBack(description.hypervisorVersion) === 'never';
     const [before, preflight] = await Promise.all([
       ifThere(() => this.#domain.handle()),
       this.#look(description.preflight, plan),
@@ -106,11 +107,4 @@ export class DestLook {
 function versionText(version: number | bigint): string {
   const n = Number(version);
   return `QEMU ${Math.floor(n / 1_000_000)}.${Math.floor(n / 1000) % 1000}.${n % 1000}`;
-}
-
-/** libvirt never runs a guest again that was in post-copy; QEMU itself does from 10.2 on, until it hears that it is loaded. */
-function isFinal(sourceVersion: string): boolean {
-  const [, major, minor] = /^QEMU (\d+)\.(\d+)/.exec(sourceVersion) ?? [];
-  if (major === undefined) return false;
-  return Number(major) < 10 || (Number(major) === 10 && Number(minor) < 2);
 }

@@ -7,8 +7,9 @@
  *
  * Who owns the domain is libvirt's to say. Before post-copy it takes the guest back whenever it hears no good answer to
  * its call to finish. So that answer is here before the commit, kept from libvirt, and given to it when the commit is on
- * disk: no link is needed for it. Once in post-copy libvirt never takes the guest back: the domain is then paused here
- * until the migration is finished, which may be tried again.
+ * disk: no link is needed for it. Once in post-copy libvirt never takes the guest back. Before the commit this driver
+ * does, where QEMU can (`undo-postcopy`); after it the domain is paused here until the migration is finished, which may be
+ * tried again.
  *
  * What is done has a file of its own: the look before it, the departure, its roll-back, the halted post-copy, the end.
  */
@@ -98,7 +99,7 @@ export class LibvirtSourceGuest implements SourceGuest {
     this.#losses = losses;
     this.#look = look;
     this.#departure = new Departure({ domain, events, connections, call, losses, look });
-    this.#rollBack = new RollBack(this.#departure, { domain, connections, call });
+    this.#rollBack = new RollBack(this.#departure, { domain, connections, call, options });
     this.#halted = new HaltedPostcopy({ domain, events, connections, call, losses });
     connection.once('close', (reason) => {
       if (reason !== 'client') this.#resolveGone(daemonGone(reason));
@@ -193,7 +194,8 @@ export class LibvirtSourceGuest implements SourceGuest {
   }
 
   rollback(): Promise<void> {
-    return this.#rollBack.take({ wasRunning: this.#look.wasRunning });
+    const { wasRunning, comesBack } = this.#look;
+    return this.#rollBack.take({ wasRunning, comesBack });
   }
 
   committed(): void {

@@ -1,39 +1,62 @@
 /**
  * A domain that was leaving when its agent ended. Without the agent's connections libvirt gives the migration up by
- * itself and has the domain again, unless it is in post-copy: here it is only looked at.
+ * itself and has the domain again. One in post-copy it never takes back: there that is done here, where QEMU can.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { shellWord } from '@vmferry/engine/by-hand';
+import type { Domain } from '@vmferry/native/libvirt/domain';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import type { Committed, TakenBack } from '../../qemu/left-source.ts';
 import { letGo, openLibvirt } from '../answer.ts';
-import { asking } from '../errors.ts';
+import { asGuestError, asking, messageOf } from '../errors.ts';
 import { ifThere } from '../if-there.ts';
 import { type LibvirtOptions, parseDomainAddress } from '../options.ts';
+import { JOB_STAYS, undoHalted } from './undo-halted.ts';
 
 const SETTLE_TIMEOUT_MS = 30_000;
 const POLL_MS = 200;
 
-/** Waits until libvirt has the domain again. */
+/** Waits until libvirt has the domain again. Only one that was not committed. */
 export async function takenBackDomain(text: string, options: LibvirtOptions): Promise<TakenBack> {
-  const state = await stateOf(text, options, ({ reason }) => reason !== 'migration');
+  const enough = ({ reason }: DomainState): boolean => reason !== 'migration' && reason !== 'post-copy';
+  let remark: string | undefined;
+  const state = await lookAt(text, options, enough, async (domain, found) => {
+    if (found.reason !== 'post-copy-failed') return found;
+    try {
+      await undoHalted(domain, options);
+      remark = JOB_STAYS;
+    } catch (error) {
+      remark = messageOf(asGuestError(error));
+    }
+    return await domain.state();
+  });
   if (!state || state.state === 'shut-off') return { found: 'gone' };
   const { reason } = state;
   const word = shellWord(parseDomainAddress(text, options.uri).name);
-  if (reason === 'migration' || isPostcopy(state)) {
+  if (reason === 'migration' || (isPostcopy(state) && state.state !== 'running')) {
     return {
       found: 'kept',
-      why: `libvirt has not given its migration up: it is ${state.state} (${reason})`,
+      why: `libvirt has not given its migration up: it is ${state.state} (${reason})${remark ? `; ${remark}` : ''}`,
       remedy: isPostcopy(state)
         ? `finish the migration with "vmferry resume libvirt:${word}"; never let the domain run on the source`
         : `see libvirt's log; once its job is over (virsh domjobinfo ${word}), start the agent again`,
     };
   }
-  return { found: 'here', status: state.state, ranBefore: true };
+  return {
+    found: 'here',
+    status: state.state,
+    ranBefore: true,
+    ...(remark === undefined ? {} : { remark }),
+  };
 }
 
 export async function lookAtDomain(text: string, options: LibvirtOptions): Promise<Committed> {
-  const state = await stateOf(text, options, () => true);
+  const state = await lookAt(
+    text,
+    options,
+    () => true,
+    (_, found) => Promise.resolve(found),
+  );
   if (!state || state.state === 'shut-off') return { found: 'gone' };
   return {
     found: 'here',
@@ -46,11 +69,12 @@ function isPostcopy({ reason }: DomainState): boolean {
   return reason === 'post-copy' || reason === 'post-copy-failed';
 }
 
-/** Undefined where there is no such domain. */
-async function stateOf(
+/** Undefined where there is no such domain. `then` gets it as it was found in the end. */
+async function lookAt(
   text: string,
   options: LibvirtOptions,
   enough: (state: DomainState) => boolean,
+  then: (domain: Domain, state: DomainState) => Promise<DomainState>,
 ): Promise<DomainState | undefined> {
   return await asking(async () => {
     const { name, uri } = parseDomainAddress(text, options.uri);
@@ -61,7 +85,7 @@ async function stateOf(
         const deadline = performance.now() + SETTLE_TIMEOUT_MS;
         for (;;) {
           const state = await domain.state();
-          if (enough(state) || performance.now() > deadline) return state;
+          if (enough(state) || performance.now() > deadline) return await then(domain, state);
           await sleep(POLL_MS);
         }
       });

@@ -5,6 +5,7 @@ import type { GuestDescription, RamBlock, SourcePlan, SourcePreflight } from '@v
 import { bytes } from '@vmferry/engine/units';
 import { standingBlockers } from '../../qemu/inspect/blockers.ts';
 import { describeGuest } from '../../qemu/inspect/guest.ts';
+import { type ComesBack, comesBack } from '../comes-back.ts';
 import { machineOf, readInterfaces } from '../domain-xml.ts';
 import { monitorOf } from '../monitor.ts';
 import type { DomainFacts } from '../preflight/domain-facts.ts';
@@ -22,6 +23,7 @@ export class SourceLook {
   #facts: Promise<DomainFacts> | undefined;
   #blocks: readonly RamBlock[] = [];
   #oneLiveRound = false;
+  #comesBack: ComesBack = 'never';
   #wasRunning = true;
 
   constructor(domain: SourceDomain) {
@@ -41,6 +43,10 @@ export class SourceLook {
 
   get wasRunning(): boolean {
     return this.#wasRunning;
+  }
+
+  get comesBack(): ComesBack {
+    return this.#comesBack;
   }
 
   /** @param directory where the two hypervisors are to meet */
@@ -67,6 +73,7 @@ export class SourceLook {
     this.#blocks = own.blocks;
     this.#oneLiveRound = own.oneLiveRound;
     this.#wasRunning = state.state === 'running';
+    this.#comesBack = comesBack(own.hypervisorVersion);
     return {
       ...own,
       kind: 'libvirt',

@@ -197,11 +197,11 @@ export class ReturnPathEncoder {
     return encodeValue(ReplyType.resumeAck, RESUME_ACK);
   }
 
-  /** The answer to `recv-bitmap`: every page of the block is here. */
-  everyPage(blockName: string, pageCount: number): Uint8Array {
+  /** The answer to `recv-bitmap`: which pages of the block are here, all of them or none. */
+  pagesHere(which: 'all' | 'none', blockName: string, pageCount: number): Uint8Array {
     const name = Buffer.from(blockName, 'latin1');
     const bitmapBytes = Math.ceil(pageCount / 64) * 8;
-    const out = Buffer.alloc(4 + 1 + name.length + 8 + bitmapBytes + 8, 0xff);
+    const out = Buffer.alloc(4 + 1 + name.length + 8 + bitmapBytes + 8, which === 'all' ? 0xff : 0);
     out.writeUInt16BE(ReplyType.recvBitmap, 0);
     out.writeUInt16BE(1 + name.length, 2);
     out[4] = name.length;
