@@ -106,6 +106,7 @@ test('a domain that is cancelled, cut off in libvirt’s set-up, cut off in pre-
   expect(await inTheMiddle(() => plain.wire.cut(), { to: plain.wire.url })).toMatchObject(lost);
   // The agents' own link holds.
   expect(await inTheMiddle(() => calls.at(-1)?.destroy())).toMatchObject(lost);
+  await domain.awaitOn('b');
   onCalls = (stream) => stream.destroy();
   const { report: unbegun } = await follow(plain.migrate({ guest: domain.uri, strategy: 'precopy' }));
   expect(unbegun).toMatchObject(lost);
