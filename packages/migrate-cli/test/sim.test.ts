@@ -101,8 +101,8 @@ describe('vmferry sim', () => {
     [['sim', '--sweep', 'b.yaml', '--strategy', 'auto'], /names its strategies itself/],
     [['sim', 'a.yaml', '--out', 'x'], /belong to --sweep/],
     [['sim', '--sweep', 'b.yaml', '--threads', '0'], /--threads: at least 1/],
-    [['sim', '/nowhere.yaml'], /\/nowhere\.yaml cannot be read/],
-    [['sim', '--sweep', '/nowhere.yaml'], /cannot be read/],
+    [['sim', '/nowhere.yaml'], /cannot read the scenario \/nowhere\.yaml: there is no such file/],
+    [['sim', '--sweep', '/nowhere.yaml'], /cannot read the sweep/],
   ])('refuses %j', async (args, message) => {
     const { status, stdout, stderr } = await vmferry(...args, '--json');
     expect(status).toBe(2);

@@ -1,13 +1,17 @@
 /** Guests by name from the library, or from files, with the traces that they name. */
-import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { PAGE_BYTES } from '@vmferry/engine/units';
+import { readText, UnreadableText } from '../read-text.ts';
 import type { GuestDefinition } from '../workload/streams.ts';
 import { parseTrace, type Trace } from '../workload/trace.ts';
 import { GuestFileError } from './errors.ts';
 import { libraryGuest, libraryNames } from './library.ts';
 import { parseGuestFile } from './parse.ts';
 import type { Workload } from './schema.ts';
+
+const MAX_GUEST_FILE = 1024 ** 2;
+/** A trace of the most lines that there may be. */
+const MAX_TRACE = 512 * 1024 ** 2;
 
 /** Whether the text names a file rather than a guest of the library: "./web.yaml", "guests/web", "web.yaml". */
 export function isGuestPath(text: string): boolean {
@@ -29,11 +33,11 @@ export async function loadGuest(guest: string, directory: string): Promise<Guest
     );
   }
   const path = resolve(directory, guest);
-  const file = parseGuestFile(await read(path, 'guest file'), path);
+  const file = parseGuestFile(read(path, 'guest file', MAX_GUEST_FILE), path);
   const traces: Record<string, Trace> = {};
   for (const name of tracesOf(file.workload)) {
     const trace = resolve(dirname(path), name);
-    traces[name] = parseTrace(await read(trace, 'trace'), file.memory / PAGE_BYTES, trace);
+    traces[name] = parseTrace(read(trace, 'trace', MAX_TRACE), file.memory / PAGE_BYTES, trace);
   }
   return { file, traces };
 }
@@ -51,13 +55,13 @@ function tracesOf(workload: Workload): string[] {
   }
 }
 
-async function read(path: string, what: string): Promise<string> {
+function read(path: string, what: string, most: number): string {
   try {
-    return await readFile(path, 'utf8');
+    return readText(path, most);
   } catch (cause) {
-    const why = cause instanceof Error && 'code' in cause ? cause.code : cause;
+    if (!(cause instanceof UnreadableText)) throw cause;
     throw new GuestFileError(
-      `cannot read the ${what} ${path}: ${why === 'ENOENT' ? 'there is no such file' : String(why)}`,
+      `cannot read the ${what} ${path}: ${cause.message}`,
       'Check the path and its permissions.',
       { cause },
     );

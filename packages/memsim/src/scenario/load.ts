@@ -1,18 +1,20 @@
 /** Scenarios and sweeps from files; what they name is found beside them. */
-import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { PAGE_BYTES } from '@vmferry/engine/units';
 import { parseGuestFile } from '../guest-file/parse.ts';
+import { readText, UnreadableText } from '../read-text.ts';
 import { parseTrace, type Trace } from '../workload/trace.ts';
 import { ScenarioError } from './errors.ts';
 import { parseScenario, parseSweep, type Scenario, type Surroundings, type SweepRun } from './parse.ts';
 import type { SweepFile } from './schema.ts';
 
-const MAX_FILE = 64 * 1024 * 1024;
+const MAX_FILE = 4 * 1024 ** 2;
+/** A trace of the most lines that there may be. */
+const MAX_TRACE = 512 * 1024 ** 2;
 
 /** @throws ScenarioError, GuestFileError */
 export function loadScenario(path: string): Scenario {
-  return parseScenario(read(path), path, beside(path));
+  return parseScenario(read(path, 'scenario', MAX_FILE), path, beside(path));
 }
 
 /** @throws ScenarioError, GuestFileError */
@@ -21,7 +23,7 @@ export function loadSweep(path: string): {
   readonly file: SweepFile;
   readonly runs: readonly SweepRun[];
 } {
-  return parseSweep(read(path), path, beside(path));
+  return parseSweep(read(path, 'sweep', MAX_FILE), path, beside(path));
 }
 
 function beside(path: string): Surroundings {
@@ -33,7 +35,7 @@ function beside(path: string): Surroundings {
   return {
     guestFile: (file) => {
       const absolute = resolve(folder, file);
-      const guest = parseGuestFile(read(absolute), absolute);
+      const guest = parseGuestFile(read(absolute, 'guest file', MAX_FILE), absolute);
       folders.set(guest.name, dirname(absolute));
       return guest;
     },
@@ -41,23 +43,22 @@ function beside(path: string): Surroundings {
       const absolute = resolve(folders.get(guest.name) ?? folder, file);
       const pages = guest.memory / PAGE_BYTES;
       const key = `${pages} ${absolute}`;
-      const parsed = traces.get(key) ?? parseTrace(read(absolute), pages, absolute);
+      const parsed = traces.get(key) ?? parseTrace(read(absolute, 'trace', MAX_TRACE), pages, absolute);
       traces.set(key, parsed);
       return parsed;
     },
   };
 }
 
-function read(path: string): string {
+function read(path: string, what: string, most: number): string {
   try {
-    if (statSync(path).size > MAX_FILE)
-      throw new ScenarioError(`${path} is bigger than 64 MiB`, 'Check the path.');
-    return readFileSync(path, 'utf8');
+    return readText(path, most);
   } catch (cause) {
-    if (cause instanceof ScenarioError) throw cause;
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new ScenarioError(`${path} cannot be read: ${why}`, 'Check the path and who may read it.', {
-      cause,
-    });
+    if (!(cause instanceof UnreadableText)) throw cause;
+    throw new ScenarioError(
+      `cannot read the ${what} ${path}: ${cause.message}`,
+      'Check the path and its permissions.',
+      { cause },
+    );
   }
 }

@@ -1,6 +1,7 @@
 /** From a scenario's text to what the simulator takes. Reads no files itself: those that a scenario names come in. */
 import type { strategies } from '@vmferry/engine/options';
 import { PAGE_BYTES } from '@vmferry/engine/units';
+import { CheckedDocument } from '../checked-document.ts';
 import { libraryGuest, libraryNames } from '../guest-file/library.ts';
 import { type GuestFile, guestFileSchema, type Workload as WorkloadInFile } from '../guest-file/schema.ts';
 import type { Costs } from '../simulator/costs.ts';
@@ -9,7 +10,6 @@ import type { LinkConditions } from '../simulator/link.ts';
 import type { Simulation } from '../simulator/model.ts';
 import type { Trace } from '../workload/trace.ts';
 import { costsNamed } from './costs.ts';
-import { CheckedDocument } from './document.ts';
 import { ScenarioError } from './errors.ts';
 import {
   type LinkInScenario,
@@ -52,11 +52,12 @@ const SOCKET_BUFFERS = 10 * 1024 * 1024;
 const DEFAULT_MAX_DOWNTIME_MS = 300;
 /** More runs than this are a mistake. */
 const MOST_RUNS = 100_000;
+const MAX_TEXT = 4 * 1024 * 1024;
 
 /** @throws ScenarioError, GuestFileError */
 export function parseScenario(text: string, file: string, surroundings: Surroundings): Scenario {
-  const document = new CheckedDocument(text, file);
-  checkInlineGuest(document, field(document.content, 'guest'), ['guest']);
+  const document = documentOf(text, file, 'scenario.schema.json');
+  checkGuest(document, field(document.content, 'guest'), ['guest']);
   const scenario = document.check(scenarioSchema, document.content);
   const guest = guestOf(scenario.guest, surroundings);
   const name = scenario.name ?? guest.name;
@@ -69,10 +70,10 @@ export function parseSweep(
   file: string,
   surroundings: Surroundings,
 ): { readonly name: string; readonly file: SweepFile; readonly runs: readonly SweepRun[] } {
-  const document = new CheckedDocument(text, file);
+  const document = documentOf(text, file, 'sweep.schema.json');
   const guests = field(document.content, 'guests');
   if (Array.isArray(guests))
-    for (const [index, guest] of guests.entries()) checkInlineGuest(document, guest, ['guests', index]);
+    for (const [index, guest] of guests.entries()) checkGuest(document, guest, ['guests', index]);
   const sweep = document.check(sweepSchema, document.content);
   const loaded = sweep.guests.map((guest) => guestOf(guest, surroundings));
   const names = loaded.map(({ name }) => name);
@@ -113,8 +114,27 @@ export function parseSweep(
   return { name: sweep.name ?? 'sweep', file: sweep, runs };
 }
 
+function documentOf(text: string, file: string, schema: string): CheckedDocument {
+  return new CheckedDocument(text, {
+    file,
+    most: MAX_TEXT,
+    needed: 'a file of keys and values is needed',
+    error: (message, cause) =>
+      new ScenarioError(
+        message,
+        `Correct the file; docs/memsim.md has all keys, ${schema} has them for editors.`,
+        cause === undefined ? {} : { cause },
+      ),
+  });
+}
+
 /** In a union its faults would come without their places. */
-function checkInlineGuest(document: CheckedDocument, guest: unknown, at: readonly PropertyKey[]): void {
+function checkGuest(document: CheckedDocument, guest: unknown, at: readonly PropertyKey[]): void {
+  if (typeof guest === 'string' && libraryGuest(guest) === undefined)
+    throw document.fault(
+      at,
+      `the library has no guest ${JSON.stringify(guest)}; it has ${libraryNames.join(', ')}; one from a file is {file: PATH}`,
+    );
   if (typeof guest !== 'object' || guest === null || 'file' in guest) return;
   document.check(guestFileSchema, guest, at);
 }
@@ -128,11 +148,8 @@ function field(content: unknown, key: string): unknown {
 function guestOf(guest: ScenarioFile['guest'], { guestFile }: Surroundings): GuestFile {
   if (typeof guest !== 'string') return 'file' in guest ? guestFile(guest.file) : guest;
   const found = libraryGuest(guest);
-  if (found) return found;
-  throw new ScenarioError(
-    `there is no guest ${JSON.stringify(guest)} in the library`,
-    `There are ${libraryNames.join(', ')}; or write guest: {file: PATH}.`,
-  );
+  if (found === undefined) throw new Error(`${guest} was looked up before`);
+  return found;
 }
 
 function simulationOf(

@@ -2,9 +2,19 @@
 import { parseDuration, parseRate, parseSize, UnitError } from '@vmferry/engine/quantities';
 import { z } from 'zod';
 
-const quantity = (parse: (text: string) => number, description: string, examples: string[]) =>
+/** What editors are told of how it is written; the parser has the last word. */
+const written = (unit: string): string => String.raw`^\s*(?:\d+(?:\.\d+)?|\.\d+)\s*${unit}\s*$`;
+const BYTES = '(?:[kKmMgGtT][iI]?)?[bB]';
+
+const quantity = (
+  parse: (text: string) => number,
+  description: string,
+  examples: string[],
+  pattern: string,
+) =>
   z
     .string(`write it with its unit, as in ${examples.join(' or ')}`)
+    .meta({ pattern })
     .transform((text, context) => {
       try {
         return parse(text);
@@ -16,6 +26,21 @@ const quantity = (parse: (text: string) => number, description: string, examples
     })
     .meta({ description, examples });
 
-export const duration = quantity(parseDuration, 'A duration: 300ms, 2s, 10m.', ['300ms', '10m']);
-export const rate = quantity(parseRate, 'A rate: 1gbit, 100MB/s.', ['1gbit', '100MB/s']);
-export const size = quantity(parseSize, 'A size: 64MiB, 1.5GB.', ['64MiB', '1.5GB']);
+export const duration = quantity(
+  parseDuration,
+  'A duration: 300ms, 2s, 10m.',
+  ['300ms', '10m'],
+  written('(?:[mM]?[sS]|[mM]|[mM][iI][nN]|[hH]|[dD])'),
+);
+export const rate = quantity(
+  parseRate,
+  'A rate: 1gbit, 100MB/s.',
+  ['1gbit', '100MB/s'],
+  written(`(?:(?:${BYTES}|[kKmMgGtT]?[bB][iI][tT])(?:/[sS])?)?`),
+);
+export const size = quantity(
+  parseSize,
+  'A size: 64MiB, 1.5GB.',
+  ['64MiB', '1.5GB'],
+  written(`(?:${BYTES})?`),
+);

@@ -83,12 +83,14 @@ const costsSchema = z
 /** The bounds are those of a migration. */
 const { maxDowntimeMs, deadlineMs, headStartMs, maxBandwidth } = migrateRequestSchema.shape;
 
+const within = (bounds: z.ZodType) => (value: number) => bounds.safeParse(value).success;
+
 export const migrationSchema = z.strictObject({
   strategy: z.enum(strategies).optional(),
-  maxDowntime: duration.pipe(maxDowntimeMs.unwrap()).optional(),
-  deadline: duration.pipe(deadlineMs.unwrap()).optional(),
-  headStart: duration.pipe(headStartMs.unwrap()).optional(),
-  maxBandwidth: rate.pipe(maxBandwidth.unwrap()).optional(),
+  maxDowntime: duration.refine(within(maxDowntimeMs.unwrap()), 'from 1ms to 2000s').optional(),
+  deadline: duration.refine(within(deadlineMs.unwrap()), 'from 1ms to 7d').optional(),
+  headStart: duration.refine(within(headStartMs.unwrap()), 'at most 60s').optional(),
+  maxBandwidth: rate.refine(within(maxBandwidth.unwrap()), 'at most 1TB/s').optional(),
   streams: z.int().min(1).max(16).optional(),
   compress: z.enum(compressModes).optional(),
   onStall: z.enum(stallActions).optional(),
@@ -194,10 +196,13 @@ export const sweepSchema = z
     about: z.string().max(2000).optional(),
     strategies: z.array(z.enum(strategies)).min(1).default(['auto', 'precopy', 'postcopy', 'hybrid']),
     guests: z.array(guestSchema).min(1).max(MAX_AXIS),
-    links: z.record(z.string().min(1).max(100), linkSchema).refine((links) => {
-      const count = Object.keys(links).length;
-      return count >= 1 && count <= MAX_AXIS;
-    }, 'name at least one link'),
+    links: z
+      .record(z.string().min(1).max(100), linkSchema)
+      .refine((links) => {
+        const count = Object.keys(links).length;
+        return count >= 1 && count <= MAX_AXIS;
+      }, `name at least one link, and at most ${MAX_AXIS}`)
+      .meta({ minProperties: 1, maxProperties: MAX_AXIS }),
     sizes: z
       .array(size)
       .min(1)

@@ -49,6 +49,19 @@ test('shares of content that are not named are none', () => {
   });
 });
 
+test('what parts have in common is written once, with anchors and merge keys', () => {
+  const { workload } = parse(`name: a
+memory: 4M
+workload:
+  kind: mix
+  parts:
+    - &first { kind: uniform, pagesPerSec: 5 }
+    - { <<: *first, pagesPerSec: 6 }
+    - *first
+`);
+  expect(workload).toMatchObject({ parts: [{ pagesPerSec: 5 }, { pagesPerSec: 6 }, { pagesPerSec: 5 }] });
+});
+
 test('everything that is wrong with a guest file is said at once, each with its line', () => {
   expect(() =>
     parse(`name: web
@@ -59,7 +72,7 @@ content: {zero: 0.5}
 workload: {kind: unifrom, pagesPerSec: 3}
 `),
   ).toThrow(
-    /^web\.yaml: .*memory: .*512M.* \(line 2\).*vcpus: .*\(line 3\).*content: .*add up to 1 \(line 5\).*workload\.kind: there is no such kind of workload; there are idle, uniform, .*\(line 6\).*unknown key colour \(line 4\)/s,
+    /^web\.yaml: .*memory: .*512M.* \(line 2\).*vcpus: .*\(line 3\).*content: .*add up to 1 \(line 5\).*workload\.kind: there is no such kind; there are idle, uniform, .*\(line 6\).*unknown key colour \(line 4\)/s,
   );
 });
 
@@ -86,7 +99,14 @@ test.each([
     `memory: 4M\nworkload: ${'{kind: mix, parts: ['.repeat(5)}{kind: idle}${']}'.repeat(5)}`,
     /at most 4 deep/,
   ],
-  ['memory: 4M\nname: b', /unique/],
+  ['memory: 4M\nname: b', /^web\.yaml: Map keys must be unique \(line 3\)$/],
+  ['memory: 4M\nworkload: {pagesPerSec: 5}', /workload\.kind: is missing; there are idle, .* \(line 3\)/],
+  ['memory: 4M\n---\nname: b', /another document begins, and one is needed \(line 3\)/],
+  ['memory: !size 4M', /Unresolved tag: !size \(line 2\)/],
+  [
+    'memory: 4M\nworkload: {kind: mix, parts: [&a {kind: uniform, pagesPerSec: 1}, {<<: *a, pagesPerSec: 0}]}',
+    /workload\.parts\[1\]\.pagesPerSec: a rate is more than 0 .*\(line 3\)/,
+  ],
 ])('%s is refused in words', (text, why) => {
   expect(() => parse(`name: a\n${text}`)).toThrow(why);
 });

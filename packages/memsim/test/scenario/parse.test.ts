@@ -101,7 +101,7 @@ describe('a scenario', () => {
 
   it.each([
     ['guest: web\n', /link: is missing/],
-    [`guest: nobody\n${LINK}`, /no guest "nobody" in the library/],
+    [`guest: nobody\n${LINK}`, /guest: the library has no guest "nobody"; it has .*\(line 1\)/],
     [`guest: { name: x, memory: 5 }\n${LINK}`, /guest\.memory: write a size.*\(line 1\)/],
     [
       `guest: { name: x, memory: 1G, workload: { kind: uniform, pagesPerSec: 0 } }\n${LINK}`,
@@ -112,11 +112,15 @@ describe('a scenario', () => {
       `guest: web\n${LINK}migration: { maxDowntime: 300 }\n`,
       /maxDowntime: write it with its unit.*\(line 3\)/,
     ],
-    [`guest: web\n${LINK}migration: { maxDowntime: 0ms }\n`, /maxDowntime: .*>=1.*\(line 3\)/],
-    [`guest: web\n${LINK}migration: { deadline: 8d }\n`, /deadline: .*\(line 3\)/],
-    [`guest: web\n${LINK}migration: { headStart: 2m }\n`, /headStart: .*\(line 3\)/],
+    [`guest: web\n${LINK}migration: { maxDowntime: 0ms }\n`, /maxDowntime: from 1ms to 2000s \(line 3\)/],
+    [`guest: web\n${LINK}migration: { deadline: 8d }\n`, /deadline: from 1ms to 7d \(line 3\)/],
+    [`guest: web\n${LINK}migration: { headStart: 2m }\n`, /headStart: at most 60s \(line 3\)/],
     ['guest: web\nlink: { bandwidth: 1gbit, windowPerStream: 0KiB }\n', /windowPerStream: at least 4KiB/],
     [`guest: web\n${LINK}colour: red\n`, /unknown key colour \(line 3\)/],
+    [
+      `guest: web\n${LINK}policy: {}\n`,
+      /policy\.kind: is missing; there are vmferry, adaptive-rate \(line 3\)/,
+    ],
     ['guest: [\n', /scenario\.yaml: .*line 2/s],
     ['', /keys and values/],
     [`guest: web\nguest: web\n${LINK}`, /unique/],
@@ -127,7 +131,9 @@ describe('a scenario', () => {
   });
 
   it('that cannot be read says so', () => {
-    expect(() => loadScenario('/nowhere/scenario.yaml')).toThrow(/cannot be read.*ENOENT/);
+    expect(() => loadScenario('/nowhere/scenario.yaml')).toThrow(
+      /cannot read the scenario .*: there is no such file/,
+    );
   });
 
   it.each([
