@@ -7,6 +7,9 @@ const colour = {
   scale: { domain: STRATEGIES, range: ['#4c78a8', '#f58518', '#54a24b', '#b279a2'] },
   title: 'strategy',
 };
+const WIDTH = 800;
+/** Shapes that can be told apart. */
+const MOST_SHAPES = 8;
 const SCHEMA = 'https://vega.github.io/schema/vega-lite/v6.json';
 const seconds = (field: string, title: string) => ({
   field,
@@ -16,10 +19,10 @@ const seconds = (field: string, title: string) => ({
 });
 
 /** One point a run. */
-export const downtimeAgainstTotal = {
+export const downtimeAgainstTotal = (links: readonly string[]): object => ({
   $schema: SCHEMA,
   title: 'Downtime against total time',
-  width: 860,
+  width: WIDTH,
   height: 420,
   data: { name: 'runs' },
   params: [{ name: 'zoom', select: 'interval', bind: 'scales' }],
@@ -28,7 +31,11 @@ export const downtimeAgainstTotal = {
     x: seconds('totalSec', 'total time, s'),
     y: seconds('downtimeMs', 'downtime, ms'),
     color: colour,
-    shape: { field: 'link', type: 'nominal', legend: null },
+    shape: {
+      field: 'link',
+      type: 'nominal',
+      legend: links.length > 1 && links.length <= MOST_SHAPES ? { title: 'link', labelLimit: 100 } : null,
+    },
     tooltip: [
       'guest',
       'memory',
@@ -41,7 +48,7 @@ export const downtimeAgainstTotal = {
       'faults',
     ].map((field) => ({ field })),
   },
-};
+});
 
 /** The courses of one case's runs, which is chosen from a list; `shown` at first. */
 export function courses(cases: readonly string[], shown: string): object {
@@ -58,7 +65,7 @@ export function courses(cases: readonly string[], shown: string): object {
     vconcat: [
       {
         title: 'Bytes by round',
-        width: 860,
+        width: WIDTH,
         height: 220,
         name: 'rounds-plot',
         data: { name: 'rounds' },
@@ -86,7 +93,7 @@ export function courses(cases: readonly string[], shown: string): object {
 function course(title: string, field: string, axis: string, chosen: object): object {
   return {
     title,
-    width: 860,
+    width: WIDTH,
     height: 220,
     name: `${field}-plot`,
     data: { name: 'series' },
@@ -94,7 +101,7 @@ function course(title: string, field: string, axis: string, chosen: object): obj
     mark: { type: 'line', interpolate: 'linear' },
     encoding: {
       x: { field: 'sec', type: 'quantitative', title: 'time, s' },
-      y: { field, type: 'quantitative', title: axis },
+      y: { field, type: 'quantitative', title: axis, axis: { format: ',d', tickMinStep: 1 } },
       color: colour,
       order: { field: 'sec' },
     },

@@ -11,7 +11,7 @@ const MOST_ELEMENTS = 3000;
 const STYLE = `
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #1c2733; background: #fff; }
 h1 { font-size: 1.4rem; } p { max-width: 46rem; } .plot { margin: 1.5rem 0; overflow-x: auto; }
-#courses.vega-embed { display: flex; flex-direction: column; } form.vega-bindings { order: -1; margin-bottom: .5rem; } footer { color: #66727e; margin-top: 2rem; }
+footer { color: #66727e; margin-top: 2rem; }
 `;
 
 export interface SweepPage {
@@ -53,8 +53,9 @@ export function sweepPage({ name, about, result, at }: SweepPage): string {
   const rest = rows.length - drawn.length;
   const left =
     rest > 0
-      ? ` ${rest} did not complete and are not drawn; the JSON and the CSV have them with their reasons.`
+      ? ` Not drawn: ${rest} that did not complete; the JSON and the CSV have them with their reasons.`
       : '';
+  const links = [...new Set(drawn.map(({ link }) => link))];
   const some =
     cases.length < countCases(rows)
       ? ` There are more than ${MOST_CASES} cases: the list below has ${cases.length} of ${countCases(rows)}, spread evenly.`
@@ -70,9 +71,9 @@ export function sweepPage({ name, about, result, at }: SweepPage): string {
 </head>
 <body>
 <h1>${escaped(name)}</h1>
-${about === undefined ? '' : `<p>${escaped(about)}</p>\n`}<p>${rows.length} simulated migrations.${left}</p>
-<div class="plot" id="downtime"></div>
-<p>How the migrations of one case went.${some}</p>
+${about === undefined ? '' : `<p>${escaped(about)}</p>\n`}<p>${rows.length} simulated migration${rows.length === 1 ? '' : 's'}.${left}</p>
+${drawn.length > 0 ? '<div class="plot" id="downtime"></div>\n' : ''}<p>How the migrations of one case went.${some}</p>
+<div id="cases"></div>
 <div class="plot" id="courses"></div>
 <footer>vmferry sim, ${escaped(at.toISOString().slice(0, 19).replace('T', ' '))} UTC</footer>
 <script type="application/json" id="data">${embedded(data)}</script>
@@ -82,10 +83,10 @@ ${plotLibraries()
 <script>
 const data = JSON.parse(document.getElementById('data').textContent);
 const options = { actions: { export: true, source: false, compiled: false, editor: false }, renderer: ${JSON.stringify(drawn.length > MOST_ELEMENTS ? 'canvas' : 'svg')} };
-const draw = (id, spec, names) => vegaEmbed('#' + id, { ...spec, datasets: Object.fromEntries(names.map((name) => [name, data[name]])) }, options);
+const draw = (id, spec, names, more) => vegaEmbed('#' + id, { ...spec, datasets: Object.fromEntries(names.map((name) => [name, data[name]])) }, { ...options, ...more });
 window.drawn = Promise.all([
-  draw('downtime', ${embedded(downtimeAgainstTotal)}, ['runs']),
-  draw('courses', ${embedded(courses(cases, eventful(result)))}, ['rounds', 'series']),
+  ${drawn.length > 0 ? `draw('downtime', ${embedded(downtimeAgainstTotal(links))}, ['runs']),` : ''}
+  draw('courses', ${embedded(courses(cases, eventful(result)))}, ['rounds', 'series'], { bind: '#cases' }),
 ]);
 </script>
 </body>

@@ -79,12 +79,37 @@ describe.skipIf(!existsSync(BROWSER))('the page of a sweep, in a browser without
       expect(await marks('#courses g.mark-line.role-mark')).toBe(2 * 3);
     };
     for (const guest of ['idle', 'memory-hog']) {
-      await page.locator('#courses select').selectOption({ label: `${guest}, ${MEMORY[guest]}, lan` });
+      await page.locator('#cases select').selectOption({ label: `${guest}, ${MEMORY[guest]}, lan` });
       await shown(guest);
     }
     expect(await page.locator('h1').textContent()).toBe('a </script> of a name & more');
     expect(await page.locator('b').count()).toBe(0);
     expect({ complaints, requests }).toEqual({ complaints: [], requests: [] });
+  });
+
+  it('has what chooses the case above its plots, and says which shape is which link', async () => {
+    const { page } = await open(html);
+    const top = async (what: string) => (await page.locator(what).boundingBox())!.y;
+    expect(await top('#cases select')).toBeLessThan(await top('#courses'));
+    expect(await page.locator('#downtime .role-legend-label text').allTextContents()).toEqual(
+      expect.arrayContaining(['lan', 'wan', 'precopy']),
+    );
+  });
+
+  it('leaves a plot out that nothing is drawn in', async () => {
+    const failing =
+      'strategies: [precopy]\nguests: [memory-hog]\nlinks: { slow: { bandwidth: 10mbit } }\n' +
+      'migration: { onStall: abort }\n';
+    const { runs } = parseSweep(failing, 'sweep.yaml', { guestFile: nothing, trace: nothing });
+    const failed = await runSweep(runs);
+    expect(failed.rows.map(({ outcome }) => outcome)).toEqual(['failed']);
+    const { page, complaints } = await open(sweepPage({ name: 'slow', result: failed, at: new Date(0) }));
+    expect(await page.locator('p').first().textContent()).toMatch(/^1 simulated migration\. Not drawn: 1 /);
+    expect(await page.locator('#downtime').count()).toBe(0);
+    expect(await page.locator('#courses g.mark-rect.role-mark path').count()).toBe(
+      failed.courses[0]!.rounds.length,
+    );
+    expect(complaints).toEqual([]);
   });
 
   it('colours points by strategy', async () => {
