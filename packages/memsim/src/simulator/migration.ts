@@ -290,7 +290,9 @@ export class Migration {
   point(remainingBytes: number): void {
     const last = this.#series.at(-1);
     if (last !== undefined && this.now > last.atMs && this.now - last.atMs < this.#pointEveryMs) return;
-    this.#series.push({ atMs: this.now, remainingBytes, faults: this.faults });
+    // Whole bytes: what is left of a subtraction may be next to nothing, or less.
+    const left = Math.max(0, Math.round(remainingBytes));
+    this.#series.push({ atMs: this.now, remainingBytes: left, faults: this.faults });
     if (this.#series.length <= MOST_POINTS) return;
     this.#series = this.#series.filter((_, index) => index % 2 === 0);
     this.#pointEveryMs = Math.max(this.#pointEveryMs * 2, (this.now / MOST_POINTS) * 2);

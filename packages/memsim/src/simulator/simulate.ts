@@ -63,7 +63,7 @@ function stopAndCopy(
     return resultOf(migration, 'failed', LINK_DEAD);
   migration.point(0);
   migration.stand(costs.completeMs);
-  return { ...resultOf(migration, 'completed', null), finalBytes: pages * PAGE_BYTES };
+  return { ...resultOf(migration, 'completed', null), finalBytes: Math.round(pages * PAGE_BYTES) };
 }
 
 /** The guest moves, its memory follows. */

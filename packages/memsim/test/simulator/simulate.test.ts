@@ -75,6 +75,30 @@ describe('a simulated migration', () => {
     );
   });
 
+  it('has no figure below nothing, and none that is not a number', () => {
+    // So small that what is left of its pages is next to nothing.
+    const small = fc.constant({ workload: { kind: 'idle' } as const, memoryBytes: 4 * 2 ** 20 });
+    const any = fc.tuple(anything, fc.oneof(small, workloads), fc.constantFrom(0, 20, 2000));
+    fc.assert(
+      fc.property(any, ([from, guest, outageMs]) => {
+        const simulation = simulated({ ...from, guest, headStartMs: 0 });
+        const { initial } = simulation.link;
+        const link = {
+          ...simulation.link,
+          initial: outageMs === 0 ? initial : { ...initial, bandwidth: 0 },
+          changes: [{ atMs: outageMs, conditions: initial }],
+        };
+        const content = { zero: 1, text: 0, random: 0, duplicate: 0 };
+        const result = simulate({ ...simulation, link, guest: { ...simulation.guest, content } });
+        expect(result.report.outcome).toMatch(/completed|failed/);
+        for (const figure of figuresOf(result)) expect(figure).toBeGreaterThanOrEqual(0);
+        for (const figure of figuresOf(result)) expect(Number.isFinite(figure)).toBe(true);
+        for (const { remainingBytes } of result.series) expect(Number.isInteger(remainingBytes)).toBe(true);
+      }),
+      { numRuns: 25 },
+    );
+  });
+
   it('comes to the same each time, and with another seed only its waits differ', () => {
     fc.assert(
       fc.property(anything, (from) => {
@@ -300,6 +324,12 @@ describe('a dirty log', () => {
     expect(bytes('skip')).toBeLessThan(bytes('round') * 0.97);
   });
 });
+
+/** Every number in it, however deep. */
+function figuresOf(value: unknown): number[] {
+  if (typeof value === 'number') return [value];
+  return typeof value === 'object' && value !== null ? Object.values(value).flatMap(figuresOf) : [];
+}
 
 /** Of several times, as much of the processor as the quickest took: what else a machine does is not counted. */
 function leastCpuMs(work: () => void): number {
