@@ -25,6 +25,8 @@ export interface OperatorHandlers {
 export interface OperatorServerOptions {
   /** When given, `hello` must come first and bring it. */
   readonly token?: string;
+  /** One who has asked nothing by then that he may ask is cut off: there is room for so many connections only. */
+  readonly firstRequestMs?: number;
   /** Something was thrown that has no code of its own: a defect, for the log. */
   readonly onDefect?: (error: unknown) => void;
 }
@@ -32,6 +34,7 @@ export interface OperatorServerOptions {
 /** A command that reads nothing is cut off when so much waits for it. */
 const MAX_BUFFERED_BYTES = 4 * 1024 * 1024;
 const MAX_OPEN_REQUESTS = 64;
+const FIRST_REQUEST_MS = 10_000;
 const CLOSE_PROTOCOL_ERROR = 1002;
 const CLOSE_POLICY = 1008;
 
@@ -44,6 +47,7 @@ export function serveOperator(
   const gone = new AbortController();
   let greeted = options.token === undefined;
   let open = 0;
+  const silent = setTimeout(() => socket.terminate(), options.firstRequestMs ?? FIRST_REQUEST_MS);
 
   function reply(
     message: OperatorReply | { id: number; event: unknown } | { id: number; ok: true; result: unknown },
@@ -60,6 +64,7 @@ export function serveOperator(
     };
     if (request.op === 'hello' && tokenAccepted(options.token, request.token)) greeted = true;
     if (!greeted) throw new WireError('E_AUTH', "the agent's token was not given, or is another one");
+    clearTimeout(silent);
     switch (request.op) {
       case 'hello':
         return handlers.hello();
@@ -104,7 +109,10 @@ export function serveOperator(
   });
   // 'close' follows.
   socket.on('error', () => {});
-  socket.on('close', () => gone.abort());
+  socket.on('close', () => {
+    clearTimeout(silent);
+    gone.abort();
+  });
 }
 
 type ErrorReply = Extract<OperatorReply, { ok: false }>['error'];

@@ -141,6 +141,21 @@ describe('the operator API', () => {
     expect(await operator.call('list', {})).toEqual([]);
   });
 
+  test.each([undefined, 'wrong'])(
+    'ends a connection that asks nothing it may ask (token %s)',
+    async (token) => {
+      const url = await agent({}, { token: 'right', firstRequestMs: 300 });
+      const asks = await OperatorClient.connect(url);
+      cleanups.push(async () => asks.close());
+      await asks.call('hello', { token: 'right' });
+      const silent = await connect(url, { path: OPERATOR_PATH });
+      const closed = new Promise((resolve) => silent.on('close', resolve));
+      if (token !== undefined) silent.send(JSON.stringify({ id: 1, op: 'hello', token }));
+      await closed;
+      expect(await asks.call('list', {})).toEqual([]);
+    },
+  );
+
   test.each(['{', '[]', '{"id":1,"op":"format"}', '{"id":"x","op":"list"}', '{"id":1,"op":"watch"}'])(
     'ends a connection on which %s is sent',
     async (text) => {
