@@ -21,7 +21,7 @@ export async function readRamBlocks(client: QmpExecutor): Promise<RamBlock[]> {
 /**
  * Reads the text of `info ramblock`.
  *
- * @throws GuestError E_UNSUPPORTED if it is not of the form that QEMU 6 to 10 print.
+ * @throws GuestError E_UNSUPPORTED if it is not of the form that QEMU 6 to 11 print.
  */
 export function parseRamBlocks(text: string): RamBlock[] {
   const [header, ...rows] = text.split(/\r?\n/).filter((row) => row.trim() !== '');
@@ -57,6 +57,6 @@ function unreadable(row: string): GuestError {
   return new GuestError(
     'E_UNSUPPORTED',
     `QEMU's list of RAM blocks has a line that vmferry cannot read: ${JSON.stringify(row)}`,
-    'Use a QEMU between 6.0 and 10, or report this version.',
+    'Use a QEMU between 6.0 and 11, or report this version.',
   );
 }

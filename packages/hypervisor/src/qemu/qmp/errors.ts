@@ -84,13 +84,16 @@ const meaning: Record<QmpErrorCode, readonly [GuestCode, remedy: string]> = {
   ],
   E_QMP_CLOSED: ['E_GUEST_GONE', "Look into QEMU's log for why it ended."],
   E_QMP_COMMAND: ['E_GUEST_FAILED', "See QEMU's own words in the message."],
-  E_QMP_REPLY: ['E_UNSUPPORTED', 'Use a QEMU between 6.0 and 10, or report this version.'],
+  E_QMP_REPLY: ['E_UNSUPPORTED', 'Use a QEMU between 6.0 and 11, or report this version.'],
   E_QMP_LISTENER: ['E_INTERNAL', 'Report this as a defect of vmferry, with its log.'],
 };
+
+/** Nothing is asked that newer versions lack. */
+const TOO_OLD = ['E_UNSUPPORTED', 'Use a QEMU of version 6 or newer.'] as const;
 
 /** What a fault of the monitor means for the guest. Errors that are no `QmpError` come back as they are. */
 export function asGuestError(error: unknown): unknown {
   if (!(error instanceof QmpError)) return error;
-  const [code, remedy] = meaning[error.code];
+  const [code, remedy] = error.class === 'CommandNotFound' ? TOO_OLD : meaning[error.code];
   return new GuestError(code, error.message, remedy, { cause: error });
 }
