@@ -15,6 +15,14 @@ const schema = z.object({
   hypervisorVersion: name,
   machine: name,
   vcpus: z.int().min(1).max(65_536),
+  cpu: z
+    .object({
+      model: z.string().max(255),
+      features: z
+        .array(z.object({ word: z.string().max(64), bits: z.int().min(0).max(0xffff_ffff) }))
+        .max(256),
+    })
+    .exactOptional(),
   memoryBytes: size,
   blocks: z.array(z.object({ name: z.string().min(1).max(255), bytes: size, hostPageBytes: size })).max(4096),
   nics: z

@@ -110,12 +110,22 @@ export interface RunState {
 }
 
 /** What the source knows of a guest before anything is touched. It goes to the destination's `prepare`. */
+/** What a guest's CPUs can do. */
+export interface CpuDescription {
+  /** As the hypervisor calls it. */
+  readonly model: string;
+  /** CPUID's words of features that are not empty: `7h.0:EBX` is leaf 7, sub-leaf 0. */
+  readonly features: readonly { readonly word: string; readonly bits: number }[];
+}
+
 export interface GuestDescription {
   readonly kind: 'qemu' | 'libvirt' | 'sim';
   readonly name: string;
   readonly hypervisorVersion: string;
   readonly machine: string;
   readonly vcpus: number;
+  /** Where the hypervisor tells. */
+  readonly cpu?: CpuDescription;
   readonly memoryBytes: Bytes;
   readonly blocks: readonly RamBlock[];
   readonly nics: readonly Nic[];

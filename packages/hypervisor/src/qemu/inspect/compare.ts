@@ -1,5 +1,5 @@
 import { GuestError } from '@vmferry/engine/errors';
-import type { GuestDescription, RamBlock } from '@vmferry/engine/guest';
+import type { CpuDescription, GuestDescription, RamBlock } from '@vmferry/engine/guest';
 
 /**
  * Every difference for which the destination would refuse the source's stream, or take it and run another
@@ -24,6 +24,7 @@ export function compareForMigration(
       dest.vcpus,
       `Start the destination with ${source.vcpus} vCPUs, hot-plugged ones included.`,
     ),
+    ...compareCpus(source.cpu, dest.cpu),
     ...differ(
       'the memory size',
       inBytes(source.memoryBytes),
@@ -32,6 +33,24 @@ export function compareForMigration(
     ),
     ...compareBlocks(source.blocks, dest.blocks, postcopy),
   ];
+}
+
+/** A guest goes on using what it found when it booted. QEMU does not look. */
+function* compareCpus(
+  source: CpuDescription | undefined,
+  dest: CpuDescription | undefined,
+): Generator<GuestError> {
+  if (source === undefined || dest === undefined) return;
+  const there = new Map(dest.features.map(({ word, bits }) => [word, bits]));
+  const missing = source.features.flatMap(({ word, bits }) => {
+    const lacking = (bits & ~(there.get(word) ?? 0)) >>> 0;
+    return lacking === 0 ? [] : [`${word} 0x${lacking.toString(16)}`];
+  });
+  if (missing.length === 0) return;
+  yield mismatch(
+    `the destination's CPU (${dest.model}) lacks features that the source's (${source.model}) has: CPUID ${missing.join(', ')}`,
+    'Start both with the same -cpu, of a model that both hosts (and both versions of QEMU) have.',
+  );
 }
 
 function* compareBlocks(

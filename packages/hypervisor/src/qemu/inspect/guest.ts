@@ -11,6 +11,7 @@ import {
   typed,
   versionReply,
 } from '../qmp/schema.ts';
+import { readCpu } from './cpu.ts';
 import { readNics } from './nics.ts';
 import { readRamBlocks } from './ram-blocks.ts';
 
@@ -35,11 +36,13 @@ function missesWrites({ name, bytes: size }: RamBlock): boolean {
  */
 export async function describeGuest(client: QmpExecutor, name: string): Promise<GuestDescription> {
   try {
-    const [version, kvm, type, cpus, memory, status, blocks, nics] = await Promise.all([
+    const cpusFound = typed(client, 'query-cpus-fast', cpusReply);
+    const [version, kvm, type, cpus, cpu, memory, status, blocks, nics] = await Promise.all([
       typed(client, 'query-version', versionReply),
       typed(client, 'query-kvm', kvmReply),
       typed(client, 'qom-get', textReply, { path: '/machine', property: 'type' }),
-      typed(client, 'query-cpus-fast', cpusReply),
+      cpusFound,
+      cpusFound.then(([first]) => first && readCpu(client, first['qom-path'])),
       typed(client, 'query-memory-size-summary', memorySizeReply),
       typed(client, 'query-status', statusReply),
       readRamBlocks(client),
@@ -52,6 +55,7 @@ export async function describeGuest(client: QmpExecutor, name: string): Promise<
       hypervisorVersion: `QEMU ${major}.${minor}.${micro}`,
       machine: type.replace(/-machine$/, ''),
       vcpus: cpus.length,
+      ...(cpu === undefined ? {} : { cpu }),
       memoryBytes: bytes(memory['base-memory'] + memory['plugged-memory']),
       blocks,
       nics,

@@ -35,6 +35,26 @@ describe('comparing source and destination', () => {
     expect(compareForMigration(guest, dest, { postcopy: true })).toEqual([]);
   });
 
+  it('wants every feature of the CPU on the destination, which may have more', () => {
+    const cpu = (model: string, ...features: [word: string, bits: number][]): GuestDescription => ({
+      ...guest,
+      cpu: { model, features: features.map(([word, bits]) => ({ word, bits })) },
+    });
+    const small = cpu('small', ['1h:ECX', 0x8000_0001]);
+    const big = cpu('big', ['1h:ECX', 0xc000_0003], ['7h.0:EBX', 0x20]);
+    expect(compareForMigration(small, big, { postcopy: false })).toEqual([]);
+    expect(compareForMigration(big, guest, { postcopy: false })).toEqual([]);
+    const [lacks, ...others] = compareForMigration(big, small, { postcopy: false });
+    expect(others).toEqual([]);
+    expect(lacks).toMatchObject({
+      code: 'E_GUEST_MISMATCH',
+      message: expect.stringMatching(
+        /CPU \(small\) lacks .*\(big\) has: CPUID 1h:ECX 0x40000002, 7h\.0:EBX 0x20$/,
+      ),
+      remedy: expect.stringContaining('-cpu'),
+    });
+  });
+
   it('tells every difference at once, with both values and a remedy', () => {
     const dest: GuestDescription = {
       ...guest,

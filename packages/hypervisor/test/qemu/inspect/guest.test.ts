@@ -119,6 +119,16 @@ describe('a real QEMU', () => {
     ]);
   });
 
+  it('finds a CPU that has less', async () => {
+    const source = await start('-cpu', 'max');
+    const dest = await start('-cpu', 'qemu64');
+    const [here, there] = [await describeGuest(source.client, 's'), await describeGuest(dest.client, 'd')];
+    expect(compareForMigration(here, there, none).map(({ message }) => message)).toEqual([
+      expect.stringMatching(/CPU \(qemu64\) lacks features that the source's \(max\) has: .*7h\.0:EBX/),
+    ]);
+    expect(compareForMigration(there, here, none)).toEqual([]);
+  });
+
   it('names every device that cannot be migrated', async () => {
     const shared = [
       '-object',
