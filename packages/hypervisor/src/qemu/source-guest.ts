@@ -30,6 +30,8 @@ import { sourceBlockers } from './inspect/blockers.ts';
 import { MigrationSettings, merged, sourceSettings, type WantedSettings } from './inspect/capabilities.ts';
 import { describeGuest } from './inspect/guest.ts';
 import { locateBlocks } from './inspect/memory-map.ts';
+import { takeBackLeft } from './left-source.ts';
+import { isClosed, isLost, monitorLost, outlives } from './lost-monitor.ts';
 import { type Found, setLeavingMark, takeLeavingMark } from './mark.ts';
 import { listenForQemu, type MigrationListener } from './migration-socket.ts';
 import { OutgoingStream } from './outgoing-stream.ts';
@@ -76,11 +78,15 @@ export class QemuSourceGuest implements SourceGuest {
   readonly #name: string;
   readonly #settings: MigrationSettings;
   readonly #runs: RunStateWatch;
+  /** Why the monitor is lost, and whether QEMU is gone with it. */
+  readonly #lost: Promise<GuestError>;
   #stream: OutgoingStream | undefined;
   /** As `describe` found them. */
   #blocks: readonly RamBlock[] = [];
   #session = '';
   #oneLiveRound = false;
+  #pid: number | undefined;
+  #closed = false;
   #migrating = false;
   /** QEMU's status of the migration, as its last event said. */
   #migration = '';
@@ -120,16 +126,21 @@ export class QemuSourceGuest implements SourceGuest {
       const who = data['guest'] === true ? 'the guest shut itself down' : 'it was told to end';
       shutdown = `${who} (${String(data['reason'])}): `;
     });
-    const gone = client.closed.then(
-      (error) =>
-        new GuestError(
-          'E_GUEST_GONE',
-          `the guest's QEMU on the source is gone: ${shutdown}${error.message}`,
-          "look into QEMU's log on the source host; if the guest ended by itself there is nothing to move",
-          { cause: error },
-        ),
-    );
-    this.gone = Promise.race([gone, ended]);
+    this.#lost = client.closed.then(async (error) => {
+      if (await this.#outlivesItsMonitor()) return monitorLost(client.path, error);
+      return new GuestError(
+        'E_GUEST_GONE',
+        `the guest's QEMU on the source is gone: ${shutdown}${error.message}`,
+        "look into QEMU's log on the source host; if the guest ended by itself there is nothing to move",
+        { cause: error },
+      );
+    });
+    this.gone = Promise.race([this.#lost, ended]);
+  }
+
+  /** Known once it has connected. One that ends is gone soon after its monitor. */
+  async #outlivesItsMonitor(): Promise<boolean> {
+    return !this.#closed && this.#pid !== undefined && (await outlives(this.#pid));
   }
 
   async describe(): Promise<GuestDescription> {
@@ -182,7 +193,8 @@ export class QemuSourceGuest implements SourceGuest {
     this.#migrating = true;
     await this.#client.execute('migrate', { uri: listener.uri });
     const socket = await this.#accept(listener);
-    stream.begin({ socket, pid: socket.peerPid, addresses });
+    this.#pid = socket.peerPid;
+    stream.begin({ socket, pid: this.#pid, addresses });
     return stream.items();
   }
 
@@ -277,6 +289,8 @@ export class QemuSourceGuest implements SourceGuest {
   }
 
   async #completed(): Promise<void> {
+    // Without its monitor a QEMU in post-copy cannot be asked; the destination knows whether all has come.
+    if (this.#client.isClosed && this.#stream?.postcopy && isLost(await this.#lost)) return;
     const ending = await this.#asking(() => this.#settled());
     if (ending !== 'completed') throw await this.#failure();
   }
@@ -368,14 +382,35 @@ export class QemuSourceGuest implements SourceGuest {
     this.#stream?.giveUp();
     // What is half begun cannot be ended: it would begin after its end.
     await this.#opening;
-    await this.#asking(async () => {
-      if (this.#migrating) await this.#giveUp();
-      const status = await this.#takeBack();
-      await this.#settings.restore();
-      await this.#marking;
-      await takeLeavingMark(this.#client, this.#session);
-      if (isEnded(status)) throw endedIn(status);
-    });
+    try {
+      await this.#asking(() => this.#takeBackHere());
+    } catch (error) {
+      if (!this.#client.isClosed) throw error;
+      await this.#takeBackAnew();
+    }
+  }
+
+  async #takeBackHere(): Promise<void> {
+    if (this.#migrating) await this.#giveUp();
+    const status = await this.#takeBack();
+    await this.#settings.restore();
+    await this.#marking;
+    await takeLeavingMark(this.#client, this.#session);
+    if (isEnded(status)) throw endedIn(status);
+  }
+
+  /** As an agent that is started again does: QEMU has lost its migration's socket, and has another connection for us. */
+  async #takeBackAnew(): Promise<void> {
+    const lost = await this.#lost;
+    if (!isLost(lost)) throw lost;
+    this.#stream?.cut();
+    const back = await takeBackLeft(this.#client.path, this.#session);
+    if (back.found !== 'here') {
+      const { cause, message, remedy } = lost;
+      throw new GuestError(lost.code, message, back.found === 'kept' ? back.remedy : remedy, { cause });
+    }
+    if (isEnded(back.status)) throw endedIn(back.status);
+    if (back.status === 'postmigrate') this.remark = STAYS_POSTMIGRATE;
   }
 
   /**
@@ -419,11 +454,14 @@ export class QemuSourceGuest implements SourceGuest {
     try {
       await this.#client.execute('quit');
     } catch (error) {
-      if (!(error instanceof QmpError) || error.code !== 'E_QMP_CLOSED') throw asGuestError(error);
+      if (!isClosed(error)) throw asGuestError(error);
+      const lost = await this.#lost;
+      if (isLost(lost)) throw lost;
     }
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     this.#unsubscribeAll();
     this.#stream?.close();
     await this.#client.close();
@@ -458,6 +496,7 @@ export class QemuSourceGuest implements SourceGuest {
 
   async #failureReason(): Promise<string> {
     const reply = await typed(this.#client, 'query-migrate', migrateReply);
+    if (reply.status === 'cancelled') return 'another client of its monitors cancelled it';
     return reply['error-desc'] ?? `QEMU's migration is "${reply.status ?? 'none'}" and gives no reason`;
   }
 
@@ -478,6 +517,7 @@ export class QemuSourceGuest implements SourceGuest {
     try {
       return await work();
     } catch (error) {
+      if (isClosed(error)) throw await this.#lost;
       throw asGuestError(error);
     }
   }

@@ -1,4 +1,5 @@
 /** What newer versions of QEMU do otherwise at the source, with one whose every answer the test decides on. */
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -140,4 +141,65 @@ it.each([1, 2])('the first round is the first, where QEMU calls its first pass %
   for (const pass of [first, first + 1]) happens('MIGRATION_PASS', { pass });
   qemu.write(recordedPostcopy('10.0'));
   expect(await upTo('round-over', items)).toMatchObject({ round: 1 });
+});
+
+it('a migration that somebody else cancels is told as that', async () => {
+  const items = await open();
+  status = 'cancelled';
+  qemu.end();
+  await expect(upTo('end', items)).rejects.toMatchObject({
+    code: 'E_GUEST_FAILED',
+    message: expect.stringMatching(/another client of its monitors cancelled it/),
+  });
+});
+
+describe('a QEMU whose monitor is lost', () => {
+  it('is not gone while its process lives', async () => {
+    await open();
+    monitor.socket?.destroy();
+    const lost = await guest.gone;
+    expect(lost).toMatchObject({
+      code: 'E_GUEST_UNREACHABLE',
+      message: expect.stringMatching(/monitor .*qmp\.sock .* was lost, and QEMU lives/),
+      remedy: expect.stringMatching(/where the guest runs .*before you start it anywhere/),
+    });
+    await expect(guest.progress()).rejects.toBe(lost);
+    await expect(guest.forget({ destroy: true })).rejects.toBe(lost);
+  });
+
+  it('is taken back by another connection to its monitor, when its stream has ended', async () => {
+    await open();
+    const mark = JSON.stringify({ running: true, settings: { capabilities: {}, parameters: {} } });
+    let state = 'postmigrate';
+    const done: string[] = [];
+    monitor.socket?.destroy();
+    qemu.resume();
+    const streamEnded = once(qemu, 'close');
+    monitor.answer({
+      'qom-list': () => [{ name: 'vmferry-leaving-a-session' }],
+      'qom-get': () => mark,
+      'query-migrate': () => ({ status: 'failed' }),
+      'query-migrate-capabilities': () => [],
+      'query-migrate-parameters': () => ({}),
+      'query-status': () => ({ status: state, running: state === 'running' }),
+      cont: () => {
+        state = 'running';
+        return {};
+      },
+      'object-del': ({ id }) => {
+        done.push(String(id));
+        return {};
+      },
+    });
+    await guest.rollback();
+    await streamEnded;
+    expect(state).toBe('running');
+    expect(done).toEqual(['vmferry-leaving-a-session']);
+  });
+
+  it('is an operator’s case where nobody answers', async () => {
+    await open();
+    monitor.refuse();
+    await expect(guest.rollback()).rejects.toMatchObject({ code: 'E_GUEST_UNREACHABLE' });
+  });
 });

@@ -168,6 +168,10 @@ export class QmpClient {
     });
   }
 
+  get isClosed(): boolean {
+    return this.#state.phase === 'closed';
+  }
+
   /** Lets go of the monitor; resolves when it is free for another client. */
   async close(): Promise<void> {
     this.#fail(new QmpError('E_QMP_CLOSED', `vmferry closed its connection to the monitor ${this.path}`));

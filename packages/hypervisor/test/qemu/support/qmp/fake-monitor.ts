@@ -73,10 +73,15 @@ export class FakeMonitor {
     });
   }
 
-  async stop(): Promise<void> {
-    this.socket?.destroy();
-    const closed = once(this.#server, 'close');
+  /** Ends its connection and takes no other. */
+  refuse(): void {
     this.#server.close();
+    this.socket?.destroy();
+  }
+
+  async stop(): Promise<void> {
+    const closed = this.#server.listening ? once(this.#server, 'close') : undefined;
+    this.refuse();
     await closed;
     await rm(this.#folder, { recursive: true });
   }
