@@ -1,6 +1,7 @@
 /** What `vmferry plan` and a refused migration say of a domain, between two real libvirtds with their agents. */
+import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
-import { mkdir, readdir } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -118,4 +119,36 @@ test('images that were created for a migration are gone again whenever in its se
     await expect.poll(() => readdir(folder('b')), { timeout: 30_000 }).toEqual([]);
     await runsOn(hosts.a, 'web');
   }
+});
+
+test('a volume that libvirt created for a migration is gone again when that is cancelled', async () => {
+  const { hosts } = rig.libvirts;
+  const folder = (host: 'a' | 'b') => join(hosts[host].dir, 'lib', 'pool');
+  const virsh = (host: 'a' | 'b', ...args: readonly string[]) =>
+    run(['virsh', '-c', hosts[host].uri, ...args]);
+  for (const host of ['a', 'b'] as const) {
+    await mkdir(folder(host));
+    await virsh(host, 'pool-create-as', 'pool', 'dir', '--target', '/var/lib/libvirt/pool');
+  }
+  await virsh('a', 'vol-create-as', 'pool', 'data', '16M', '--format', 'raw');
+  await writeFile(join(folder('a'), 'data'), randomBytes(16 << 20));
+  await boot(
+    `<disk type='volume' device='disk'><driver name='qemu' type='raw' cache='none'/>
+      <source pool='pool' volume='data'/><target dev='vda' bus='virtio'/></disk>`,
+  );
+  const agents = await rig.libvirts.agents();
+  const request = { guest: 'libvirt:web', strategy: 'precopy', copyStorage: 'all' } as const;
+  const migration = agents.migrate({ ...request, maxBandwidth: 2e6 });
+  const done = follow(migration);
+  await expect.poll(() => readdir(folder('b')), { timeout: 30_000 }).toEqual(['data']);
+  migration.cancel();
+  expect((await done).report.outcome).toBe('cancelled');
+  await expect.poll(() => readdir(folder('b')), { timeout: 30_000 }).toEqual([]);
+  await runsOn(hosts.a, 'web');
+  const { report } = await follow(agents.migrate(request));
+  expect(report).toMatchObject({ outcome: 'completed', error: null });
+  const [there, here] = await Promise.all(
+    ['b', 'a'].map((host) => readFile(join(folder(host as 'a'), 'data'))),
+  );
+  expect(there?.equals(here!)).toBe(true);
 });

@@ -54,6 +54,8 @@ export async function discard(arrived: Arrived, { promised }: { readonly promise
       },
     );
     await intake.images?.remove();
+    const volumes = arrived.look.preflight?.volumes.remove(domain.connection.host);
+    if (volumes) await answerOf("removed the disks' volumes", volumes);
   });
 }
 

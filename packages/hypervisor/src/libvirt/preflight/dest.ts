@@ -4,11 +4,14 @@ import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import { confineExisting, type NamedDirectory } from '../images/confine.ts';
 import { type ImageRequest, imageRequests } from '../images/request.ts';
 import { ImageStore } from '../images/store.ts';
+import { NewVolumes, type VolumeName } from '../images/volumes.ts';
 import { forbiddenChanges } from '../xml/changes.ts';
 import type { DomainShape } from '../xml/domain-shape.ts';
+import { isCopied } from './copied-disks.ts';
 import { type DomainFacts, joinXml } from './domain-facts.ts';
 import { type Finding, refusal } from './finding.ts';
 import { gatherHost, type HostPolicy } from './gather-host.ts';
+import type { HostFacts } from './host-facts.ts';
 import { HostView } from './host-view.ts';
 import { destFindings, refusalsFirst } from './preflight.ts';
 
@@ -31,6 +34,8 @@ export interface DestPreflight {
   /** To be created by `store` before the domain comes. */
   readonly images: readonly ImageRequest[];
   readonly store: ImageStore;
+  /** libvirt creates these. */
+  readonly volumes: NewVolumes;
 }
 
 /**
@@ -43,7 +48,8 @@ export async function destPreflight(
   facts: DomainFacts,
   { postcopy, policy }: { readonly postcopy: boolean; readonly policy: DestPolicy },
 ): Promise<DestPreflight> {
-  const host = await gatherHost(connection, facts, { view: new HostView(policy.hostRoot), policy });
+  const view = new HostView(policy.hostRoot);
+  const host = await gatherHost(connection, facts, { view, policy });
   const { requests, findings } = imageRequests(facts);
   const store = new ImageStore({
     directories: policy.imageDirectories,
@@ -59,7 +65,17 @@ export async function destPreflight(
     ...findings,
     ...(await store.check(requests)),
   ];
-  return { findings: refusalsFirst(found), images: requests, store };
+  const volumes = new NewVolumes(volumesToCome(facts, host), (path) => view.bornMs(path));
+  return { findings: refusalsFirst(found), images: requests, store, volumes };
+}
+
+/** Of the disks that are copied: those that are not there yet. */
+function volumesToCome(facts: DomainFacts, { volumes }: HostFacts): VolumeName[] {
+  return facts.shape.disks.flatMap((disk) => {
+    const { source, target } = disk;
+    const creates = isCopied(disk, facts) && volumes.get(target)?.found === 'nothing';
+    return creates && source.type === 'volume' ? [{ pool: source.pool, volume: source.volume }] : [];
+  });
 }
 
 /** What libvirt would open because the other host's XML says so. */

@@ -58,6 +58,12 @@ export class HostView {
     }
   }
 
+  /** When the file was made; undefined where its file system does not keep that. */
+  async bornMs(path: string): Promise<number | undefined> {
+    const found = await stat(this.#at(path)).catch(absent);
+    return found === undefined || !found.isFile() || found.birthtimeMs <= 0 ? undefined : found.birthtimeMs;
+  }
+
   async #device(rdev: number): Promise<{ readonly device?: string; readonly bytes?: number }> {
     const sysfs = this.#at('/sys');
     const [device, bytes] = await Promise.all([deviceIdentity(rdev, sysfs), deviceBytes(rdev, sysfs)]);
