@@ -48,14 +48,24 @@ export class SimulatedLink {
   }
 
   at(now: number): LinkConditions {
-    let current = this.#changes[0]!;
-    for (const change of this.#changes) if (change.atMs <= now) current = change;
-    return current.conditions;
+    return this.#changes[this.#lastChange(now)]!.conditions;
   }
 
   /** Infinite if it stays as it is. */
   nextChange(now: number): number {
-    return this.#changes.find(({ atMs }) => atMs > now)?.atMs ?? Number.POSITIVE_INFINITY;
+    return this.#changes[this.#lastChange(now) + 1]?.atMs ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Index of the last change that is not after `now`. */
+  #lastChange(now: number): number {
+    let low = 0;
+    let high = this.#changes.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.#changes[middle]!.atMs <= now) low = middle;
+      else high = middle - 1;
+    }
+    return low;
   }
 
   roundTripMs(now: number): number {

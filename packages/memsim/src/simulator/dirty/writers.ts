@@ -146,6 +146,10 @@ function zipf(cells: Cells, region: Region, pagesPerSec: number, exponent: numbe
   const own = isFavour(cells.favour, region, exponent);
   const { classes } = own ? cells.favour! : favourOf(region, exponent);
   const spared = new Float64Array(classes.length);
+  const perSec = new Float64Array(to - from).map((_, index) => {
+    const share = own ? classes[cells.favourClass[from + index]!]!.share : 1 / region.pages;
+    return pagesPerSec * share * cells.count[from + index]!;
+  });
   return {
     spare: (a, b, untouched) => {
       let average = 0;
@@ -158,10 +162,7 @@ function zipf(cells: Cells, region: Region, pagesPerSec: number, exponent: numbe
         untouched[cell]! *= own ? spared[cells.favourClass[cell]!]! : average;
     },
     access: (_, rates) => {
-      for (let cell = from; cell < to; cell += 1) {
-        const share = own ? classes[cells.favourClass[cell]!]!.share : 1 / region.pages;
-        rates.add(cell, pagesPerSec * share * cells.count[cell]!);
-      }
+      for (let cell = from; cell < to; cell += 1) rates.add(cell, perSec[cell - from]!);
     },
     walks: NOTHING,
     nextChange: NEVER,

@@ -2,6 +2,7 @@
  * The pages that are still missing: a share of each cell. Pages come with their neighbours, so where some have come
  * all have: a stretch has a part that is as it was at first, and a part where nothing is missing.
  */
+import type { AccessRates } from '../dirty/access-rates.ts';
 import { type Cells, stretchAt } from '../dirty/cells.ts';
 import type { Region } from '../dirty/regions.ts';
 import type { Walk } from '../dirty/writers.ts';
@@ -95,25 +96,82 @@ export class MissingPages {
     return undefined;
   }
 
-  /** Takes this share of a cell out; gives the pages. */
-  take(cell: number, share: number): number {
-    const taken = Math.min(this.share[cell]!, share);
-    const count = taken * this.cells.count[cell]!;
-    this.share[cell]! -= taken;
-    this.#ofStretch[this.cells.stretch[cell]!]! -= count;
-    this.#total -= count;
-    return count;
-  }
-
   /** Takes so many pages of a stretch out, or what there is; gives how many. */
   takeFrom(stretch: number, count: number): number {
-    const here = this.#ofStretch[stretch]!;
-    if (here <= 0 || count <= 0) return 0;
-    const share = Math.min(1, count / here);
-    let taken = 0;
-    for (let cell = this.cells.from[stretch]!; cell < this.cells.from[stretch + 1]!; cell += 1)
-      taken += this.take(cell, this.share[cell]! * share);
+    const left = this.#ofStretch[stretch]!;
+    if (left <= 0 || count <= 0) return 0;
+    const share = Math.min(1, count / left);
+    const { from, count: pages } = this.cells;
+    let [taken, ofStretch, total] = [0, left, this.#total];
+    for (let cell = from[stretch]!; cell < from[stretch + 1]!; cell += 1) {
+      const missing = this.share[cell]!;
+      const here = Math.min(missing, missing * share);
+      const brought = here * pages[cell]!;
+      this.share[cell] = missing - here;
+      taken += brought;
+      ofStretch -= brought;
+      total -= brought;
+    }
+    this.#ofStretch[stretch] = ofStretch;
+    this.#total = total;
     return taken;
+  }
+
+  /** Accesses a second at random that come to what is missing. */
+  wanted({ perSec, cells }: AccessRates): number {
+    const { share } = this;
+    let sum = 0;
+    for (let index = 0; index < cells.length; index += 1) {
+      const cell = cells[index]!;
+      sum += perSec[cell]! * share[cell]!;
+    }
+    return sum;
+  }
+
+  /** How many pages are wanted about as often as those that fault now, which are `perSecAll` of a second. */
+  wantedMost({ perSec, cells }: AccessRates, perSecAll: number): number {
+    const { share } = this;
+    const { count } = this.cells;
+    let squares = 0;
+    for (let index = 0; index < cells.length; index += 1) {
+      const cell = cells[index]!;
+      const here = share[cell]! * count[cell]!;
+      if (here <= 0) continue;
+      const often = (perSec[cell]! * share[cell]!) / perSecAll;
+      squares += (often * often) / here;
+    }
+    return squares > 0 ? 1 / squares : Number.POSITIVE_INFINITY;
+  }
+
+  /**
+   * Takes out what accesses at random come to in so many seconds, and what their neighbourhoods of so many pages lack;
+   * several may fall into one of these.
+   */
+  takeAround({ perSec, stretches }: AccessRates, seconds: number, around: number): void {
+    const { share } = this;
+    const { from, count, pages } = this.cells;
+    for (let index = 0; index < stretches.length; index += 1) {
+      const stretch = stretches[index]!;
+      if (this.#ofStretch[stretch]! <= 0) continue;
+      const [begin, end] = [from[stretch]!, from[stretch + 1]!];
+      let here = 0;
+      for (let cell = begin; cell < end; cell += 1) here += perSec[cell]! * share[cell]! * seconds;
+      if (here <= 0) continue;
+      const untouched = pages[stretch]! * this.untouched(stretch);
+      const beside = 1 - Math.exp((-here * (around - 1)) / untouched);
+      let [ofStretch, total] = [this.#ofStretch[stretch]!, this.#total];
+      for (let cell = begin; cell < end; cell += 1) {
+        const [missing, all] = [share[cell]!, count[cell]!];
+        if (missing <= 0 || all <= 0) continue;
+        const own = Math.min(missing, (perSec[cell]! * missing * seconds) / all);
+        const brought = Math.min(missing, own + (missing - own) * beside);
+        share[cell] = missing - brought;
+        ofStretch -= brought * all;
+        total -= brought * all;
+      }
+      this.#ofStretch[stretch] = ofStretch;
+      this.#total = total;
+    }
   }
 
   /** Takes pages out that a walk brings while it passes so many, from what lies before it on. */

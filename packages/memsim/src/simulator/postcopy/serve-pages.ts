@@ -248,13 +248,8 @@ class PageService {
       set.access(tau, this.#rates);
       this.#accessUntil = set.nextChange(tau);
     }
-    const { perSec, cells } = this.#rates;
     const walks = set.walks(tau);
-    let atRandom = 0;
-    for (let index = 0; index < cells.length; index += 1) {
-      const cell = cells[index]!;
-      atRandom += perSec[cell]! * this.#missing.share[cell]!;
-    }
+    const atRandom = this.#missing.wanted(this.#rates);
     const seen = walks.flatMap((walk) => this.#walkDemand(walk, pageMs) ?? []);
     const walking = seen.reduce((sum, { faultsPerSec }) => sum + faultsPerSec, 0);
     return { rates: this.#rates, atRandom, walks: seen, faultsPerSec: atRandom + walking };
@@ -391,8 +386,9 @@ class PageService {
     const walksAtLeast = longest * Math.min(1, Math.max(0, this.#steps / CLOSE_STEPS - 1));
     let least = longest;
     if (demand.atRandom > 0) {
+      const wanted = this.#missing.wantedMost(demand.rates, demand.atRandom);
       const often = (loop.faultsPerMs * demand.atRandom) / demand.faultsPerSec;
-      least = Math.min(least, Math.max(1, this.#wantedMost(demand) * WANTED_SHARE) / often);
+      least = Math.min(least, Math.max(1, wanted * WANTED_SHARE) / often);
     }
     least = Math.min(least, changeMs, ((this.#accessUntil - tau) * 1000) / running);
     for (const { walk, ahead } of demand.walks) {
@@ -402,24 +398,10 @@ class PageService {
     return Math.max(least, LEAST_STEP_MS);
   }
 
-  /** How many pages are wanted about as often as those that fault now. */
-  #wantedMost({ rates, atRandom }: Demand): number {
-    const { share, cells } = this.#missing;
-    let squares = 0;
-    const accessed = rates.cells;
-    for (let index = 0; index < accessed.length; index += 1) {
-      const cell = accessed[index]!;
-      const here = share[cell]! * cells.count[cell]!;
-      if (here <= 0) continue;
-      const often = (rates.perSec[cell]! * share[cell]!) / atRandom;
-      squares += (often * often) / here;
-    }
-    return squares > 0 ? 1 / squares : Number.POSITIVE_INFINITY;
-  }
-
   #serve(demand: Demand, faults: number, waitMs: number): void {
     const seconds = faults / demand.faultsPerSec;
-    if (demand.atRandom > 0) this.#serveRandom(demand.rates, seconds);
+    if (demand.atRandom > 0)
+      this.#missing.takeAround(demand.rates, seconds, this.#around ? this.#reaches.pages.around : 1);
     for (const { walk, ahead, reach, faultsPerSec } of demand.walks) {
       const brought = faultsPerSec * seconds * Math.max(1, reach * ahead.density);
       this.#missing.takeAlong(walk.region, ahead, walk.pagesPerSec * seconds, brought);
@@ -430,28 +412,6 @@ class PageService {
     for (let index = 0; index < WAITS_A_STEP; index += 1) {
       // What is on the link before an answer differs from one to the next.
       this.#migration.builder.fault(millis(waitMs * (0.75 + 0.5 * this.#random())), faults / WAITS_A_STEP);
-    }
-  }
-
-  /** The pages themselves, and what their neighbourhoods lack; several faults may fall into one of these. */
-  #serveRandom({ perSec, stretches }: AccessRates, seconds: number): void {
-    const { cells, share } = this.#missing;
-    const around = this.#around ? this.#reaches.pages.around : 1;
-    for (let index = 0; index < stretches.length; index += 1) {
-      const stretch = stretches[index]!;
-      if (this.#missing.ofStretch(stretch) <= 0) continue;
-      const [from, to] = [cells.from[stretch]!, cells.from[stretch + 1]!];
-      let here = 0;
-      for (let cell = from; cell < to; cell += 1) here += perSec[cell]! * share[cell]! * seconds;
-      if (here <= 0) continue;
-      const untouched = cells.pages[stretch]! * this.#missing.untouched(stretch);
-      const beside = 1 - Math.exp((-here * (around - 1)) / untouched);
-      for (let cell = from; cell < to; cell += 1) {
-        const count = cells.count[cell]!;
-        if (share[cell]! <= 0 || count <= 0) continue;
-        const own = Math.min(share[cell]!, (perSec[cell]! * share[cell]! * seconds) / count);
-        this.#missing.take(cell, own + (share[cell]! - own) * beside);
-      }
     }
   }
 
