@@ -45,6 +45,7 @@ export class Steering {
   readonly #reading = new Gate();
   #pagesRead = 0;
   #begun = false;
+  #stopped = false;
   #sampling = false;
   /** What the guest was asked for last. Never rejects. */
   #asked: Promise<void> = Promise.resolve();
@@ -99,6 +100,7 @@ export class Steering {
 
   /** Gives up whatever was to be decided. */
   stop(): void {
+    this.#stopped = true;
     this.#reading.open();
     this.#policy.stop();
     clearInterval(this.#timer);
@@ -159,10 +161,10 @@ export class Steering {
         );
         return;
       case 'switchover':
-        this.#do(guest.switchover());
+        this.#do(this.#land(action.landsFirst, () => guest.switchover()));
         return;
       case 'start-postcopy':
-        this.#do(this.#startPostcopy());
+        this.#do(this.#land(this.#policy.landsFirst, () => guest.startPostcopy()));
         return;
       case 'throttle':
         this.#do(guest.setThrottle!(action.percent));
@@ -175,20 +177,22 @@ export class Steering {
 
   /**
    * What was read comes before the guest's state: it is let arrive first, while the guest still runs, and no more
-   * of it is read until the hypervisor has heard that post-copy is to begin: it would write on for a while (QEMU for
+   * of it is read until the hypervisor has heard what it is asked for: it would write on for a while (QEMU for
    * 50 ms, as fast as it is read). Not for long, though: one that has come to its round's end writes the rest before
    * it answers anybody.
    */
-  async #startPostcopy(): Promise<void> {
-    const { guest, landed } = this.#options;
-    if (!this.#policy.landsFirst) {
-      await guest.startPostcopy();
+  async #land(first: boolean, ask: () => Promise<void>): Promise<void> {
+    const { landed } = this.#options;
+    if (!first) {
+      await ask();
       return;
     }
     this.#reading.close();
     try {
       await within(LANDING_MS, landed());
-      const asked = guest.startPostcopy();
+      // Given up meanwhile: it is rolled back.
+      if (this.#stopped) return;
+      const asked = ask();
       await within(HEARD_MS, asked);
       this.#reading.open();
       await asked;

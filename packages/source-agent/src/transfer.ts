@@ -50,6 +50,11 @@ export async function transfer(items: AsyncIterable<SourceItem>, options: Transf
         await carrier.end();
         onMilestone(item);
         break;
+      case 'round-end':
+        onMilestone(item);
+        // The next round is not to begin where its end is to land first.
+        await options.mayGoOn(0);
+        break;
       default:
         onMilestone(item);
     }

@@ -3,13 +3,13 @@ import type { SourceGuest } from '@vmferry/engine/guest';
 import { migrateRequestSchema } from '@vmferry/engine/options';
 import { bytes, bytesPerSec, round } from '@vmferry/engine/units';
 import { describe, expect, it } from 'vitest';
-import { Steering } from '../src/steering.ts';
+import { Steering, type SteeringOptions } from '../src/steering.ts';
 
 const GiB = 1024 ** 3;
 const HEAD_START_PAGES = GiB / 4 / 4096;
 
 /** A guest of 1 GiB that is to move by post-copy, whose destination takes what it is sent when it is told to. */
-function rig(strategy: 'postcopy' | 'precopy', headStartMs?: number) {
+function rig(strategy: 'postcopy' | 'precopy', headStartMs?: number, parts: Partial<SteeringOptions> = {}) {
   const done: string[] = [];
   const failures: unknown[] = [];
   let land: () => void = () => {};
@@ -22,6 +22,7 @@ function rig(strategy: 'postcopy' | 'precopy', headStartMs?: number) {
       done.push('post-copy');
       return state.answer;
     },
+    switchover: async () => void done.push('stop'),
     measureDirtyRate: () => Promise.reject(new Error('QEMU does not answer')),
     progress: () =>
       Promise.resolve({ round: round(1), remainingBytes: bytes(GiB), dirtyBytesPerSec: bytesPerSec(0) }),
@@ -46,6 +47,7 @@ function rig(strategy: 'postcopy' | 'precopy', headStartMs?: number) {
     onStrategy: () => {},
     onAbort: () => {},
     onFailure: (error) => failures.push(error),
+    ...parts,
   });
   const read = async (pages: number): Promise<void> => {
     await steering.mayGoOn(pages);
@@ -103,6 +105,53 @@ describe('a stall of a guest that is to be throttled', () => {
 
   it('is told as another round where nobody can ask its hypervisor', async () => {
     expect(new Set(await stalled({}))).toEqual(new Set(['another round']));
+  });
+});
+
+describe('the stop of a guest in pre-copy', () => {
+  /** A guest of which this much a second is written, beside a link that carries 100 MB. */
+  const stops = async (dirtyBytesPerSec: number) => {
+    const { steering, done, land, read } = rig('precopy', undefined, {
+      oneLiveRound: false,
+      delivered: () => ({ contentBytes: (performance.now() - began) * 1e5, zeroPages: 0 }),
+    });
+    const began = performance.now();
+    await expect.poll(() => performance.now() - began).toBeGreaterThan(100);
+    steering.onRoundEnd({
+      type: 'round-end',
+      round: round(1),
+      // Not worth another round.
+      remainingBytes: bytes(1000),
+      dirtyBytesPerSec: bytesPerSec(dirtyBytesPerSec),
+    });
+    const reading = read(0);
+    await nextTurn();
+    return { done, land, steering, reading };
+  };
+
+  it('waits, with nothing more read, until what is on its way has arrived', async () => {
+    const { done, land, steering, reading } = await stops(1e6);
+    expect(done).toEqual([]);
+    land();
+    await reading;
+    expect(done).toEqual(['stop', 'read on']);
+    steering.stop();
+  });
+
+  it('comes at once where the guest would write as much meanwhile', async () => {
+    const { done, steering, reading } = await stops(1e9);
+    await reading;
+    expect(done).toEqual(['stop', 'read on']);
+    steering.stop();
+  });
+
+  it('never comes where all was given up meanwhile', async () => {
+    const { done, land, steering, reading } = await stops(1e6);
+    steering.stop();
+    land();
+    await reading;
+    await nextTurn();
+    expect(done).toEqual(['read on']);
   });
 });
 

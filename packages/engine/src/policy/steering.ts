@@ -10,6 +10,7 @@ import { type Overdue, overdue } from './deadline.ts';
 import { finalRound } from './final-round.ts';
 import { afterHeadStart, type HeadStart, headStartOf } from './head-start.ts';
 import { postcopyNow } from './hybrid.ts';
+import { landingPays } from './landing.ts';
 import { type Delivered, LinkMeter } from './link-meter.ts';
 
 const SAMPLE_MS = 200;
@@ -63,7 +64,8 @@ export type SteeringAction =
   /** Why the guest moves when it does; a later one replaces it. */
   | { readonly type: 'reason'; readonly why: string }
   | { readonly type: 'measure-dirty-rate' }
-  | { readonly type: 'switchover' }
+  /** `landsFirst`: what was read is let arrive before the guest is asked to stop. */
+  | { readonly type: 'switchover'; readonly landsFirst: boolean }
   | { readonly type: 'start-postcopy' }
   | { readonly type: 'throttle'; readonly percent: number }
   | { readonly type: 'abort'; readonly code: 'E_STALLED' | 'E_DEADLINE'; readonly why: string };
@@ -318,7 +320,7 @@ export class SteeringPolicy {
     this.#convergence = state;
     const progress = this.#progress(seen, decision.expectedDowntimeMs);
     const told = type === 'round-end' || decision.action !== 'continue';
-    return told ? [progress, ...this.#act(decision, now)] : [progress];
+    return told ? [progress, ...this.#act(decision, dirtyBytesPerSec, now)] : [progress];
   }
 
   #progress(seen: Seen, expectedMs: number | undefined): SteeringAction {
@@ -336,7 +338,7 @@ export class SteeringPolicy {
     };
   }
 
-  #act(decision: ConvergenceDecision, now: Millis): SteeringAction[] {
+  #act(decision: ConvergenceDecision, dirtyRate: BytesPerSec, now: Millis): SteeringAction[] {
     const { why } = decision;
     const code = this.#isPastDeadline(now) ? 'E_DEADLINE' : 'E_STALLED';
     switch (decision.action) {
@@ -348,7 +350,7 @@ export class SteeringPolicy {
           ...this.#settleOn('precopy'),
           { type: 'tell', what: 'switch over', why },
           { type: 'reason', why },
-          { type: 'switchover' },
+          { type: 'switchover', landsFirst: landingPays(dirtyRate, this.#link.bandwidth) },
         ];
       case 'start-postcopy':
         return this.#postcopyPossible

@@ -117,6 +117,21 @@ describe('the policy over a whole migration', () => {
     expect(policy.sample(seen(2, GiB, 1e9), delivered(GiB), millis(20_000))).toEqual([]);
   });
 
+  it('lets what is on its way land before a stop, unless the guest writes as fast', () => {
+    const lands = (dirtyRate: number, carried: number) => {
+      const policy = new SteeringPolicy(
+        { ...facts, request: { strategy: 'precopy', maxDowntimeMs: 300 } },
+        millis(0),
+      );
+      const actions = policy.roundEnd(seen(1, 1000, dirtyRate), delivered(carried), millis(10_000));
+      return actions.flatMap((each) => (each.type === 'switchover' ? [each.landsFirst] : []));
+    };
+    // 100 MB a second.
+    expect(lands(40e6, 1e9)).toEqual([true]);
+    expect(lands(60e6, 1e9)).toEqual([false]);
+    expect(lands(0, 0)).toEqual([false]);
+  });
+
   it('asks for the dirty rate and lets the one live round decide where there is only one', () => {
     const policy = new SteeringPolicy({ ...facts, oneLiveRound: true }, millis(0));
     expect(types(policy.begin(millis(0)))).toEqual(['reason', 'measure-dirty-rate']);

@@ -44,12 +44,9 @@ export function pipelineOf(migration: Migration, codec: BulkCodec, going?: Load)
   return { ms: ahead / bytesPerMs + inFlightMs, bytes: ahead + inFlightMs * bytesPerMs };
 }
 
-/** Where post-copy begins: what of it is let arrive while the guest runs, and what is left, in milliseconds. */
-export function landing(
-  migration: Migration,
-  ms: number,
-): { readonly landedMs: number; readonly aheadMs: number } {
-  const landedMs = migration.conductor.landsFirst ? Math.min(LANDING_MS, ms) : 0;
+/** Where it is let arrive before the guest stops: how long that takes, and what is left, in milliseconds. */
+export function landing(first: boolean, ms: number): { readonly landedMs: number; readonly aheadMs: number } {
+  const landedMs = first ? Math.min(LANDING_MS, ms) : 0;
   return { landedMs, aheadMs: ms - landedMs };
 }
 

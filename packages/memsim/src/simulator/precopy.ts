@@ -65,6 +65,8 @@ export class Rounds {
   #entering: Entering | undefined;
   /** A hypervisor that was told to hand over goes on with its round until then. */
   #goesOn: { readonly told: Told; readonly until: number } | undefined;
+  /** See `landing`. */
+  #landsFirst = false;
   #toSend: Float64Array;
   #round = 1;
   #dirtyRate = 0;
@@ -361,7 +363,11 @@ export class Rounds {
           migration.conductor.dirtyRateMeasured(migration.measureDirtyRate());
           break;
         case 'switchover':
+          this.#landsFirst = action.landsFirst;
+          told = action.type;
+          break;
         case 'start-postcopy':
+          this.#landsFirst = migration.conductor.landsFirst;
           told = action.type;
           break;
         case 'abort':
@@ -380,8 +386,7 @@ export class Rounds {
     const { set, costs } = this.#migration;
     const made = batchBytes(this.#migration, this.#codecs.codec, this.#onItsWay.oldest);
     const onItsWayMs = this.#onItsWayMs();
-    const { landedMs, aheadMs } =
-      told === 'start-postcopy' ? landing(this.#migration, onItsWayMs) : { landedMs: 0, aheadMs: onItsWayMs };
+    const { landedMs, aheadMs } = landing(this.#landsFirst, onItsWayMs);
     this.#migration.pass(landedMs);
     // Counted as downtime: it writes nothing any more.
     this.#migration.stand(costs.stopMs);

@@ -28,7 +28,11 @@ export function adaptiveRate({ minRate, maxRate }: AdaptiveRate): Conductor {
   const stop = (why: string): SteeringAction[] => {
     over = true;
     rate = 0;
-    return [{ type: 'tell', what: 'switch over', why }, { type: 'reason', why }, { type: 'switchover' }];
+    return [
+      { type: 'tell', what: 'switch over', why },
+      { type: 'reason', why },
+      { type: 'switchover', landsFirst: false },
+    ];
   };
   return {
     sampleMs: Number.POSITIVE_INFINITY,
