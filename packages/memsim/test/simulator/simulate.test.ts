@@ -285,24 +285,53 @@ describe('a simulated migration', () => {
 
   it('of 64 GiB costs less than 50 ms', () => {
     const guest = { memoryBytes: 64 * GiB, vcpus: 8 };
-    const busy: Workload[] = [
+    const region = { first: 0, pages: 1_000_000 };
+    const quiet: Workload = { kind: 'uniform', pagesPerSec: 500 };
+    const busy: Workload = { kind: 'uniform', pagesPerSec: 400_000, region };
+    const workloads: Workload[] = [
+      { kind: 'idle' },
+      busy,
+      { kind: 'read-mostly', pagesPerSec: 500, readsPerSec: 50_000 },
       { kind: 'zipf', pagesPerSec: 50_000, exponent: 1 },
-      { kind: 'uniform', pagesPerSec: 400_000, region: { first: 0, pages: 1_000_000 } },
       { kind: 'sequential', pagesPerSec: 50_000 },
       { kind: 'strided', pagesPerSec: 20_000, stride: 4096 },
+      { kind: 'hot-and-cold', pagesPerSec: 50_000, hotPages: 65_536, hotShare: 0.9 },
+      { kind: 'fork-bursts', pagesPerSec: 5000, burstPages: 4096, everySeconds: 0.5 },
+      {
+        kind: 'phases',
+        phases: [
+          { seconds: 10, workload: quiet },
+          { seconds: 5, workload: busy },
+        ],
+      },
+      { kind: 'mix', parts: [quiet, { kind: 'sequential', pagesPerSec: 50_000, region }] },
     ];
-    const each = busy.flatMap((workload) =>
-      [0.1 * GBIT, 10 * GBIT].flatMap((rate) =>
+    const rough = { bandwidth: GBIT, latencyMs: 5, loss: 1e-4, otherBytesPerSec: GBIT / 4, otherStreams: 2 };
+    const restless = Array.from({ length: 500 }, (_, index) => ({
+      atMs: index * 1000,
+      conditions: { ...QUIET_LINK, bandwidth: (1 + (index % 7)) * GBIT },
+    }));
+    const links = [
+      { link: { bandwidth: 0.1 * GBIT } },
+      { link: { bandwidth: 100 * GBIT } },
+      { link: rough },
+      { link: QUIET_LINK, changes: restless },
+    ];
+    const each = workloads.flatMap((workload) =>
+      links.flatMap((link) =>
         strategies.map((chosen) =>
-          simulationOf({
-            guest: { ...guest, workload },
-            link: { bandwidth: rate },
-            request: { strategy: chosen },
-          }),
+          simulationOf({ guest: { ...guest, workload }, ...link, request: { strategy: chosen } }),
         ),
       ),
     );
-    for (const simulation of each) expect(leastCpuMs(() => simulate(simulation))).toBeLessThan(50);
+    for (const simulation of each) {
+      const { kind } = simulation.guest.workload;
+      const what = `${kind} by ${simulation.request.strategy} at ${simulation.link.initial.bandwidth}`;
+      expect(
+        leastCpuMs(() => simulate(simulation), 50),
+        what,
+      ).toBeLessThan(50);
+    }
   });
 });
 
@@ -331,10 +360,13 @@ function figuresOf(value: unknown): number[] {
   return typeof value === 'object' && value !== null ? Object.values(value).flatMap(figuresOf) : [];
 }
 
-/** Of several times, as much of the processor as the quickest took: what else a machine does is not counted. */
-function leastCpuMs(work: () => void): number {
+/**
+ * As much of the processor as the quickest of several times took, or one that was quick enough: what else a machine
+ * does is not counted, but it slows a processor down.
+ */
+function leastCpuMs(work: () => void, enoughMs: number): number {
   let least = Number.POSITIVE_INFINITY;
-  for (let time = 0; time < 10; time += 1) {
+  for (let time = 0; time < 40 && least >= enoughMs; time += 1) {
     const began = process.cpuUsage();
     work();
     const { user, system } = process.cpuUsage(began);

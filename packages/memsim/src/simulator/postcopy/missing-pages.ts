@@ -177,20 +177,24 @@ export class MissingPages {
   /** Takes pages out that a walk brings while it passes so many, from what lies before it on. */
   takeAlong(region: Region, { stretch, pages }: Ahead, passes: number, count: number): void {
     const [begin, end] = this.#bounds(region);
-    const met: { readonly stretch: number; readonly missing: number }[] = [];
+    const following = (at: number): number => (at + 1 < end ? at + 1 : begin);
     let missing = 0;
+    let met = 0;
     let left = passes;
-    for (let at = stretch; left > 0 && met.length < end - begin; at = at + 1 < end ? at + 1 : begin) {
-      const long = met.length === 0 ? pages : this.cells.pages[at]!;
-      const here = this.#ofStretch[at]! * Math.min(1, left / long);
-      met.push({ stretch: at, missing: here });
-      missing += here;
+    for (let at = stretch; left > 0 && met < end - begin; at = following(at), met += 1) {
+      const long = met === 0 ? pages : this.cells.pages[at]!;
+      missing += this.#ofStretch[at]! * Math.min(1, left / long);
       left -= long;
     }
     if (missing <= 0) return;
     // Within one stretch the walk may have brought more than its even share.
-    const share = met.length === 1 ? count / missing : Math.min(1, count / missing);
-    for (const part of met) this.takeFrom(part.stretch, part.missing * share);
+    const share = met === 1 ? count / missing : Math.min(1, count / missing);
+    left = passes;
+    for (let index = 0, at = stretch; index < met; at = following(at), index += 1) {
+      const long = index === 0 ? pages : this.cells.pages[at]!;
+      this.takeFrom(at, this.#ofStretch[at]! * Math.min(1, left / long) * share);
+      left -= long;
+    }
   }
 
   /** The background's next pages, in order of addresses; gives how many there were. */
