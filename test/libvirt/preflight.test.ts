@@ -318,11 +318,10 @@ test('what an operator changes in the XML is held against the destination’s co
   expect(named.findings).toEqual([]);
   const [refused] = await asked(xml.replace('<name>web</name>', '<name>web-2</name>'));
   expect(refused?.remedy).toMatch(/--dest-guest libvirt:web-2/);
-  await expect(
-    gatherDomain(toA, domain, { copyStorage: 'none', destXml: '<!DOCTYPE a>' }),
-  ).rejects.toMatchObject({
-    code: 'E_DEST_XML',
-  });
+  for (const wrong of ['<!DOCTYPE a>', xml.replace(/(<source file=')[^']*/, '$1relative.img')]) {
+    const gathered = gatherDomain(toA, domain, { copyStorage: 'none', destXml: wrong });
+    await expect(gathered).rejects.toMatchObject({ code: 'E_DEST_XML' });
+  }
 });
 
 test('disks must lie where the destination lets them, if it says where', async () => {

@@ -6,7 +6,7 @@ import type { Domain } from '@vmferry/native/libvirt/domain';
 import { isLibvirtError, LibvirtError } from '@vmferry/native/libvirt/errors';
 import { readHostCapabilities } from '../xml/capabilities.ts';
 import { readDomain } from '../xml/domain.ts';
-import type { Disk, DomainShape } from '../xml/domain-shape.ts';
+import { type Disk, type DomainShape, domainShapeSchema } from '../xml/domain-shape.ts';
 import { XmlError } from '../xml/tree.ts';
 import { deviceIdentity } from './block-device.ts';
 import { disksToCopy } from './copied-disks.ts';
@@ -111,19 +111,20 @@ function understood(xml: string): DomainShape {
 
 function wantedShape(xml: string): DomainShape {
   try {
-    return readDomain(xml);
+    const shape = readDomain(xml);
+    const [issue] = domainShapeSchema.safeParse(shape).error?.issues ?? [];
+    if (issue === undefined) return shape;
+    throw notUsable(`${issue.path.join('.')}: ${issue.message}`);
   } catch (cause) {
     if (!(cause instanceof XmlError)) throw cause;
-    const message = `what is given with --dest-xml cannot be used: ${cause.message}`;
-    throw new GuestError(
-      'E_DEST_XML',
-      message,
-      'Start from virsh dumpxml --migratable and change what differs.',
-      {
-        cause,
-      },
-    );
+    throw notUsable(cause.message, cause);
   }
+}
+
+function notUsable(why: string, cause?: XmlError): GuestError {
+  const message = `what is given with --dest-xml cannot be used: ${why}`;
+  const remedy = 'Start from virsh dumpxml --migratable and change what differs.';
+  return new GuestError('E_DEST_XML', message, remedy, { cause });
 }
 
 function checked(facts: DomainFacts): DomainFacts {
