@@ -69,9 +69,10 @@ export class Carrier {
     return this.#permits.free === 0;
   }
 
-  /** What the link was seen to carry of late; 0 while that is not known. */
+  /** What the link was seen to carry of late, and no more than it may; 0 while that is not known. */
   get linkBytesPerSec(): number {
-    return this.#options.data.reduce((sum, link) => sum + link.stats.pathBytesPerSec, 0);
+    const carried = this.#options.data.reduce((sum, link) => sum + link.stats.pathBytesPerSec, 0);
+    return Math.min(carried, this.#options.data[0]?.limitBytesPerSec ?? carried);
   }
 
   get wireBytes(): number {
@@ -120,8 +121,10 @@ export class Carrier {
   }
 
   #acceleration(stream: number): number {
-    const { bytesInFlight, window, stats } = this.#options.data[stream]!;
-    return packsInHaste({ bytesInFlight, window, pathBytesPerSec: stats.pathBytesPerSec }) ? HASTY : 1;
+    const { bytesInFlight, limitBytesPerSec, window, stats } = this.#options.data[stream]!;
+    const carried = stats.pathBytesPerSec || limitBytesPerSec;
+    const pathBytesPerSec = Number.isFinite(carried) ? Math.min(carried, limitBytesPerSec) : 0;
+    return packsInHaste({ bytesInFlight, window, pathBytesPerSec }) ? HASTY : 1;
   }
 
   /** Sends the frame when it is built and the stream's frames `before` it are sent. Never rejects. */

@@ -11,6 +11,7 @@ import { batchOf } from './batches.ts';
 class TestLink {
   readonly sent: OutgoingFrame[] = [];
   readonly stats = { bytesSent: 0, pathBytesPerSec: 0 };
+  limitBytesPerSec = Number.POSITIVE_INFINITY;
   readonly window = 1000;
   bytesInFlight = 0;
   lastSent = 0;
@@ -86,6 +87,21 @@ describe('the carrier', () => {
     }
     const [hasty, thorough] = link.sent as [OutgoingFrame, OutgoingFrame];
     expect(hasty.buffer.length).toBeGreaterThan(thorough.buffer.length);
+    for (const { release } of link.sent) release?.();
+  });
+
+  test('packs thoroughly for a link that may carry little, whatever it could', async () => {
+    const { carrier, links } = rig({ codec: () => 'lz4' });
+    const [link] = links as [TestLink];
+    for (const limit of [Number.POSITIVE_INFINITY, 12e6]) {
+      link.limitBytesPerSec = limit;
+      await carrier.bulk(wordy(batchOf(64, 0)));
+      await carrier.stateComplete(false);
+    }
+    const [hasty, thorough] = link.sent as [OutgoingFrame, OutgoingFrame];
+    expect(hasty.buffer.length).toBeGreaterThan(thorough.buffer.length);
+    link.stats.pathBytesPerSec = 120e6;
+    expect(carrier.linkBytesPerSec).toBe(12e6);
     for (const { release } of link.sent) release?.();
   });
 

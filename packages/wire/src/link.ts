@@ -169,6 +169,11 @@ export class Link {
     return this.#reception.last;
   }
 
+  /** What the operator lets this link and those that share its limiter carry together; infinite without a limit. */
+  get limitBytesPerSec(): number {
+    return this.#options.rateLimiter?.bytesPerSec || Number.POSITIVE_INFINITY;
+  }
+
   get stats(): LinkStats {
     return {
       framesSent: this.#outbox.lastSent,
