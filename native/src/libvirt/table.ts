@@ -211,9 +211,9 @@ export interface NodeInfo {
 export interface BlockInfo {
   /** As the guest sees it. */
   readonly capacityBytes: bigint;
-  /** What the image takes of its storage. */
+  /** What the image takes of its storage. Of a raw one that a running guest has written to: how far it has written. */
   readonly allocationBytes: bigint;
-  /** The size of the image's file or device. */
+  /** The size of the image's file or device, holes and all. */
   readonly physicalBytes: bigint;
 }
 

@@ -123,3 +123,15 @@ test('bad arguments are refused before libvirt is asked', async () => {
   await expect(one.setCompressionCacheBytes(0.5)).rejects.toMatchObject(bounds);
   await expect(one.migrateToUri('x\0', { flags: [] })).rejects.toMatchObject(bounds);
 });
+
+test('of a disk libvirt tells three sizes', async () => {
+  const connection = await connect();
+  const domain = await connection.createTransient(domainXml('disks'));
+  // What the driver inside libvirt says of any.
+  expect(await domain.blockInfo('vda')).toEqual({
+    capacityBytes: 1_099_506_450_432n,
+    allocationBytes: 1_099_511_627_776n,
+    physicalBytes: 1_099_511_627_776n,
+  });
+  await expect(domain.blockInfo('vdb')).rejects.toMatchObject({ code: 'VIR_ERR_INVALID_ARG' });
+});

@@ -4,6 +4,7 @@ import { GuestError } from '@vmferry/engine/errors';
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
 import { isLibvirtError, LibvirtError } from '@vmferry/native/libvirt/errors';
+import { monitorOf } from '../monitor.ts';
 import { readHostCapabilities } from '../xml/capabilities.ts';
 import { readDomain } from '../xml/domain.ts';
 import { type Disk, type DomainShape, domainShapeSchema } from '../xml/domain-shape.ts';
@@ -13,6 +14,7 @@ import { disksToCopy } from './copied-disks.ts';
 import { cpuVerdict } from './cpu-verdict.ts';
 import { type DiskImage, type DomainFacts, domainFactsSchema, splitXml } from './domain-facts.ts';
 import { FileSystems } from './file-systems.ts';
+import { openImageSizes, takenBytes } from './image-sizes.ts';
 import type { CopyStorage } from './plan.ts';
 
 /** What the operator asks for. */
@@ -157,8 +159,17 @@ async function lookAtImages(
     ? await pathsOfDisks(connection, domain)
     : new Map<string, string>();
   const images: DiskImage[] = [];
+  const runs = await domain.isActive();
+  // Asked once, and only where it is needed: libvirt marks a domain whose QEMU is asked.
+  let sizes: ReturnType<typeof openImageSizes> | undefined;
+  const openSize = async (path: string): Promise<number | undefined> => {
+    if (!runs) return undefined;
+    sizes ??= openImageSizes(monitorOf(domain));
+    return (await sizes).get(path);
+  };
   for (const disk of disks) {
-    if (disk.source.type !== 'none') images.push(await lookAtImage(domain, disk, { systems, volumes }));
+    if (disk.source.type !== 'none')
+      images.push(await lookAtImage(domain, disk, { systems, volumes, runs, openSize }));
   }
   return images;
 }
@@ -184,12 +195,15 @@ async function pathsOfDisks(
 interface Known {
   readonly systems: FileSystems;
   readonly volumes: ReadonlyMap<string, string>;
+  readonly runs: boolean;
+  /** What its QEMU says that the image takes. */
+  readonly openSize: (path: string) => Promise<number | undefined>;
 }
 
 async function lookAtImage(
   domain: Domain,
   { target, source }: Disk,
-  { systems, volumes }: Known,
+  { systems, volumes, runs, openSize }: Known,
 ): Promise<DiskImage> {
   const info = await domain.blockInfo(target).catch((error: unknown) => {
     // libvirt cannot tell for every kind of source.
@@ -198,7 +212,8 @@ async function lookAtImage(
   });
   const path = 'path' in source ? source.path : source.type === 'volume' ? volumes.get(target) : undefined;
   const seen = path ? await lookAtPath(path, systems) : undefined;
-  const allocated = seen?.allocatedBytes ?? (info === undefined ? undefined : Number(info.allocationBytes));
+  const allocated =
+    seen?.allocatedBytes ?? takenBytes(info, path && !seen ? await openSize(path) : undefined, runs);
   return {
     target,
     ...(info === undefined ? {} : { virtualBytes: Number(info.capacityBytes) }),

@@ -53,6 +53,11 @@ export const migrateReply = z.looseObject({
     .optional(),
 });
 
+/** What QEMU has open, in bytes. "file": the path. */
+export const blockNodesReply = z.array(
+  z.looseObject({ file: z.string(), image: z.looseObject({ 'actual-size': count.optional() }) }),
+);
+
 /** MiB per second; absent while it is being measured. */
 export const dirtyRateReply = z.looseObject({ status: z.string(), 'dirty-rate': count.optional() });
 
