@@ -2,7 +2,7 @@
 MAKEFLAGS += --no-print-directory
 BIN := node_modules/.bin
 
-.PHONY: help setup build test demo bench model lint format unit e2e versions clean
+.PHONY: help setup build test demo bench faults model lint format unit e2e versions clean
 
 help: ## This list.
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 16
@@ -24,6 +24,9 @@ demo: ## Moves a running guest by every strategy, prints what it took and writes
 
 bench: build ## Beside QEMU's own migration. BENCH="--runs 3 --rate 1gbit"
 	@node test/dist/bench/main.js $(BENCH)
+
+faults: build ## Migrations of a libvirt domain, each with a fault at a random moment. FAULTS="--runs 50 --seed 1"
+	@node test/dist/faults/main.js $(FAULTS)
 
 model: build ## The simulator's predictions beside real migrations. MODEL="--rates 500mbit"
 	@node test/dist/bench/check-model.js $(MODEL)

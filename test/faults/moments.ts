@@ -1,0 +1,94 @@
+/** The moments of a migration at which something can happen to it, phase by phase. */
+import type { MigrateRequestInput } from '@vmferry/engine/options';
+import type { Attempt, LibvirtLab } from './libvirt-lab.ts';
+import type { DestStep, SourceStep } from './steps.ts';
+
+const FAST = { strategy: 'precopy', maxBandwidth: 100e6 } as const;
+const POSTCOPY = { strategy: 'postcopy', maxBandwidth: 100e6 } as const;
+
+type Request = Partial<MigrateRequestInput>;
+
+/** What the guest's driver tells, or does, there; `hold`: it waits until the fault is there. */
+type Place =
+  | { readonly source: SourceStep; readonly hold: boolean; readonly request: Request }
+  | { readonly dest: DestStep; readonly hold: boolean; readonly request: Request };
+
+const places = {
+  /** libvirt's own set-up, before the first byte of the memory. */
+  'set-up': { source: 'rpc', hold: false, request: { strategy: 'precopy' } },
+  /** The guest was stopped, and its last state was not sent. */
+  stopped: { source: 'state-complete', hold: true, request: FAST },
+  /** All was sent; libvirt has not finished. */
+  loaded: { dest: 'ready', hold: true, request: FAST },
+  /** libvirt has finished on the destination, and nobody was told. */
+  finished: { dest: 'ready-done', hold: true, request: FAST },
+  /** The commit is on disk, and neither libvirt nor the destination was told. */
+  committing: { source: 'commit', hold: true, request: FAST },
+  /** libvirt was told, the destination was not. */
+  committed: { source: 'committed', hold: true, request: FAST },
+  /** The destination has heard it, and has not run the guest. */
+  accepted: { dest: 'run', hold: true, request: FAST },
+  /** It runs there, and nobody was told. */
+  run: { dest: 'run-done', hold: true, request: FAST },
+  'post-copy asked for': { source: 'start-postcopy', hold: false, request: POSTCOPY },
+  'post-copy complete': { dest: 'complete-done', hold: true, request: POSTCOPY },
+} as const satisfies Record<string, Place>;
+
+export const moments = [
+  ...(Object.keys(places) as (keyof typeof places)[]),
+  'disks',
+  'rounds',
+  'post-copy',
+  'resume',
+] as const;
+export type Moment = (typeof moments)[number];
+
+export interface Reached {
+  readonly attempt: Attempt;
+  /** Whoever waits there goes on. */
+  readonly goOn: () => void;
+}
+
+/** Begins a migration and gets to the moment. The lab is prepared. */
+export async function reach(lab: LibvirtLab, moment: Moment): Promise<Reached> {
+  const free = (attempt: Attempt): Reached => ({ attempt, goOn: () => {} });
+  switch (moment) {
+    case 'disks': {
+      const attempt = await lab.begin({ strategy: 'precopy' });
+      await attempt.migration.when(
+        (event) => event.type === 'progress' && (event.disks?.copiedBytes ?? 0) > 1e6,
+      );
+      return free(attempt);
+    }
+    case 'rounds': {
+      const attempt = await lab.begin({ strategy: 'precopy' });
+      await attempt.migration.when(
+        (event) => event.type === 'progress' && event.phase === 'precopy' && event.rawBytes > 4e6,
+      );
+      return free(attempt);
+    }
+    case 'post-copy': {
+      const attempt = await lab.begin({ strategy: 'postcopy' });
+      await attempt.ticks();
+      return free(attempt);
+    }
+    case 'resume': {
+      const halted = await lab.halt();
+      const there = lab.source!.at('ram');
+      const attempt = lab.resume(halted);
+      await there;
+      return free(attempt);
+    }
+    default: {
+      const place: Place = places[moment];
+      const agent = 'source' in place ? lab.source! : lab.dest!;
+      const step = 'source' in place ? place.source : place.dest;
+      if (place.hold) agent.hold(step);
+      const there = agent.at(step);
+      there.catch(() => {});
+      const attempt = await lab.begin(place.request);
+      await there;
+      return { attempt, goOn: () => agent.goOn() };
+    }
+  }
+}
