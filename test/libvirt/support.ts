@@ -27,26 +27,17 @@ export interface CommandOptions {
 
 /** vmferry in a process of its own, for the libvirt of a host; ends with the test. */
 export async function command(
-  rig: ReturnType<typeof useTwoLibvirts>,
-  host: HostName,
-  args: readonly string[],
-  options: CommandOptions = {},
-): Promise<ManagedProcess> {
-  return await configured(rig, host, (config) => [MAIN, ...args, '--config', config], options);
-}
-
-/** A script that is told where the configuration of a host's agents is; ends with the test. */
-export async function configured(
   { libvirts, later }: ReturnType<typeof useTwoLibvirts>,
   host: HostName,
-  script: (config: string) => readonly string[],
+  args: readonly string[],
   { settings = {}, inside = [] }: CommandOptions = {},
 ): Promise<ManagedProcess> {
   const { dir, agentSettings } = libvirts.hosts[host];
   const config = join(dir, 'agent.json');
   const libvirt = { ...agentSettings, ...settings };
   await writeFile(config, JSON.stringify({ stateDir: join(dir, 'state'), libvirt }));
-  return later(new ManagedProcess([...inside, process.execPath, ...script(config)]), (each) => each.stop());
+  const vmferry = [process.execPath, MAIN, ...args, '--config', config];
+  return later(new ManagedProcess([...inside, ...vmferry]), (each) => each.stop());
 }
 
 /** The first that it prints which matches. */
