@@ -142,6 +142,8 @@ function takeAhead(
   const part = migration.set.newSet();
   let all = emptyLoad();
   for (let stretch = stretchAt(cells, from); stretch < cells.first.length; stretch += 1) {
+    // It may be a rounding's worth more than enough.
+    if (weight(all) >= enough) break;
     const [begin, end] = [cells.from[stretch]!, cells.from[stretch + 1]!];
     part.fill(0);
     for (let cell = begin; cell < end; cell += 1) part[cell] = missing[cell]!;

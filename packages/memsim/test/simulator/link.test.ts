@@ -68,6 +68,23 @@ describe('the link', () => {
     );
   });
 
+  it('comes to the end of a post-copy of which next to nothing is wanted at random any more', () => {
+    const parts: Workload[] = [
+      { kind: 'sequential', pagesPerSec: 20_000 },
+      { kind: 'moving', pagesPerSec: 300_000, windowPages: 10_000, everySeconds: 0.1, stepPages: 1000 },
+      { kind: 'strided', pagesPerSec: 300_000, stride: 3 },
+    ];
+    const { report } = simulate(
+      simulationOf({
+        guest: { workload: { kind: 'mix', parts }, memoryBytes: 64 * GiB },
+        link: { bandwidth: GBIT },
+        request: { strategy: 'hybrid' },
+      }),
+    );
+    expect(report).toMatchObject({ outcome: 'completed', totalMs: expect.any(Number) });
+    expect((report.wireBytes * 1000) / report.totalMs).toBeLessThanOrEqual(GBIT);
+  });
+
   it('carries the rest of a post-copy at its own speed where a walk passes all of memory in a moment', () => {
     const { report } = simulate(
       simulationOf({

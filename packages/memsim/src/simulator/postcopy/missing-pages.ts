@@ -9,6 +9,8 @@ import type { Walk } from '../dirty/writers.ts';
 
 /** Less than this of a page is none. */
 const NOTHING = 0.5;
+/** Accesses a second: fewer are none. */
+const NEVER = 1e-9;
 
 /** What lies before a walk. */
 export interface Ahead {
@@ -125,7 +127,8 @@ export class MissingPages {
       const cell = cells[index]!;
       sum += perSec[cell]! * share[cell]!;
     }
-    return sum;
+    // What halvings have left of a cell is no demand, and its square would be no number.
+    return sum < NEVER ? 0 : sum;
   }
 
   /** How many pages are wanted about as often as those that fault now, which are `perSecAll` of a second. */
