@@ -102,20 +102,19 @@ export class MissingPages {
   takeFrom(stretch: number, count: number): number {
     const left = this.#ofStretch[stretch]!;
     if (left <= 0 || count <= 0) return 0;
-    const share = Math.min(1, count / left);
-    const { from, count: pages } = this.cells;
-    let [taken, ofStretch, total] = [0, left, this.#total];
-    for (let cell = from[stretch]!; cell < from[stretch + 1]!; cell += 1) {
-      const missing = this.share[cell]!;
-      const here = Math.min(missing, missing * share);
-      const brought = here * pages[cell]!;
-      this.share[cell] = missing - here;
-      taken += brought;
-      ofStretch -= brought;
-      total -= brought;
+    const part = Math.min(1, count / left);
+    const { share } = this;
+    const pages = this.cells.count;
+    const end = this.cells.from[stretch + 1]!;
+    let taken = 0;
+    for (let cell = this.cells.from[stretch]!; cell < end; cell += 1) {
+      const missing = share[cell]!;
+      const here = missing * part;
+      share[cell] = missing - here;
+      taken += here * pages[cell]!;
     }
-    this.#ofStretch[stretch] = ofStretch;
-    this.#total = total;
+    this.#ofStretch[stretch] = part === 1 ? 0 : left - taken;
+    this.#total -= taken;
     return taken;
   }
 
@@ -180,23 +179,28 @@ export class MissingPages {
   /** Takes pages out that a walk brings while it passes so many, from what lies before it on. */
   takeAlong(region: Region, { stretch, pages }: Ahead, passes: number, count: number): void {
     const [begin, end] = this.#bounds(region);
-    const following = (at: number): number => (at + 1 < end ? at + 1 : begin);
-    let missing = 0;
-    let met = 0;
+    const long = this.cells.pages;
+    const ofStretch = this.#ofStretch;
+    // All of memory is passed in a step by a walk of long strides.
+    const everything = passes >= region.pages && end - begin === ofStretch.length;
+    let missing = everything ? this.#total : 0;
+    let met = everything ? ofStretch.length : 0;
     let left = passes;
-    for (let at = stretch; left > 0 && met < end - begin; at = following(at), met += 1) {
-      const long = met === 0 ? pages : this.cells.pages[at]!;
-      missing += this.#ofStretch[at]! * Math.min(1, left / long);
-      left -= long;
+    for (let at = stretch; left > 0 && met < end - begin; met += 1) {
+      const here = met === 0 ? pages : long[at]!;
+      missing += left < here ? (ofStretch[at]! * left) / here : ofStretch[at]!;
+      left -= here;
+      at = at + 1 < end ? at + 1 : begin;
     }
     if (missing <= 0) return;
     // Within one stretch the walk may have brought more than its even share.
     const share = met === 1 ? count / missing : Math.min(1, count / missing);
     left = passes;
-    for (let index = 0, at = stretch; index < met; at = following(at), index += 1) {
-      const long = index === 0 ? pages : this.cells.pages[at]!;
-      this.takeFrom(at, this.#ofStretch[at]! * Math.min(1, left / long) * share);
-      left -= long;
+    for (let index = 0, at = stretch; index < met; index += 1) {
+      const here = index === 0 ? pages : long[at]!;
+      if (ofStretch[at]! > 0) this.takeFrom(at, ofStretch[at]! * Math.min(1, left / here) * share);
+      left -= here;
+      at = at + 1 < end ? at + 1 : begin;
     }
   }
 
