@@ -84,6 +84,9 @@ export function servePages(
   return new PageService(migration, missing, codecs, pathKnown).run();
 }
 
+/** Far above what the changes of a link add: a defect is told, and nobody waits for it. */
+const NEVER_ENDS = 100 * MOST_STEPS;
+
 class PageService {
   readonly #migration: Migration;
   readonly #missing: MissingPages;
@@ -125,6 +128,7 @@ class PageService {
     const migration = this.#migration;
     for (; !this.#missing.none; this.#steps += 1) {
       if (!this.#awaitLink()) return 'link-dead';
+      if (this.#steps > NEVER_ENDS) throw new Error('a simulated post-copy does not come to its end');
       if (this.#steps < MOST_STEPS) this.#step();
       else this.#carryRest();
     }
