@@ -190,6 +190,7 @@ test('a domain whose disks are cut off, or whose agent of either side is killed 
   await runsOnTheSource(domain);
   await expect.poll(narrow.images, { timeout: 30_000 }).toBe('filler');
   await fill();
+  await domain.awaitOn('b');
   const refused = await agents.migrate({ guest: domain.uri, to: narrow.url, copyStorage: 'all' }).done;
   expect(refused).toMatchObject({
     outcome: 'refused',
