@@ -122,8 +122,7 @@ export class Carrier {
 
   #acceleration(stream: number): number {
     const { bytesInFlight, limitBytesPerSec, window, stats } = this.#options.data[stream]!;
-    const carried = stats.pathBytesPerSec || limitBytesPerSec;
-    const pathBytesPerSec = Number.isFinite(carried) ? Math.min(carried, limitBytesPerSec) : 0;
+    const pathBytesPerSec = Math.min(stats.pathBytesPerSec || limitBytesPerSec, limitBytesPerSec);
     return packsInHaste({ bytesInFlight, window, pathBytesPerSec }) ? HASTY : 1;
   }
 

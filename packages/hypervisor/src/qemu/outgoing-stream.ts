@@ -71,6 +71,7 @@ export class OutgoingStream {
   #ramEnded = false;
   /** The stream was decoded to its end. */
   #decoded = false;
+  #drained: Promise<void> | undefined;
   #drainedAt = performance.now();
 
   constructor(options: OutgoingStreamOptions) {
@@ -269,9 +270,15 @@ export class OutgoingStream {
 
   /**
    * After `giveUp`: reads until QEMU closes its end, and throws all of it away. `finishes`: in post-copy QEMU is told what
-   * a destination would tell it, that the state is loaded and that all pages are there, so that it comes to its end.
+   * a destination would tell it, that the state is loaded and that all pages are there, so that it comes to its end. Once:
+   * later calls wait for the same end.
    */
-  async drain({ finishes }: { readonly finishes: boolean }): Promise<void> {
+  drain(how: { readonly finishes: boolean }): Promise<void> {
+    this.#drained ??= this.#drain(how);
+    return this.#drained;
+  }
+
+  async #drain({ finishes }: { readonly finishes: boolean }): Promise<void> {
     const reader = this.#reader;
     if (!reader) return;
     if (finishes && this.#postcopy) this.#tellLoaded();

@@ -49,7 +49,6 @@ export async function undoHalted(domain: Domain, options: LibvirtOptions): Promi
         },
       });
       over.catch(() => {});
-      await Promise.race([goesOn, over]);
       const stream = {
         drain: () => over.catch(() => {}),
         cut: () => socket.destroy(),
@@ -57,7 +56,13 @@ export async function undoHalted(domain: Domain, options: LibvirtOptions): Promi
           return performance.now() - wroteAt;
         },
       };
-      await undoPostcopy(domain, { wasRunning: true, stream });
+      try {
+        await Promise.race([goesOn, over]);
+        await undoPostcopy(domain, { wasRunning: true, stream });
+      } finally {
+        // QEMU may have said something else.
+        stream.cut();
+      }
     });
   } finally {
     await rendezvous.remove();
