@@ -198,14 +198,15 @@ export class Traffic {
       case 'stopped':
         account.times.stop(item.atMs);
         this.#steering.stopped();
-        if (!account.times.ran) account.enter('switchover');
+        this.#enterSwitchover();
         return;
       case 'opaque':
         account.times.opaque();
         return;
       case 'state-complete':
-        // Of a guest that stood already nobody said that it stops.
+        // Of a guest that stood already nobody said that it stops, and the news of a stop can come after its state.
         this.#steering.stopped();
+        this.#enterSwitchover();
         this.#steering.stop();
         if (item.pagesFollow) switchover.toPostcopy();
         switchover.tell({ type: 'state-complete' });
@@ -213,5 +214,10 @@ export class Traffic {
       case 'end':
         return;
     }
+  }
+
+  #enterSwitchover(): void {
+    const { account } = this.#options;
+    if (!account.times.ran) account.enter('switchover');
   }
 }
