@@ -147,7 +147,8 @@ test('no write is lost by the dirty log: whenever the guest stands still, what w
       harvested += 1;
     }
   };
-  for (let turn = 0; turn < 200; turn += 1) {
+  // On a busy machine a turn may bring next to nothing.
+  for (let turn = 0; turn < 200 || harvested <= 5000; turn += 1) {
     await machine.run();
     const until = performance.now() + 4;
     // Every other turn the vCPUs have the processors to themselves, and meet each other.
@@ -157,7 +158,6 @@ test('no write is lost by the dirty log: whenever the guest stands still, what w
     harvest();
     expect([...seen]).toEqual([...generations.subarray(0, region.pages)]);
   }
-  expect(harvested).toBeGreaterThan(5000);
 });
 
 describe('demand faults', () => {
