@@ -32,10 +32,13 @@ async function boot(): Promise<MovingDomain> {
 }
 
 /** Agents whose source's QEMU and libvirt are heard of when they connect to the destination's. */
-async function listening(heard: (connection: SideConnection) => unknown): Promise<Agents> {
+async function listening(
+  heard: (connection: SideConnection) => unknown,
+  limits: { readonly stalledMs?: number } = {},
+): Promise<Agents> {
   return await rig.libvirts.agents('a', {
     guests: (uri) => overheard(rig.libvirts.hosts.a, uri, heard),
-    stalledMs: 2000,
+    ...limits,
   });
 }
 
@@ -135,9 +138,12 @@ test('disks that are not copied on, for a while, at the deadline or from the sta
   expect(late).toMatchObject(failed('E_DEADLINE'));
   await nothingIsLeft(domain);
 
-  const silent = await listening(async ({ kind }) => {
-    if (kind === 'nbd') goOn = await halt(domain, 'qemu');
-  });
+  const silent = await listening(
+    async ({ kind }) => {
+      if (kind === 'nbd') goOn = await halt(domain, 'qemu');
+    },
+    { stalledMs: 2000 },
+  );
   await domain.awaitOn('b');
   const unanswered = silent.migrate({ guest: domain.uri, strategy: 'precopy', copyStorage: 'all' });
   const report = await unanswered.done;
