@@ -28,9 +28,10 @@ import { memoryBeyondUserfaultfd } from './inspect/file-memory.ts';
 import { describeGuest } from './inspect/guest.ts';
 import { setMark, takeMark } from './mark.ts';
 import { connectToQemu, privateSocketPath } from './migration-socket.ts';
+import { awaitMigration } from './migration-status.ts';
 import { QmpClient } from './qmp/client.ts';
-import { asGuestError, QmpError } from './qmp/errors.ts';
-import { migrateReply, statusReply, typed } from './qmp/schema.ts';
+import { asGuestError, isClosed } from './qmp/errors.ts';
+import { statusReply, typed } from './qmp/schema.ts';
 
 const LOAD_TIMEOUT_MS = 120_000;
 
@@ -169,24 +170,13 @@ export class QemuDestGuest implements DestGuest {
   }
 
   async #untilCompleted(): Promise<void> {
-    const over = new AbortController();
     const ended = (status: string): boolean => status === 'completed' || status === 'failed';
-    const event = this.#client.waitForEvent('MIGRATION', (e) => ended(String(e.data['status'])), {
-      signal: over.signal,
-    });
-    event.catch(() => {});
-    try {
-      let { status } = await typed(this.#client, 'query-migrate', migrateReply);
-      if (!status || !ended(status)) status = String((await event).data['status']);
-      if (status === 'completed') return;
-      throw new GuestError(
-        'E_GUEST_FAILED',
-        "the destination's QEMU could not load the guest",
-        "look into QEMU's log on the destination host: a device that differs from the source's is the usual reason",
-      );
-    } finally {
-      over.abort();
-    }
+    if ((await awaitMigration(this.#client, ended)) === 'completed') return;
+    throw new GuestError(
+      'E_GUEST_FAILED',
+      "the destination's QEMU could not load the guest",
+      "look into QEMU's log on the destination host: a device that differs from the source's is the usual reason",
+    );
   }
 
   async run({ paused }: { paused: boolean }): Promise<{ readonly atMs: Millis }> {
@@ -234,7 +224,7 @@ export class QemuDestGuest implements DestGuest {
     try {
       await this.#client.execute('quit');
     } catch (error) {
-      if (!(error instanceof QmpError) || error.code !== 'E_QMP_CLOSED') throw asGuestError(error);
+      if (!isClosed(error)) throw asGuestError(error);
     }
   }
 

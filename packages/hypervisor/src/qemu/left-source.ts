@@ -12,9 +12,10 @@ import { GuestError } from '@vmferry/engine/errors';
 import { finishIntoNothing } from './finish-into-nothing.ts';
 import { MigrationSettings } from './inspect/capabilities.ts';
 import { type Found, readLeavingMark, takeLeavingMark } from './mark.ts';
+import { migrationStatus } from './migration-status.ts';
 import { QmpClient } from './qmp/client.ts';
 import { asGuestError, isNobodyThere, QmpError } from './qmp/errors.ts';
-import { migrateReply, statusReply, typed } from './qmp/schema.ts';
+import { statusReply, typed } from './qmp/schema.ts';
 import { restingState, runAgain } from './run-again.ts';
 
 const SETTLE_TIMEOUT_MS = 60_000;
@@ -116,8 +117,4 @@ async function given(client: QmpClient): Promise<string> {
     }
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
-}
-
-async function migrationStatus(client: QmpClient): Promise<string> {
-  return (await typed(client, 'query-migrate', migrateReply)).status ?? 'none';
 }

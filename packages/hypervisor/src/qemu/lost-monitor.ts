@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { GuestError } from '@vmferry/engine/errors';
-import { QmpError } from './qmp/errors.ts';
+import type { QmpClient } from './qmp/client.ts';
 
 /** Of a process that has closed its monitor for good. */
 const ENDING_MS = 2000;
@@ -12,6 +12,26 @@ const ENDING_MS = 2000;
 const POLL_MS = 50;
 /** States of `/proc/PID/stat` of one that has ended. */
 const ENDED = ['Z', 'X', 'x'];
+
+/**
+ * Resolves when the monitor of a guest that leaves is closed: with E_GUEST_UNREACHABLE if `livesOn` says that its QEMU is
+ * not gone, else with E_GUEST_GONE.
+ */
+export async function whyLost(client: QmpClient, livesOn: () => Promise<boolean>): Promise<GuestError> {
+  let shutdown = '';
+  client.on('SHUTDOWN', ({ data }) => {
+    const who = data['guest'] === true ? 'the guest shut itself down' : 'it was told to end';
+    shutdown = `${who} (${String(data['reason'])}): `;
+  });
+  const error = await client.closed;
+  if (await livesOn()) return monitorLost(client.path, error);
+  return new GuestError(
+    'E_GUEST_GONE',
+    `the guest's QEMU on the source is gone: ${shutdown}${error.message}`,
+    "look into QEMU's log on the source host; if the guest ended by itself there is nothing to move",
+    { cause: error },
+  );
+}
 
 /** Whether a process of this host lives on after its monitor was closed. */
 export async function outlives(pid: number): Promise<boolean> {
@@ -23,16 +43,12 @@ export async function outlives(pid: number): Promise<boolean> {
   return false;
 }
 
-export function isClosed(error: unknown): boolean {
-  return error instanceof QmpError && error.code === 'E_QMP_CLOSED';
-}
-
 /** The way to QEMU is lost, and not QEMU. */
 export function isLost({ code }: GuestError): boolean {
   return code === 'E_GUEST_UNREACHABLE';
 }
 
-export function monitorLost(path: string, cause: Error): GuestError {
+function monitorLost(path: string, cause: Error): GuestError {
   return new GuestError(
     'E_GUEST_UNREACHABLE',
     `the monitor ${path} of the guest's QEMU on the source was lost, and QEMU lives: ${cause.message}`,

@@ -12,9 +12,10 @@
  */
 import { z } from 'zod';
 import { settingsSchema } from './inspect/capabilities.ts';
+import { migrationStatus } from './migration-status.ts';
 import { QmpClient } from './qmp/client.ts';
-import { isNobodyThere, QmpError } from './qmp/errors.ts';
-import { migrateReply, type QmpExecutor, statusReply, textReply, typed } from './qmp/schema.ts';
+import { isClosed, isNobodyThere, isRefusal, QmpError } from './qmp/errors.ts';
+import { type QmpExecutor, statusReply, textReply, typed } from './qmp/schema.ts';
 
 const objectsReply = z.array(z.looseObject({ name: z.string() }));
 const OBJECTS = '/objects';
@@ -93,7 +94,7 @@ async function add(client: QmpExecutor, id: string, data: string): Promise<void>
   try {
     await client.execute('object-add', { 'qom-type': 'secret', id, data });
   } catch (error) {
-    if (!(error instanceof QmpError) || error.code !== 'E_QMP_COMMAND') throw error;
+    if (!isRefusal(error)) throw error;
   }
 }
 
@@ -101,7 +102,7 @@ async function remove(client: QmpExecutor, id: string): Promise<void> {
   try {
     await client.execute('object-del', { id });
   } catch (error) {
-    if (!(error instanceof QmpError) || error.code !== 'E_QMP_COMMAND') throw error;
+    if (!isRefusal(error)) throw error;
   }
 }
 
@@ -118,7 +119,7 @@ export function endPrepared(path: string, session: string): Promise<EndOfPrepare
 export function lookAtPrepared(path: string, session: string): Promise<CommittedHere> {
   return withPrepared<CommittedHere>(path, session, async (client) => {
     const { status } = await typed(client, 'query-status', statusReply);
-    const migration = (await typed(client, 'query-migrate', migrateReply)).status ?? 'none';
+    const migration = await migrationStatus(client);
     return { found: 'here', status, migration };
   });
 }
@@ -150,7 +151,7 @@ async function quit(client: QmpClient): Promise<EndOfPrepared> {
   try {
     await client.execute('quit');
   } catch (error) {
-    if (!(error instanceof QmpError) || error.code !== 'E_QMP_CLOSED') throw error;
+    if (!isClosed(error)) throw error;
     return { found: 'ended' };
   }
   let timer: NodeJS.Timeout | undefined;

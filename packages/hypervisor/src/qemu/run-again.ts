@@ -1,6 +1,6 @@
 /** A guest that stands still after a migration that came to nothing is let run again. */
 import { GuestError } from '@vmferry/engine/errors';
-import { QmpError } from './qmp/errors.ts';
+import { isRefusal } from './qmp/errors.ts';
 import { type QmpExecutor, statusReply, typed } from './qmp/schema.ts';
 import { isEnded } from './run-state.ts';
 
@@ -37,7 +37,7 @@ async function tryToRun(client: QmpExecutor): Promise<string> {
     await client.execute('cont');
     return '';
   } catch (error) {
-    if (error instanceof QmpError && error.code === 'E_QMP_COMMAND') return error.message;
+    if (isRefusal(error)) return error.message;
     throw error;
   }
 }

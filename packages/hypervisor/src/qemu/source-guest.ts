@@ -25,19 +25,21 @@ import type {
   SourceProgress,
 } from '@vmferry/engine/guest';
 import { type BytesPerSec, bytes, bytesPerSec, PAGE_BYTES, round } from '@vmferry/engine/units';
-import type { LocalSocket } from '@vmferry/native/local-socket';
 import { sourceBlockers } from './inspect/blockers.ts';
 import { MigrationSettings, merged, sourceSettings, type WantedSettings } from './inspect/capabilities.ts';
+import { sampleDirtyRate } from './inspect/dirty-rate.ts';
 import { describeGuest } from './inspect/guest.ts';
 import { locateBlocks } from './inspect/memory-map.ts';
 import { takeBackLeft } from './left-source.ts';
-import { isClosed, isLost, monitorLost, outlives } from './lost-monitor.ts';
+import { isLost, outlives, whyLost } from './lost-monitor.ts';
 import { type Found, setLeavingMark, takeLeavingMark } from './mark.ts';
 import { listenForQemu, type MigrationListener } from './migration-socket.ts';
+import { isOver, migrationStatus } from './migration-status.ts';
+import { isInPostcopy, OutgoingMigration } from './outgoing-migration.ts';
 import { OutgoingStream } from './outgoing-stream.ts';
 import { QmpClient } from './qmp/client.ts';
-import { asGuestError, QmpError } from './qmp/errors.ts';
-import { dirtyRateReply, migrateReply, typed } from './qmp/schema.ts';
+import { asGuestError, isClosed, isRefusal } from './qmp/errors.ts';
+import { migrateReply, typed } from './qmp/schema.ts';
 import { restingState, runAgain } from './run-again.ts';
 import { endedIn, isEnded, RunStateWatch } from './run-state.ts';
 
@@ -52,24 +54,8 @@ const KEEP_GOING_MS = 1;
 const ONE_ROUND_MS = 0;
 /** Far above any link: the agent's reading is what limits QEMU. */
 const UNLIMITED = 1e12;
-const CONNECT_TIMEOUT_MS = 10_000;
-const SETTLE_TIMEOUT_MS = 60_000;
-/**
- * QEMU 10.2 and newer, in post-copy, until it has noticed that the destination has loaded the state: if its stream breaks
- * before, it runs the guest again by itself.
- */
-const RUNS_AGAIN = 'postcopy-device';
-/** Statuses of a post-copy under way. */
-const IN_POSTCOPY = [RUNS_AGAIN, 'postcopy-active'];
-/** It has noticed, or does not need to. */
-const LET_GO = ['postcopy-active', 'completed'];
-const LET_GO_TIMEOUT_MS = 30_000;
-const DIRTY_RATE_TRIES = 40;
-const DIRTY_RATE_POLL_MS = 50;
 const STAYS_POSTMIGRATE =
   'The guest was paused and is whole, and its QEMU now calls it "postmigrate". It runs on with cont. QEMU moves it again only after that: to move it paused, send cont and stop to its monitor at a moment when it may run, then start the migration again.';
-
-type Ending = 'completed' | 'failed' | 'cancelled';
 
 export class QemuSourceGuest implements SourceGuest {
   readonly gone: Promise<GuestError>;
@@ -77,6 +63,7 @@ export class QemuSourceGuest implements SourceGuest {
   readonly #client: QmpClient;
   readonly #name: string;
   readonly #settings: MigrationSettings;
+  readonly #migration: OutgoingMigration;
   readonly #runs: RunStateWatch;
   /** Why the monitor is lost, and whether QEMU is gone with it. */
   readonly #lost: Promise<GuestError>;
@@ -87,9 +74,6 @@ export class QemuSourceGuest implements SourceGuest {
   #oneLiveRound = false;
   #pid: number | undefined;
   #closed = false;
-  #migrating = false;
-  /** QEMU's status of the migration, as its last event said. */
-  #migration = '';
   #givenUp = false;
   /** As the mark says it, once there is one. */
   #found: Found | undefined;
@@ -97,7 +81,7 @@ export class QemuSourceGuest implements SourceGuest {
   #marking: Promise<void> = Promise.resolve();
   /** Settled when `open` has come to its end, whichever way. */
   #opening: Promise<unknown> = Promise.resolve();
-  #unsubscribe: (() => void)[] = [];
+  #unsubscribe = () => {};
 
   /** @throws GuestError when the monitor cannot be had */
   static async connect(path: string): Promise<QemuSourceGuest> {
@@ -112,6 +96,7 @@ export class QemuSourceGuest implements SourceGuest {
     this.#client = client;
     this.#name = name;
     this.#settings = new MigrationSettings(client);
+    this.#migration = new OutgoingMigration(client);
     let resolveEnded: (error: GuestError) => void = () => {};
     const ended = new Promise<GuestError>((resolve) => {
       resolveEnded = resolve;
@@ -121,20 +106,7 @@ export class QemuSourceGuest implements SourceGuest {
       changed: (running) => this.#markAgain(running),
       ended: resolveEnded,
     });
-    let shutdown = '';
-    client.on('SHUTDOWN', ({ data }) => {
-      const who = data['guest'] === true ? 'the guest shut itself down' : 'it was told to end';
-      shutdown = `${who} (${String(data['reason'])}): `;
-    });
-    this.#lost = client.closed.then(async (error) => {
-      if (await this.#outlivesItsMonitor()) return monitorLost(client.path, error);
-      return new GuestError(
-        'E_GUEST_GONE',
-        `the guest's QEMU on the source is gone: ${shutdown}${error.message}`,
-        "look into QEMU's log on the source host; if the guest ended by itself there is nothing to move",
-        { cause: error },
-      );
-    });
+    this.#lost = whyLost(client, () => this.#outlivesItsMonitor());
     this.gone = Promise.race([this.#lost, ended]);
   }
 
@@ -189,10 +161,8 @@ export class QemuSourceGuest implements SourceGuest {
       completed: () => this.#completed(),
     });
     this.#stream = stream;
-    this.#subscribe(stream);
-    this.#migrating = true;
-    await this.#client.execute('migrate', { uri: listener.uri });
-    const socket = await this.#accept(listener);
+    this.#followPasses(stream);
+    const socket = await this.#migration.begin(listener);
     this.#pid = socket.peerPid;
     stream.begin({ socket, pid: this.#pid, addresses });
     return stream.items();
@@ -213,62 +183,20 @@ export class QemuSourceGuest implements SourceGuest {
     try {
       return await locateBlocks(this.#client, this.#blocks);
     } catch (error) {
-      if (error instanceof QmpError && error.code === 'E_QMP_COMMAND') return new Map();
+      if (isRefusal(error)) return new Map();
       throw error;
     }
   }
 
-  #accept(listener: MigrationListener): Promise<LocalSocket> {
-    return new Promise((resolve, reject) => {
-      const fail = (why: string): void =>
-        reject(
-          new GuestError(
-            'E_GUEST_FAILED',
-            `QEMU did not begin to migrate: ${why}`,
-            "see QEMU's log on the source",
-          ),
-        );
-      const timer = setTimeout(
-        () => fail(`no connection within ${CONNECT_TIMEOUT_MS / 1000} s`),
-        CONNECT_TIMEOUT_MS,
-      );
-      const settle = (): void => {
-        clearTimeout(timer);
-        unsubscribe();
-      };
-      const unsubscribe = this.#client.on('MIGRATION', (event) => {
-        if (event.data['status'] !== 'failed') return;
-        settle();
-        this.#failureReason().then(fail, (error: unknown) => fail(String(error)));
-      });
-      void this.#client.closed.then((error) => {
-        settle();
-        fail(error.message);
-      });
-      listener.connection.then(
-        (socket) => {
-          settle();
-          if (socket) resolve(socket);
-        },
-        (error: unknown) => fail(String(error)),
-      );
-    });
-  }
-
-  #subscribe(stream: OutgoingStream): void {
+  #followPasses(stream: OutgoingStream): void {
     let firstPass: number | undefined;
-    this.#unsubscribe = [
-      this.#client.on('MIGRATION', ({ data }) => {
-        this.#migration = String(data['status']);
-      }),
-      this.#client.on('MIGRATION_PASS', (event) => {
-        this.#runs.passBegan();
-        const pass = Number(event.data['pass']);
-        // QEMU 11.1 tells of no first pass and calls the one that it begins with the second.
-        firstPass ??= pass;
-        void stream.passBegan(pass - firstPass + 1);
-      }),
-    ];
+    this.#unsubscribe = this.#client.on('MIGRATION_PASS', (event) => {
+      this.#runs.passBegan();
+      const pass = Number(event.data['pass']);
+      // QEMU 11.1 tells of no first pass and calls the one that it begins with the second.
+      firstPass ??= pass;
+      void stream.passBegan(pass - firstPass + 1);
+    });
   }
 
   /** What a restarted agent finds is how the guest stood last. */
@@ -291,8 +219,7 @@ export class QemuSourceGuest implements SourceGuest {
   async #completed(): Promise<void> {
     // Without its monitor a QEMU in post-copy cannot be asked; the destination knows whether all has come.
     if (this.#client.isClosed && this.#stream?.postcopy && isLost(await this.#lost)) return;
-    const ending = await this.#asking(() => this.#settled());
-    if (ending !== 'completed') throw await this.#failure();
+    await this.#asking(() => this.#migration.completed());
   }
 
   takePages(range: PageRange): PageBatch | 'sent' | undefined {
@@ -308,24 +235,12 @@ export class QemuSourceGuest implements SourceGuest {
     };
   }
 
-  /** By samples of pages, beside whatever else QEMU does; takes that long. Undefined where QEMU cannot. */
-  async measureDirtyRate(seconds = 1): Promise<BytesPerSec | undefined> {
-    try {
-      await this.#client.execute('calc-dirty-rate', { 'calc-time': seconds });
-      for (let tries = 0; tries < DIRTY_RATE_TRIES * seconds; tries += 1) {
-        await new Promise((resolve) => setTimeout(resolve, DIRTY_RATE_POLL_MS));
-        const reply = await typed(this.#client, 'query-dirty-rate', dirtyRateReply);
-        if (reply.status === 'measured') return bytesPerSec((reply['dirty-rate'] ?? 0) * 1024 * 1024);
-      }
-      return undefined;
-    } catch (error) {
-      if (error instanceof QmpError && error.code === 'E_QMP_COMMAND') return undefined;
-      throw asGuestError(error);
-    }
+  measureDirtyRate(seconds?: number): Promise<BytesPerSec | undefined> {
+    return this.#asking(() => sampleDirtyRate(this.#client, seconds));
   }
 
   async switchover(): Promise<void> {
-    await this.#asking(() => this.#setParameters({ 'downtime-limit': SWITCH_NOW_MS }));
+    await this.#asking(() => this.#settings.setParameters({ 'downtime-limit': SWITCH_NOW_MS }));
   }
 
   async startPostcopy(): Promise<void> {
@@ -334,24 +249,8 @@ export class QemuSourceGuest implements SourceGuest {
 
   async letsGo(): Promise<void> {
     const stream = this.#stream;
-    if (!stream?.postcopy || LET_GO.includes(this.#migration)) return;
-    await this.#asking(async () => {
-      const over = new AbortController();
-      const event = this.#client.waitForEvent('MIGRATION', (e) => e.data['status'] !== RUNS_AGAIN, {
-        timeoutMs: LET_GO_TIMEOUT_MS,
-        signal: over.signal,
-      });
-      event.catch(() => {});
-      const enough = stream.keepTaking();
-      try {
-        let status = await this.#status();
-        if (status === RUNS_AGAIN) status = String((await event).data['status']);
-        if (!LET_GO.includes(status)) throw await this.#failure();
-      } finally {
-        enough();
-        over.abort();
-      }
-    });
+    if (!stream?.postcopy) return;
+    await this.#asking(() => this.#migration.letsGo(() => stream.keepTaking()));
   }
 
   requestPages(ranges: readonly PageRange[], lane: Lane): void {
@@ -369,7 +268,7 @@ export class QemuSourceGuest implements SourceGuest {
   async setThrottle(percent: number): Promise<void> {
     const step = Math.max(1, percent);
     await this.#asking(() =>
-      this.#setParameters({
+      this.#settings.setParameters({
         'max-cpu-throttle': step,
         'cpu-throttle-increment': step,
         'throttle-trigger-threshold': percent > 0 ? 1 : 100,
@@ -391,7 +290,7 @@ export class QemuSourceGuest implements SourceGuest {
   }
 
   async #takeBackHere(): Promise<void> {
-    if (this.#migrating) await this.#giveUp();
+    if (this.#stream) await this.#giveUp(this.#stream);
     const status = await this.#takeBack();
     await this.#settings.restore();
     await this.#marking;
@@ -417,14 +316,13 @@ export class QemuSourceGuest implements SourceGuest {
    * While QEMU writes with the guest stopped, it leaves its monitor unanswered: what it writes is read all the
    * time. A post-copy is let finish into nothing.
    */
-  async #giveUp(): Promise<void> {
-    const stream = this.#stream;
-    const drained = stream?.drain({ finishes: true });
-    const status = await this.#status();
-    if (stream?.postcopy || IN_POSTCOPY.includes(status)) await drained;
-    else if (!isEnding(status)) await this.#client.execute('migrate_cancel');
-    await this.#settled();
-    stream?.cut();
+  async #giveUp(stream: OutgoingStream): Promise<void> {
+    const drained = stream.drain({ finishes: true });
+    const status = await migrationStatus(this.#client);
+    if (stream.postcopy || isInPostcopy(status)) await drained;
+    else if (!isOver(status)) await this.#client.execute('migrate_cancel');
+    await this.#migration.settled();
+    stream.cut();
     await drained;
   }
 
@@ -469,48 +367,8 @@ export class QemuSourceGuest implements SourceGuest {
 
   #unsubscribeAll(): void {
     this.#runs.close();
-    for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe();
-  }
-
-  async #status(): Promise<string> {
-    return (await typed(this.#client, 'query-migrate', migrateReply)).status ?? 'none';
-  }
-
-  /** Waits until QEMU has ended the migration, one way or the other. */
-  async #settled(): Promise<Ending> {
-    const ending = new AbortController();
-    const event = this.#client.waitForEvent('MIGRATION', (e) => isEnding(String(e.data['status'])), {
-      timeoutMs: SETTLE_TIMEOUT_MS,
-      signal: ending.signal,
-    });
-    event.catch(() => {});
-    try {
-      const status = await this.#status();
-      if (isEnding(status)) return status;
-      const status2 = String((await event).data['status']);
-      return isEnding(status2) ? status2 : 'failed';
-    } finally {
-      ending.abort();
-    }
-  }
-
-  async #failureReason(): Promise<string> {
-    const reply = await typed(this.#client, 'query-migrate', migrateReply);
-    if (reply.status === 'cancelled') return 'another client of its monitors cancelled it';
-    return reply['error-desc'] ?? `QEMU's migration is "${reply.status ?? 'none'}" and gives no reason`;
-  }
-
-  async #failure(): Promise<GuestError> {
-    const why = await this.#asking(() => this.#failureReason());
-    return new GuestError(
-      'E_GUEST_FAILED',
-      `QEMU gave the migration up: ${why}`,
-      "see QEMU's log on the source",
-    );
-  }
-
-  #setParameters(parameters: Readonly<Record<string, number>>): Promise<void> {
-    return this.#settings.setParameters(parameters);
+    this.#migration.close();
+    this.#unsubscribe();
   }
 
   async #asking<T>(work: () => Promise<T>): Promise<T> {
@@ -521,8 +379,4 @@ export class QemuSourceGuest implements SourceGuest {
       throw asGuestError(error);
     }
   }
-}
-
-function isEnding(status: string): status is Ending {
-  return status === 'completed' || status === 'failed' || status === 'cancelled';
 }

@@ -5,7 +5,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { GuestError } from '@vmferry/engine/errors';
 import { z } from 'zod';
-import { asGuestError, QmpError } from '../qmp/errors.ts';
+import { asGuestError, isRefusal } from '../qmp/errors.ts';
 import { capabilitiesReply, parametersReply, type QmpExecutor, typed } from '../qmp/schema.ts';
 
 export type ParameterValue = string | number | boolean | null;
@@ -258,7 +258,7 @@ function unsupported(missing: readonly string[]): GuestError {
 }
 
 function explain(error: unknown, postcopy: boolean): unknown {
-  if (!(error instanceof QmpError) || error.code !== 'E_QMP_COMMAND') return asGuestError(error);
+  if (!isRefusal(error)) return asGuestError(error);
   const options = { cause: error };
   // QEMU says why only in its log, before version 8.1.
   if (postcopy && /postcopy is not supported|userfault/i.test(error.message)) {

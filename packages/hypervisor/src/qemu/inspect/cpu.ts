@@ -1,6 +1,6 @@
 import type { CpuDescription } from '@vmferry/engine/guest';
 import { z } from 'zod';
-import { QmpError } from '../qmp/errors.ts';
+import { isRefusal } from '../qmp/errors.ts';
 import { type QmpExecutor, textReply, typed } from '../qmp/schema.ts';
 
 const wordsReply = z.array(
@@ -26,7 +26,7 @@ export async function readCpu(client: QmpExecutor, path: string): Promise<CpuDes
     });
     return { model: type.replace(/-(x86_64|i386)-cpu$/, ''), features };
   } catch (error) {
-    if (error instanceof QmpError && error.code === 'E_QMP_COMMAND') return undefined;
+    if (isRefusal(error)) return undefined;
     throw error;
   }
 }

@@ -52,6 +52,16 @@ export class QmpError extends Error {
   }
 }
 
+/** The connection to the monitor is gone. */
+export function isClosed(error: unknown): error is QmpError {
+  return error instanceof QmpError && error.code === 'E_QMP_CLOSED';
+}
+
+/** QEMU does not do what it was told, or does not know it. */
+export function isRefusal(error: unknown): error is QmpError {
+  return error instanceof QmpError && error.code === 'E_QMP_COMMAND';
+}
+
 /** No QEMU has the monitor's path. */
 export function isNobodyThere({ code }: QmpError): boolean {
   return code === 'E_QMP_NOT_FOUND' || code === 'E_QMP_REFUSED';
