@@ -3,7 +3,7 @@ import type { RunningMigration } from '@vmferry/agent-core/operations';
 import type { DestGuestFactory } from '@vmferry/dest-agent/guests';
 import type { DestGuest, PageBatch, SourceGuest, SourceItem } from '@vmferry/engine/guest';
 import type { MigrateRequestInput } from '@vmferry/engine/options';
-import type { SourceLimits } from '@vmferry/engine/switchover/source';
+import type { SourceLimits } from '@vmferry/engine/switchover/source-state';
 import { SimulationHost } from '@vmferry/memsim/guest/host';
 import type { SimulatedMachine } from '@vmferry/memsim/guest/machine';
 import { guestFileSchema } from '@vmferry/memsim/guest-file/schema';

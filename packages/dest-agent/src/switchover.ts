@@ -9,15 +9,8 @@ import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { byHand } from '@vmferry/engine/by-hand';
 import type { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
-import {
-  type DestAction,
-  type DestEventIn,
-  type DestState,
-  destDeadline,
-  destToPostcopy,
-  startDest,
-  stepDest,
-} from '@vmferry/engine/switchover/dest';
+import { destDeadline, destToPostcopy, startDest, stepDest } from '@vmferry/engine/switchover/dest';
+import type { DestAction, DestEventIn, DestState } from '@vmferry/engine/switchover/dest-state';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
 import type { ControlChannel } from '@vmferry/wire/control';
 import type { Account } from './account.ts';

@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 import { byHand, shellWord } from '../src/by-hand.ts';
 import { startDest, stepDest } from '../src/switchover/dest.ts';
-import { type SourceEvent, startSource, stepSource } from '../src/switchover/source.ts';
+import { startSource, stepSource } from '../src/switchover/source.ts';
+import type { SourceEvent } from '../src/switchover/source-state.ts';
 import { millis } from '../src/units.ts';
 
 const here = byHand('libvirt:web 1');

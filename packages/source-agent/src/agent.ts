@@ -11,7 +11,7 @@ import {
 } from '@vmferry/agent-core/operations';
 import { MigrationError } from '@vmferry/engine/errors';
 import type { MigrateRequest } from '@vmferry/engine/options';
-import type { SourceLimits } from '@vmferry/engine/switchover/source';
+import type { SourceLimits } from '@vmferry/engine/switchover/source-state';
 import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
 import { rehearsePreflight } from '@vmferry/hypervisor/libvirt/preflight/rehearse';
 import { SimulationHost } from '@vmferry/memsim/guest/host';

@@ -9,7 +9,7 @@
 import type { Logger } from '@vmferry/agent-core/log';
 import type { ByHand } from '@vmferry/engine/by-hand';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
-import type { SourceHands } from '@vmferry/engine/switchover/source';
+import type { SourceHands } from '@vmferry/engine/switchover/source-state';
 import type { Account } from './account.ts';
 import type { Causes } from './causes.ts';
 import { factsOf } from './failures.ts';

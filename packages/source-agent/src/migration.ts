@@ -16,7 +16,7 @@ import type { MigrationEvent } from '@vmferry/engine/events';
 import type { SourceItem } from '@vmferry/engine/guest';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
-import type { SourceLimits } from '@vmferry/engine/switchover/source';
+import type { SourceLimits } from '@vmferry/engine/switchover/source-state';
 import { Account } from './account.ts';
 import { Causes } from './causes.ts';
 import { Ending } from './ending.ts';

@@ -1,6 +1,6 @@
 /** A destination that takes nothing any more: what that means depends on how far the migration is. */
 import type { Failure } from '@vmferry/engine/switchover/protocol';
-import type { SourceState } from '@vmferry/engine/switchover/source';
+import type { SourceState } from '@vmferry/engine/switchover/source-state';
 import type { Millis } from '@vmferry/engine/units';
 
 /** Of a guest that runs, and of whose memory nothing moves: that would go on for ever. */

@@ -7,17 +7,14 @@ import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import type { GuestError } from '@vmferry/engine/errors';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
-import {
-  type SourceAction,
-  type SourceEvent,
-  type SourceHands,
-  type SourceLimits,
-  type SourceState,
-  sourceDeadline,
-  sourceToPostcopy,
-  startSource,
-  stepSource,
-} from '@vmferry/engine/switchover/source';
+import { sourceDeadline, sourceToPostcopy, startSource, stepSource } from '@vmferry/engine/switchover/source';
+import type {
+  SourceAction,
+  SourceEvent,
+  SourceHands,
+  SourceLimits,
+  SourceState,
+} from '@vmferry/engine/switchover/source-state';
 import { MAX_SENTENCE } from '@vmferry/wire/messages';
 import type { Account } from './account.ts';
 import type { Causes } from './causes.ts';

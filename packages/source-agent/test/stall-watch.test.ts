@@ -1,4 +1,4 @@
-import type { SourceState } from '@vmferry/engine/switchover/source';
+import type { SourceState } from '@vmferry/engine/switchover/source-state';
 import { millis } from '@vmferry/engine/units';
 import { describe, expect, it } from 'vitest';
 import { type StallSight, StallWatch } from '../src/stall-watch.ts';

@@ -67,13 +67,3 @@ export interface Step<State, Action> {
   /** In this order. A `journal` action is always the last: what depends on it follows `journal-written`. */
   readonly actions: readonly Action[];
 }
-
-export function report(
-  outcome: SwitchoverReport['outcome'],
-  code: ErrorCode | null,
-  why: string,
-  guestRunsOn: GuestRunsOn,
-  remedy: string,
-): SwitchoverReport {
-  return { type: 'report', outcome, code, why, guestRunsOn, remedy };
-}

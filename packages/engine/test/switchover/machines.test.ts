@@ -1,19 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import {
-  type DestEventIn,
-  destDeadline,
-  destToPostcopy,
-  startDest,
-  stepDest,
-} from '../../src/switchover/dest.ts';
-import {
-  type SourceAction,
-  type SourceEvent,
-  sourceDeadline,
-  sourceToPostcopy,
-  startSource,
-  stepSource,
-} from '../../src/switchover/source.ts';
+import { destDeadline, destToPostcopy, startDest, stepDest } from '../../src/switchover/dest.ts';
+import type { DestEventIn } from '../../src/switchover/dest-state.ts';
+import { sourceDeadline, sourceToPostcopy, startSource, stepSource } from '../../src/switchover/source.ts';
+import type { SourceAction, SourceEvent } from '../../src/switchover/source-state.ts';
 import { millis } from '../../src/units.ts';
 
 const sourceLimits = { readyMs: 1000, runningMs: 2000 };

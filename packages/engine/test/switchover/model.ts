@@ -4,21 +4,11 @@
  * message that was sent once may arrive at any time later, any number of times, or never).
  */
 import type { DestRecordState, JournalRecord, SourceRecordState } from '../../src/journal/records.ts';
-import {
-  type DestEventIn,
-  type DestState,
-  recoverDest,
-  startDest,
-  stepDest,
-} from '../../src/switchover/dest.ts';
+import { recoverDest, startDest, stepDest } from '../../src/switchover/dest.ts';
+import type { DestEventIn, DestState } from '../../src/switchover/dest-state.ts';
 import type { SwitchoverMode, ToDest, ToSource } from '../../src/switchover/protocol.ts';
-import {
-  recoverSource,
-  type SourceEvent,
-  type SourceState,
-  startSource,
-  stepSource,
-} from '../../src/switchover/source.ts';
+import { recoverSource, startSource, stepSource } from '../../src/switchover/source.ts';
+import type { SourceEvent, SourceState } from '../../src/switchover/source-state.ts';
 import { millis } from '../../src/units.ts';
 
 const LIMITS = { readyMs: 1000, runningMs: 1000, loadMs: 1000, outcomeMs: 1000 };
