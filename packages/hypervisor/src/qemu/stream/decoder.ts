@@ -14,8 +14,9 @@ import type { BatchLimits } from '@vmferry/engine/carriage/batch-limits';
 import type { PageBatch, RamLayout } from '@vmferry/engine/guest';
 import { type Bytes, PAGE_BYTES, type Round } from '@vmferry/engine/units';
 import type { ContentAllocator } from './batch-builder.ts';
-import { type CommandNotice, readCommand } from './command.ts';
+import { readCommand } from './command.ts';
 import { ConfigurationReader, SubsectionReader } from './configuration.ts';
+import type { DecodedItem, StreamCounts, StreamEnd } from './decoded.ts';
 import { StreamError } from './error.ts';
 import {
   Command,
@@ -27,35 +28,12 @@ import {
 } from './format.ts';
 import { Intake } from './intake.ts';
 import { BlockTable } from './layout.ts';
-import { OpaqueBuffer } from './opaque-buffer.ts';
+import { OpaqueOutput } from './opaque-output.ts';
 import { PageReader, type UrgentPredicate } from './page-reader.ts';
 import { nameLength, type PieceReader } from './piece-reader.ts';
 import { ramEndSection } from './ram-records.ts';
 import { checkFooter, RamSectionReader, type RefusedRecord } from './ram-section.ts';
 import { RamSetupReader } from './ram-setup.ts';
-
-export type DecodedItem =
-  /** Bytes to be replayed. Those of device state and of verbatim streams are views into the pushed chunk. */
-  | { readonly type: 'opaque'; readonly bytes: Uint8Array }
-  /** Comes once, after the bytes it was read from. */
-  | { readonly type: 'ram-layout'; readonly layout: RamLayout; readonly sectionId: number }
-  | PageBatch
-  /** From here on all is opaque. */
-  | { readonly type: 'verbatim'; readonly why: string }
-  /** Post-copy: the device state is out. */
-  | { readonly type: 'state-complete'; readonly pagesFollow: true }
-  /** All pages are out. The bytes that tell the destination so follow as opaque ones. */
-  | { readonly type: 'ram-end' }
-  /** Comes before the command's own bytes. */
-  | CommandNotice;
-
-/**
- * How the input ended. `whole`: at the stream's own end. `opaque`: within bytes of unknown length, so only
- * the two hypervisors know. `truncated`: anywhere else.
- */
-export type StreamEnd =
-  | { readonly state: 'whole' | 'opaque' }
-  | { readonly state: 'truncated'; readonly where: string };
 
 export interface StreamDecoderOptions {
   /** Raw pages a batch holds at most (huge-page blocks in post-copy: at least one whole huge page). */
@@ -73,13 +51,6 @@ export interface StreamDecoderOptions {
   readonly maxBlocks?: number;
   /** Largest huge page that post-copy may carry whole, in bytes. */
   readonly maxHostPageBytes?: number;
-}
-
-export interface StreamCounts {
-  readonly bytes: Bytes;
-  readonly opaqueBytes: Bytes;
-  readonly rawPages: number;
-  readonly zeroPages: number;
 }
 
 /** What the next piece of input is. The names appear in messages. */
@@ -106,19 +77,16 @@ export class StreamDecoder {
   flushAtChunkEnd = false;
 
   readonly #input = new Intake(LARGEST_PIECE);
-  readonly #opaque = new OpaqueBuffer();
+  readonly #opaque: OpaqueOutput;
   readonly #items: DecodedItem[] = [];
   readonly #pages: PageReader;
   #postcopyBatch: BatchLimits;
   readonly #maxPackagedBytes: number;
-  readonly #opaqueBytes: number;
   readonly #maxBlocks: number;
 
   #state: State = State.header;
   #chunkOpen = false;
   #failure: Error | undefined;
-  /** Where in `#opaque` the present record begins. */
-  #recordAt = 0;
   /** Set from a state to the ones after it. */
   #length = 0;
   /** A configuration comes first or not at all, and what belongs to it right after it. */
@@ -135,14 +103,15 @@ export class StreamDecoder {
   #inPostcopy = false;
   #ramEnded = false;
   #sawEof = false;
-  #opaqueCount = 0;
 
   constructor(options: StreamDecoderOptions) {
     const { batchPages, maxHostPageBytes = 2 ** 30 } = options;
     const batch = checked({ rawPages: batchPages, pages: options.batchPagesInAll ?? batchPages });
     this.#postcopyBatch = checked(options.postcopyBatch ?? batch);
     this.#maxPackagedBytes = options.maxPackagedBytes ?? 512 * 2 ** 20;
-    this.#opaqueBytes = options.opaqueBytes ?? 256 * 2 ** 10;
+    this.#opaque = new OpaqueOutput(this.#input, options.opaqueBytes ?? 256 * 2 ** 10, (opaque) =>
+      this.#items.push({ type: 'opaque', bytes: opaque }),
+    );
     this.#maxBlocks = options.maxBlocks ?? 4096;
     const allocate = options.allocate ?? ((bytes) => ({ content: new Uint8Array(bytes), release: () => {} }));
     this.#pages = new PageReader(this.#items as PageBatch[], batch, maxHostPageBytes, allocate);
@@ -192,7 +161,7 @@ export class StreamDecoder {
   get counts(): StreamCounts {
     return {
       bytes: this.#input.offset as Bytes,
-      opaqueBytes: this.#opaqueCount as Bytes,
+      opaqueBytes: this.#opaque.count as Bytes,
       rawPages: this.#pages.rawPages,
       zeroPages: this.#pages.zeroPages,
     };
@@ -256,14 +225,13 @@ export class StreamDecoder {
   #endChunk(): boolean {
     if (!this.#chunkOpen) return false;
     this.#chunkOpen = false;
-    if (this.#state === State.record && this.#input.carried === 0) this.#flushOpaque();
+    if (this.#state === State.record && this.#input.carried === 0) this.#opaque.flush();
     if (this.flushAtChunkEnd && !this.#pages.inHostPage) this.#pages.flush();
     return this.#items.length > 0;
   }
 
   /** Reads one piece. False when the input does not reach. */
   #step(): boolean {
-    const input = this.#input;
     switch (this.#state) {
       case State.ram:
         return this.#readRam();
@@ -274,7 +242,7 @@ export class StreamDecoder {
       case State.packaged:
         return this.#passPackaged();
       case State.tail:
-        return this.#pass(input.left) > 0;
+        return this.#opaque.pass(this.#input.left) > 0;
       case State.command:
       case State.commandPayload:
         return this.#readCommand();
@@ -293,35 +261,6 @@ export class StreamDecoder {
     return true;
   }
 
-  /** Takes a piece that goes out as it is. */
-  #takeOpaque(n: number): boolean {
-    if (!this.#input.take(n)) return false;
-    this.#opaque.append(this.#input.buf, this.#input.at, this.#input.at + n);
-    return true;
-  }
-
-  #flushOpaque(count = this.#opaque.length): void {
-    if (count > 0) this.#emitOpaque(this.#opaque.take(count));
-    this.#recordAt = Math.max(0, this.#recordAt - count);
-  }
-
-  #emitOpaque(bytes: Uint8Array): void {
-    this.#opaqueCount += bytes.length;
-    this.#items.push({ type: 'opaque', bytes });
-  }
-
-  /** Passes on at most `limit` bytes of the chunk without a copy; returns how many. */
-  #pass(limit: number): number {
-    const input = this.#input;
-    const count = Math.min(limit, input.left, this.#opaqueBytes);
-    if (count > 0) {
-      this.#flushOpaque();
-      this.#emitOpaque(input.chunk.subarray(input.pos, input.pos + count));
-      input.pos += count;
-    }
-    return count;
-  }
-
   /**
    * Gives up understanding the stream before the present record; `refused` says what became of it inside a
    * RAM section.
@@ -333,17 +272,17 @@ export class StreamDecoder {
     if (block !== undefined && this.#inPostcopy) {
       throw new StreamError(`Post-copy cannot go on verbatim: ${why}.`);
     }
-    this.#flushOpaque(this.#recordAt);
+    this.#opaque.flushBeforeRecord();
     this.#items.push({ type: 'verbatim', why });
-    if (block !== undefined) this.#emitOpaque(block);
-    if (refused !== undefined) this.#emitOpaque(refused.prelude);
-    this.#flushOpaque();
+    if (block !== undefined) this.#opaque.send(block);
+    if (refused !== undefined) this.#opaque.send(refused.prelude);
+    this.#opaque.flush();
     return this.#to(State.tail);
   }
 
   #readHeader(): boolean {
     const input = this.#input;
-    if (!this.#takeOpaque(8)) return false;
+    if (!this.#opaque.take(8)) return false;
     if (input.u32() !== STREAM_MAGIC) throw new StreamError('This is not a migration stream of QEMU.');
     if (input.u32(4) !== STREAM_VERSION) {
       throw new StreamError(`The migration stream has version ${input.u32(4)}; only 3 is known.`);
@@ -358,7 +297,7 @@ export class StreamDecoder {
 
   #readPiece(): boolean {
     const reader = this.#reader!;
-    if (!this.#takeOpaque(reader.need)) return false;
+    if (!this.#opaque.take(reader.need)) return false;
     const outcome = reader.read(this.#input);
     if (outcome === 'more') return true;
     if (outcome === 'done') return this.#to(reader === this.#setup ? State.setupFooter : State.record);
@@ -371,15 +310,15 @@ export class StreamDecoder {
     const type = input.u8();
     const configuration = this.#configuration;
     this.#configuration = 'past';
-    this.#recordAt = this.#opaque.length;
+    this.#opaque.beginRecord();
     if (type === RecordType.sectionPart || type === RecordType.sectionEnd) {
       if (this.#ram === undefined || this.#ramEnded)
         throw new StreamError('A section goes on but is not open.');
-      this.#flushOpaque();
+      this.#opaque.flush();
       this.#ram.begin(type);
       return this.#to(State.ram);
     }
-    this.#opaque.append(input.buf, input.at, input.at + 1);
+    this.#opaque.gather(1);
     switch (type) {
       case RecordType.configuration:
         if (configuration !== 'expected')
@@ -401,7 +340,7 @@ export class StreamDecoder {
         if (this.#ram !== undefined && !this.#ramEnded)
           throw new StreamError('The stream ends before RAM does.');
         this.#sawEof = true;
-        this.#flushOpaque();
+        this.#opaque.flush();
         return this.#to(State.tail);
       case RecordType.footer:
         throw new StreamError('A section footer stands where a record should begin.');
@@ -413,12 +352,12 @@ export class StreamDecoder {
   #readSectionStart(): boolean {
     const input = this.#input;
     if (this.#state === State.sectionStart) {
-      if (!this.#takeOpaque(5)) return false;
+      if (!this.#opaque.take(5)) return false;
       this.#setupId = input.u32();
       this.#length = nameLength(input.u8(4));
       return this.#to(State.sectionName);
     }
-    if (!this.#takeOpaque(this.#length + 8)) return false;
+    if (!this.#opaque.take(this.#length + 8)) return false;
     const name = input.text(0, this.#length);
     if (name !== RAM_SECTION) return this.#goVerbatim(`the iterable section "${name}" is unknown`);
     const version = input.u32(this.#length + 4);
@@ -429,14 +368,14 @@ export class StreamDecoder {
   }
 
   #readSetupFooter(): boolean {
-    if (!this.#takeOpaque(5)) return false;
+    if (!this.#opaque.take(5)) return false;
     checkFooter(this.#input, this.#setupId);
     const layout = this.#setup!.layout();
     if (layout === undefined) return this.#goVerbatim('the RAM section begins without a layout');
     this.#blocks = new BlockTable(layout);
     this.#pages.blocks = this.#blocks;
     this.#ram = new RamSectionReader(this.#setupId, this.#pages);
-    this.#flushOpaque();
+    this.#opaque.flush();
     this.#items.push({ type: 'ram-layout', layout, sectionId: this.#setupId });
     return this.#to(State.record);
   }
@@ -451,7 +390,7 @@ export class StreamDecoder {
     if (ram.type === RecordType.sectionEnd) {
       this.#ramEnded = true;
       this.#items.push({ type: 'ram-end' });
-      this.#emitOpaque(ramEndSection(ram.sectionId));
+      this.#opaque.send(ramEndSection(ram.sectionId));
       // In pre-copy device state follows, and only the device model knows its length.
       if (!this.#inPostcopy) this.#state = State.tail;
     }
@@ -461,12 +400,12 @@ export class StreamDecoder {
   #readCommand(): boolean {
     const input = this.#input;
     if (this.#state === State.command) {
-      if (!this.#takeOpaque(4)) return false;
+      if (!this.#opaque.take(4)) return false;
       this.#command = input.u16();
       this.#length = input.u16(2);
       return this.#to(State.commandPayload);
     }
-    if (!this.#takeOpaque(this.#length)) return false;
+    if (!this.#opaque.take(this.#length)) return false;
     const notice = readCommand(this.#command, this.#length, input, this.#blocks);
     if (this.#command === Command.enableColo) return this.#goVerbatim('COLO was switched on');
     if (notice.name === 'advise' && notice.pageSizes !== undefined) {
@@ -479,7 +418,7 @@ export class StreamDecoder {
       this.#hostSummary = notice.pageSizes.hostSummary;
     }
     // The notice stands before the command's bytes, which may wait for more.
-    this.#flushOpaque(this.#recordAt);
+    this.#opaque.flushBeforeRecord();
     this.#items.push(notice);
     this.#state = State.record;
     if (notice.name === 'listen' || notice.name === 'packaged') this.#enterPostcopy();
@@ -505,11 +444,11 @@ export class StreamDecoder {
 
   #passPackaged(): boolean {
     if (this.#packagedLeft > 0) {
-      const passed = this.#pass(this.#packagedLeft);
+      const passed = this.#opaque.pass(this.#packagedLeft);
       this.#packagedLeft -= passed;
       if (this.#packagedLeft > 0) return passed > 0;
     }
-    this.#flushOpaque();
+    this.#opaque.flush();
     this.#items.push({ type: 'state-complete', pagesFollow: true });
     return this.#to(State.record);
   }

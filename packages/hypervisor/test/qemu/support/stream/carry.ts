@@ -2,7 +2,8 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { type DecodedItem, StreamDecoder, type StreamEnd } from '../../../../src/qemu/stream/decoder.ts';
+import type { DecodedItem, StreamEnd } from '../../../../src/qemu/stream/decoded.ts';
+import { StreamDecoder } from '../../../../src/qemu/stream/decoder.ts';
 import { StreamEncoder } from '../../../../src/qemu/stream/encoder.ts';
 import { type Reply, ReturnPathDecoder } from '../../../../src/qemu/stream/return-path.ts';
 import type { Qemu } from './qemu.ts';

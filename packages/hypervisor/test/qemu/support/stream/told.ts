@@ -2,7 +2,8 @@
 import type { PageBatch } from '@vmferry/engine/guest';
 import { PageKind } from '@vmferry/engine/guest';
 import type { CommandNotice } from '../../../../src/qemu/stream/command.ts';
-import type { DecodedItem, StreamDecoder } from '../../../../src/qemu/stream/decoder.ts';
+import type { DecodedItem } from '../../../../src/qemu/stream/decoded.ts';
+import type { StreamDecoder } from '../../../../src/qemu/stream/decoder.ts';
 import { digest, type Told } from './model.ts';
 
 /** Buffers that know whether each was given back, once. */
