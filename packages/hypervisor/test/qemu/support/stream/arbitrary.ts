@@ -105,3 +105,6 @@ export function xbzrleRecord(data: Buffer, name?: string): Buffer {
     data,
   ]);
 }
+
+/** Places for `cut`. */
+export const cuts = fc.array(fc.nat(2 ** 20), { maxLength: 60 });

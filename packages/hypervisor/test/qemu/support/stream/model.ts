@@ -192,3 +192,12 @@ export class ModelStream {
     return this.opaque(Buffer.from([0]));
   }
 }
+
+export const twoBlocks = [
+  { name: 'pc.ram', pages: 64 },
+  { name: 'vga.vram', pages: 16 },
+];
+
+export function raw(block: number, page: number, seed = 1): { block: number; page: number; seed: number } {
+  return { block, page, seed };
+}

@@ -3,7 +3,7 @@ import type { PageBatch } from '@vmferry/engine/guest';
 import { PageKind } from '@vmferry/engine/guest';
 import type { CommandNotice } from '../../../../src/qemu/stream/command.ts';
 import type { DecodedItem } from '../../../../src/qemu/stream/decoded.ts';
-import type { StreamDecoder } from '../../../../src/qemu/stream/decoder.ts';
+import { StreamDecoder } from '../../../../src/qemu/stream/decoder.ts';
 import { digest, type Told } from './model.ts';
 
 /** Buffers that know whether each was given back, once. */
@@ -42,6 +42,10 @@ export function decodeAll(decoder: StreamDecoder, chunks: readonly Uint8Array[])
   const items: DecodedItem[] = [];
   for (const chunk of chunks) items.push(...decoder.decode(chunk));
   return items;
+}
+
+export function decode(bytes: Uint8Array, options: { batchPages?: number } = {}): DecodedItem[] {
+  return decodeAll(new StreamDecoder({ batchPages: options.batchPages ?? 8 }), [bytes]);
 }
 
 export function pageContents(batch: PageBatch): Uint8Array[] {
