@@ -18,9 +18,9 @@ const POLL_MS = 200;
 
 /** Waits until libvirt has the domain again. Only one that was not committed. */
 export async function takenBackDomain(text: string, options: LibvirtOptions): Promise<TakenBack> {
-  const enough = ({ reason }: DomainState): boolean => reason !== 'migration' && reason !== 'post-copy';
   let remark: string | undefined;
-  const state = await lookAt(text, options, enough, async (domain, found) => {
+  const state = await withDomain(text, options, async (domain) => {
+    const found = await settled(domain);
     if (found.reason !== 'post-copy-failed') return found;
     try {
       await undoHalted(domain, options);
@@ -51,12 +51,7 @@ export async function takenBackDomain(text: string, options: LibvirtOptions): Pr
 }
 
 export async function lookAtDomain(text: string, options: LibvirtOptions): Promise<Committed> {
-  const state = await lookAt(
-    text,
-    options,
-    () => true,
-    (_, found) => Promise.resolve(found),
-  );
+  const state = await withDomain(text, options, (domain) => domain.state());
   if (!state || state.state === 'shut-off') return { found: 'gone' };
   return {
     found: 'here',
@@ -69,26 +64,28 @@ function isPostcopy({ reason }: DomainState): boolean {
   return reason === 'post-copy' || reason === 'post-copy-failed';
 }
 
-/** Undefined where there is no such domain. `then` gets it as it was found in the end. */
-async function lookAt(
+/** Its state once libvirt moves it no more, or does for too long. */
+async function settled(domain: Domain): Promise<DomainState> {
+  const deadline = performance.now() + SETTLE_TIMEOUT_MS;
+  for (;;) {
+    const state = await domain.state();
+    const moving = state.reason === 'migration' || state.reason === 'post-copy';
+    if (!moving || performance.now() > deadline) return state;
+    await sleep(POLL_MS);
+  }
+}
+
+/** Undefined where there is no such domain. */
+async function withDomain(
   text: string,
   options: LibvirtOptions,
-  enough: (state: DomainState) => boolean,
-  then: (domain: Domain, state: DomainState) => Promise<DomainState>,
+  work: (domain: Domain) => Promise<DomainState>,
 ): Promise<DomainState | undefined> {
   return await asking(async () => {
     const { name, uri } = parseDomainAddress(text, options.uri);
     const connection = await openLibvirt(uri);
     try {
-      return await ifThere(async () => {
-        const domain = await connection.domainByName(name);
-        const deadline = performance.now() + SETTLE_TIMEOUT_MS;
-        for (;;) {
-          const state = await domain.state();
-          if (enough(state) || performance.now() > deadline) return await then(domain, state);
-          await sleep(POLL_MS);
-        }
-      });
+      return await ifThere(async () => await work(await connection.domainByName(name)));
     } finally {
       await letGo(connection.close());
     }

@@ -20,7 +20,7 @@ import type { SourceDomain } from './domain.ts';
 import { gone, notSetBack, stands, stuckInPostcopy } from './faults.ts';
 import { left } from './finishing.ts';
 import { JOB_STAYS, undoHalted } from './undo-halted.ts';
-import { callItRunning, isHalted, undoPostcopy } from './undo-postcopy.ts';
+import { callItRunning, undoPostcopy } from './undo-postcopy.ts';
 
 /** From the word that the migration is given up to its end, before libvirt's calls are cut off. */
 const ABORT_MS = 1000;
@@ -119,10 +119,11 @@ export class RollBack {
     const domain = this.#domain.handle;
     const { stream } = this.#departure;
     if (!stream || comesBack !== 'undone') throw stuckInPostcopy(domain.name);
-    if (wasRunning && (await isHalted(domain))) {
+    if ((await undoPostcopy(domain, { wasRunning, stream })) === 'halted') {
+      if (!wasRunning) throw stuckInPostcopy(domain.name);
       await undoHalted(domain, this.#options);
       this.#remark = JOB_STAYS;
-    } else await undoPostcopy(domain, { wasRunning, stream });
+    }
     this.#connections.hangUp();
     await Promise.race([this.#call.answer, sleep(SETTLE_TIMEOUT_MS)]);
     this.#departure.takenBack();

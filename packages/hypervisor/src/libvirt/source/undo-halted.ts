@@ -58,7 +58,8 @@ export async function undoHalted(domain: Domain, options: LibvirtOptions): Promi
       };
       try {
         await Promise.race([goesOn, over]);
-        await undoPostcopy(domain, { wasRunning: true, stream });
+        const outcome = await undoPostcopy(domain, { wasRunning: true, stream });
+        if (outcome === 'halted') throw stuckInPostcopy(domain.name);
       } finally {
         // QEMU may have said something else.
         stream.cut();

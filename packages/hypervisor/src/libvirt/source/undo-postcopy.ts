@@ -14,9 +14,10 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Domain } from '@vmferry/native/libvirt/domain';
+import { migrationStatus } from '../../qemu/migration-status.ts';
 import type { OutgoingStream } from '../../qemu/outgoing-stream.ts';
 import { QmpError } from '../../qemu/qmp/errors.ts';
-import { migrateReply, parametersReply, type QmpExecutor, typed } from '../../qemu/qmp/schema.ts';
+import { parametersReply, type QmpExecutor, typed } from '../../qemu/qmp/schema.ts';
 import { runAgain } from '../../qemu/run-again.ts';
 import { answerOf } from '../answer.ts';
 import { monitorOf } from '../monitor.ts';
@@ -42,15 +43,20 @@ export interface Undoing {
   readonly stream: Pick<OutgoingStream, 'drain' | 'quietMs' | 'cut'>;
 }
 
-/** QEMU waits for a link: one whose stream broke cannot be cancelled, and would hear no resumption after the attempt. */
-export async function isHalted(domain: Domain): Promise<boolean> {
-  return (await statusOf(monitorOf(domain), WAITING)) === 'postcopy-paused';
-}
-
-/** Resolves when the guest stands as it stood before. @throws GuestError where this QEMU cannot take it back */
-export async function undoPostcopy(domain: Domain, { wasRunning, stream }: Undoing): Promise<void> {
+/**
+ * Resolves when the guest stands as it stood before; or with "halted", and nothing was done, where QEMU waits for a link:
+ * one whose stream broke cannot be cancelled, and would hear no resumption after the attempt.
+ *
+ * @throws GuestError where this QEMU cannot take it back
+ */
+export async function undoPostcopy(
+  domain: Domain,
+  { wasRunning, stream }: Undoing,
+): Promise<'undone' | 'halted'> {
   const monitor = monitorOf(domain);
-  if ((await statusOf(monitor, WAITING)) !== 'postcopy-active') throw stuckInPostcopy(domain.name);
+  const found = await statusOf(monitor, WAITING);
+  if (found === 'postcopy-paused') return 'halted';
+  if (found !== 'postcopy-active') throw stuckInPostcopy(domain.name);
   const drained = stream.drain({ finishes: false });
   try {
     await slowed(monitor, async () => {
@@ -59,6 +65,7 @@ export async function undoPostcopy(domain: Domain, { wasRunning, stream }: Undoi
       if ((await statusOf(monitor, ENDING)) !== 'cancelled') throw stuckInPostcopy(domain.name);
     });
     if (wasRunning) await runAgain(monitor);
+    return 'undone';
   } catch (error) {
     throw error instanceof QmpError ? stuckInPostcopy(domain.name) : error;
   } finally {
@@ -88,7 +95,7 @@ async function untilQuiet(stream: Undoing['stream']): Promise<void> {
 async function statusOf(monitor: QmpExecutor, passing: readonly string[]): Promise<string> {
   const deadline = performance.now() + SETTLED_MS;
   for (;;) {
-    const { status = 'none' } = await typed(monitor, 'query-migrate', migrateReply);
+    const status = await migrationStatus(monitor);
     if (!passing.includes(status) || performance.now() > deadline) return status;
     await sleep(POLL_MS);
   }
