@@ -20,50 +20,58 @@ export type Phase =
  *
  * `E_USAGE`, `E_REFUSED` and everything found in preflight happen before anything was touched.
  */
-export type ErrorCode =
-  | 'E_USAGE'
-  | 'E_CONFIG'
-  | 'E_CONNECT'
-  | 'E_TLS'
-  | 'E_AUTH'
-  | 'E_VERSION'
-  | 'E_PROTOCOL'
-  | 'E_LIMIT'
-  | 'E_REFUSED'
-  | 'E_GUEST_UNREACHABLE'
-  | 'E_GUEST_BLOCKED'
-  | 'E_GUEST_MISMATCH'
-  | 'E_GUEST_BUSY'
-  | 'E_GUEST_GONE'
-  | 'E_GUEST_FAILED'
-  | 'E_GUEST_DAMAGED'
-  | 'E_NOT_INCOMING'
-  | 'E_NO_USERFAULTFD'
-  | 'E_CPU_INCOMPATIBLE'
-  | 'E_MACHINE_UNKNOWN'
-  | 'E_NO_MEMORY'
-  | 'E_DEVICE_BOUND'
-  | 'E_DEVICE_UNKNOWN'
-  | 'E_DISK_UNSAFE'
-  | 'E_FILE_MISSING'
-  | 'E_FILE_EXISTS'
-  | 'E_NO_SPACE'
-  | 'E_NO_NETWORK'
-  | 'E_NAME_TAKEN'
-  | 'E_HYPERVISOR_OLDER'
-  | 'E_CLOCK_APART'
-  | 'E_DEST_XML'
-  | 'E_UNSUPPORTED'
-  | 'E_STREAM'
-  | 'E_LINK_LOST'
-  | 'E_STALLED'
-  | 'E_DEADLINE'
-  | 'E_CANCELLED'
-  | 'E_JOURNAL'
-  | 'E_ANNOUNCE'
-  | 'E_NATIVE'
-  | 'E_TIMEOUT'
-  | 'E_INTERNAL';
+const ERROR_CODES = [
+  'E_USAGE',
+  'E_CONFIG',
+  'E_CONNECT',
+  'E_TLS',
+  'E_AUTH',
+  'E_VERSION',
+  'E_PROTOCOL',
+  'E_LIMIT',
+  'E_REFUSED',
+  'E_GUEST_UNREACHABLE',
+  'E_GUEST_BLOCKED',
+  'E_GUEST_MISMATCH',
+  'E_GUEST_BUSY',
+  'E_GUEST_GONE',
+  'E_GUEST_FAILED',
+  'E_GUEST_DAMAGED',
+  'E_NOT_INCOMING',
+  'E_NO_USERFAULTFD',
+  'E_CPU_INCOMPATIBLE',
+  'E_MACHINE_UNKNOWN',
+  'E_NO_MEMORY',
+  'E_DEVICE_BOUND',
+  'E_DEVICE_UNKNOWN',
+  'E_DISK_UNSAFE',
+  'E_FILE_MISSING',
+  'E_FILE_EXISTS',
+  'E_NO_SPACE',
+  'E_NO_NETWORK',
+  'E_NAME_TAKEN',
+  'E_HYPERVISOR_OLDER',
+  'E_CLOCK_APART',
+  'E_DEST_XML',
+  'E_UNSUPPORTED',
+  'E_STREAM',
+  'E_LINK_LOST',
+  'E_STALLED',
+  'E_DEADLINE',
+  'E_CANCELLED',
+  'E_JOURNAL',
+  'E_ANNOUNCE',
+  'E_NATIVE',
+  'E_TIMEOUT',
+  'E_INTERNAL',
+] as const;
+
+export type ErrorCode = (typeof ERROR_CODES)[number];
+
+/** One that came from elsewhere may be a later version's. */
+export function isErrorCode(code: string): code is ErrorCode {
+  return (ERROR_CODES as readonly string[]).includes(code);
+}
 
 export interface MigrationErrorFields {
   readonly code: ErrorCode;

@@ -4,7 +4,6 @@ import type { Logger } from '@vmferry/agent-core/log';
 import { VERSION } from '@vmferry/agent-core/version';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { ClockOffset } from '@vmferry/engine/clock/offset';
-import type { ErrorCode } from '@vmferry/engine/errors';
 import { GuestError } from '@vmferry/engine/errors';
 import type { GuestDescription, SideConnection } from '@vmferry/engine/guest';
 import type { MigrateRequest } from '@vmferry/engine/options';
@@ -19,6 +18,7 @@ import { RateLimiter } from '@vmferry/wire/rate-limiter';
 import { connect, connectData, MIGRATION_PATH, type TlsMaterial } from '@vmferry/wire/socket';
 import { Tunnel } from '@vmferry/wire/tunnel';
 import { windowUpTo } from '@vmferry/wire/window';
+import { knownCode } from './failures.ts';
 
 const ANSWER_TIMEOUT_MS = 10_000;
 /** A destination may have to start a hypervisor first. */
@@ -160,7 +160,7 @@ export class Destination {
       return { ok: true, hypervisorVersion: answer.hypervisorVersion, notes: answer.notes };
     }
     const reasons = answer.reasons.map(
-      ({ code, message, remedy }) => new GuestError(code as ErrorCode, message, remedy),
+      ({ code, message, remedy }) => new GuestError(knownCode(code), message, remedy),
     );
     return { ok: false, reasons, notes: answer.notes ?? [] };
   }

@@ -3,6 +3,7 @@ import {
   type ErrorCode,
   type ErrorReport,
   GuestError,
+  isErrorCode,
   MigrationError,
   type Phase,
 } from '@vmferry/engine/errors';
@@ -19,52 +20,9 @@ const wireCodes: Readonly<Record<string, ErrorCode>> = {
   E_LIMIT: 'E_LIMIT',
 };
 
-const known = new Set<string>([
-  'E_CONFIG',
-  'E_CONNECT',
-  'E_TLS',
-  'E_AUTH',
-  'E_VERSION',
-  'E_PROTOCOL',
-  'E_LIMIT',
-  'E_REFUSED',
-  'E_GUEST_UNREACHABLE',
-  'E_GUEST_BLOCKED',
-  'E_GUEST_MISMATCH',
-  'E_GUEST_BUSY',
-  'E_GUEST_GONE',
-  'E_GUEST_FAILED',
-  'E_GUEST_DAMAGED',
-  'E_NOT_INCOMING',
-  'E_NO_USERFAULTFD',
-  'E_CPU_INCOMPATIBLE',
-  'E_MACHINE_UNKNOWN',
-  'E_NO_MEMORY',
-  'E_DEVICE_BOUND',
-  'E_DEVICE_UNKNOWN',
-  'E_DISK_UNSAFE',
-  'E_FILE_MISSING',
-  'E_FILE_EXISTS',
-  'E_NO_SPACE',
-  'E_NO_NETWORK',
-  'E_NAME_TAKEN',
-  'E_HYPERVISOR_OLDER',
-  'E_CLOCK_APART',
-  'E_DEST_XML',
-  'E_UNSUPPORTED',
-  'E_STREAM',
-  'E_STALLED',
-  'E_DEADLINE',
-  'E_LINK_LOST',
-  'E_JOURNAL',
-  'E_TIMEOUT',
-  'E_CANCELLED',
-  'E_INTERNAL',
-]);
-
 /** A code that came from a peer: those of a later version are none of ours. */
 export function knownCode(code: string): ErrorCode {
-  return known.has(code) ? (code as ErrorCode) : 'E_PROTOCOL';
+  return isErrorCode(code) ? code : 'E_PROTOCOL';
 }
 
 /** What is known of a failure wherever it was caught. */

@@ -59,6 +59,15 @@ test("the destination's own words go before this side's, until it runs the guest
   expect(causes.explain(report, 'E_TIMEOUT', 'precopy')).toMatchObject({ code: 'E_STREAM', side: 'source' });
 });
 
+test.each([
+  ['E_NATIVE', 'E_NATIVE'],
+  ['E_OF_A_LATER_VERSION', 'E_PROTOCOL'],
+])("the destination's %s is told as %s", (code, told) => {
+  const causes = new Causes();
+  causes.peerMet({ ...peer, code });
+  expect(causes.explain(report, 'E_TIMEOUT', 'precopy').code).toBe(told);
+});
+
 test('a failure is told with the phase in which the migration was given up', () => {
   const causes = new Causes();
   causes.givenUp('switchover');
