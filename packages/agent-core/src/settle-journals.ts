@@ -15,11 +15,18 @@ export interface LeftJournals {
   readonly guest?: string;
 }
 
-/** What ends the journal; undefined: nothing does, or not yet. */
+/** What a journal is ended with. */
+export interface JournalEnd {
+  readonly state: 'rolled-back' | 'discarded' | 'done';
+  /** In words. */
+  readonly why: string;
+}
+
+/** Undefined: nothing ends the journal, or not yet. */
 export type Settle = (
   records: readonly JournalRecord[],
   last: JournalRecord,
-) => Promise<JournalRecord | undefined>;
+) => Promise<JournalEnd | undefined>;
 
 /** Never rejects: what cannot be settled does not keep the agent from its work, and is logged. */
 export async function settleJournals(
@@ -55,12 +62,20 @@ async function settleOne(path: string, { log, guest }: LeftJournals, settle: Set
     const { records } = parseJournal(await journal.readAll());
     const last = records.at(-1);
     if (last === undefined || (guest !== undefined && last.guest !== guest)) return;
-    const ending = await settle(records, last);
-    if (ending) await journal.append(encodeRecord(ending).trimEnd());
+    const end = await settle(records, last);
+    if (end) await journal.append(encodeRecord(recordOf(last, end)).trimEnd());
   } catch (error) {
     if (!(error instanceof JournalError)) throw error;
     log.error({ err: error, path }, 'a damaged journal is left as it is');
   } finally {
     await journal.close();
   }
+}
+
+function recordOf({ session, guest, role, mode, peer }: JournalRecord, end: JournalEnd): JournalRecord {
+  return {
+    ...{ v: 1, session, guest, role, at: Date.now(), ...end },
+    ...(mode === undefined ? {} : { mode }),
+    ...(peer === undefined ? {} : { peer }),
+  } as JournalRecord;
 }

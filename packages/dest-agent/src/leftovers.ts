@@ -10,7 +10,7 @@
  */
 import type { Logger } from '@vmferry/agent-core/log';
 import { machineNow } from '@vmferry/agent-core/machine';
-import { type LeftJournals, settleJournals } from '@vmferry/agent-core/settle-journals';
+import { type JournalEnd, type LeftJournals, settleJournals } from '@vmferry/agent-core/settle-journals';
 import { byHand } from '@vmferry/engine/by-hand';
 import { type JournalRecord, outcomeOf } from '@vmferry/engine/journal/records';
 import { recoverDest } from '@vmferry/engine/switchover/dest';
@@ -27,14 +27,14 @@ export interface LeftoverOptions extends LeftJournals {
 
 /** Settles every journal that can be. Never rejects: see `settleJournals`. */
 export async function settleLeftovers(options: LeftoverOptions): Promise<void> {
-  await settleJournals('dest', options, async (records, last) => await settle(records, last, options));
+  await settleJournals('dest', options, (records, last) => settle(records, last, options));
 }
 
 async function settle(
   records: readonly JournalRecord[],
   last: JournalRecord,
   { log, endPrepared, look }: LeftoverOptions,
-): Promise<JournalRecord | undefined> {
+): Promise<JournalEnd | undefined> {
   const { session, guest } = last;
   const about = { session, guest };
   switch (outcomeOf(records).outcome) {
@@ -60,7 +60,7 @@ async function settle(
     return undefined;
   }
   log.info({ ...about, found: end.found }, 'an unfinished migration is settled: its guest never ran here');
-  return discarded(last);
+  return { state: 'discarded', why: 'The destination agent was restarted before the guest was loaded.' };
 }
 
 interface About {
@@ -96,10 +96,4 @@ function tellCommitted(seen: CommittedHere, log: Logger, about: About): void {
       ? `${committed}: it is whole and stands still.`
       : `${committed}: it stands still, and part of its memory may be on the source ("${seen.migration}").`,
   );
-}
-
-function discarded({ session, guest, mode }: JournalRecord): JournalRecord {
-  const why = 'The destination agent was restarted before the guest was loaded.';
-  const common = { v: 1, session, guest, role: 'dest', state: 'discarded', at: Date.now(), why } as const;
-  return mode === undefined ? common : { ...common, mode };
 }

@@ -7,10 +7,10 @@
  */
 import type { Logger } from '@vmferry/agent-core/log';
 import { machineNow } from '@vmferry/agent-core/machine';
-import { type LeftJournals, settleJournals } from '@vmferry/agent-core/settle-journals';
+import { type JournalEnd, type LeftJournals, settleJournals } from '@vmferry/agent-core/settle-journals';
 import { byHand } from '@vmferry/engine/by-hand';
 import type { GuestRunsOn } from '@vmferry/engine/errors';
-import type { JournalRecord, SourceRecordState } from '@vmferry/engine/journal/records';
+import type { JournalRecord } from '@vmferry/engine/journal/records';
 import { recoverSource } from '@vmferry/engine/switchover/source';
 import type { Committed, TakenBack } from '@vmferry/hypervisor/qemu/left-source';
 
@@ -25,32 +25,24 @@ export interface LeftoverOptions extends LeftJournals {
 
 /** Settles every journal that can be. Never rejects: see `settleJournals`. */
 export async function settleLeftovers(options: LeftoverOptions): Promise<void> {
-  await settleJournals('source', options, async (records, last) => {
-    const ended = await settle(records, last, options);
-    return ended && ending(last, ended);
-  });
+  await settleJournals('source', options, (records, last) => settle(records, last, options));
 }
 
 async function settle(
   records: readonly JournalRecord[],
   last: JournalRecord,
   options: LeftoverOptions,
-): Promise<Ending | undefined> {
+): Promise<JournalEnd | undefined> {
   const { state } = recoverSource(records, LIMITS, machineNow());
   if (state.phase === 'rolling-back') return await takeBack(last, options);
   return state.phase === 'committed' ? await look(last, options) : undefined;
-}
-
-interface Ending {
-  readonly state: Extract<SourceRecordState, 'rolled-back' | 'done'>;
-  readonly why: string;
 }
 
 /** Undefined: the next agent has to try again. */
 async function takeBack(
   { session, guest, peer }: JournalRecord,
   { log, takeBack: give }: LeftoverOptions,
-): Promise<Ending | undefined> {
+): Promise<JournalEnd | undefined> {
   const about = { session, guest, peer };
   const { run } = byHand(guest);
   const taken = await give(guest, session);
@@ -115,7 +107,7 @@ async function takeBack(
 async function look(
   { session, guest, peer }: JournalRecord,
   { log, look: see }: LeftoverOptions,
-): Promise<Ending | undefined> {
+): Promise<JournalEnd | undefined> {
   const about = { session, guest, peer };
   const seen = await see(guest, session);
   if (seen.found === 'gone' || seen.found === 'unmarked') {
@@ -174,15 +166,6 @@ function attention(log: Logger, about: object, { why, ...rest }: Attention): voi
   log.error({ ...about, ...rest }, why);
 }
 
-function rolledBack(): Ending {
+function rolledBack(): JournalEnd {
   return { state: 'rolled-back', why: 'The source agent was restarted before the commit.' };
-}
-
-function ending(last: JournalRecord, { state, why }: Ending): JournalRecord {
-  const { session, guest, mode, peer } = last;
-  return {
-    ...{ v: 1, session, guest, role: 'source', state, at: Date.now(), why },
-    ...(mode === undefined ? {} : { mode }),
-    ...(peer === undefined ? {} : { peer }),
-  } as JournalRecord;
 }
