@@ -9,9 +9,10 @@ import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { byHand } from '@vmferry/engine/by-hand';
 import type { GuestError } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
+import type { DestRecordState } from '@vmferry/engine/journal/records';
 import { destDeadline, destToPostcopy, startDest, stepDest } from '@vmferry/engine/switchover/dest';
 import type { DestAction, DestEventIn, DestState } from '@vmferry/engine/switchover/dest-state';
-import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
+import type { SwitchoverReport, ToSource } from '@vmferry/engine/switchover/protocol';
 import type { ControlChannel } from '@vmferry/wire/control';
 import type { Account } from './account.ts';
 import type { Aftermath } from './aftermath.ts';
@@ -184,7 +185,7 @@ export class Switchover {
     }
   }
 
-  async #write(record: Extract<DestAction, { type: 'journal' }>['record']): Promise<void> {
+  async #write(record: DestRecordState): Promise<void> {
     try {
       await this.#options.journal.write(record, this.#machine.state.mode);
       this.tell({ type: 'journal-written', record });
@@ -194,7 +195,7 @@ export class Switchover {
     }
   }
 
-  async #send(message: Extract<DestAction, { type: 'send' }>['message']): Promise<void> {
+  async #send(message: ToSource): Promise<void> {
     const { causes, control, guest } = this.#options;
     if (control.link.state !== 'open') return;
     switch (message.type) {

@@ -11,26 +11,22 @@ import {
 } from '@vmferry/agent-core/operations';
 import { MigrationError } from '@vmferry/engine/errors';
 import type { MigrateRequest } from '@vmferry/engine/options';
-import type { SourceLimits } from '@vmferry/engine/switchover/source-state';
 import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
 import { rehearsePreflight } from '@vmferry/hypervisor/libvirt/preflight/rehearse';
 import { SimulationHost } from '@vmferry/memsim/guest/host';
 import { lookAtGuest, type SourceGuestFactory, sourceGuests, takeBackGuest } from './guests.ts';
 import { settleLeftovers } from './leftovers.ts';
-import { type MigrationOptions, SourceMigration } from './migration.ts';
+import { type MigrationLimits, type MigrationOptions, SourceMigration } from './migration.ts';
 import { Resumption } from './resumption.ts';
 
 /** Ended migrations that `list` still shows. */
 const KEEP_ENDED = 100;
 
 /** What an agent is put together from; each part has its default. */
-export interface SourceAgentParts {
+export interface SourceAgentParts extends MigrationLimits {
   readonly guests?: SourceGuestFactory;
   /** The simulated guests of this host; without it there are none. */
   readonly simulation?: SimulationHost;
-  readonly switchoverLimits?: SourceLimits;
-  readonly stalledMs?: number;
-  readonly lastFiguresMs?: number;
 }
 
 export class SourceAgent implements Operations {
@@ -65,9 +61,7 @@ export class SourceAgent implements Operations {
       request,
       agent: this.#options,
       guests: this.#guests,
-      ...(this.#parts.stalledMs === undefined ? {} : { stalledMs: this.#parts.stalledMs }),
-      ...(this.#parts.lastFiguresMs === undefined ? {} : { lastFiguresMs: this.#parts.lastFiguresMs }),
-      ...(this.#parts.switchoverLimits ? { switchoverLimits: this.#parts.switchoverLimits } : {}),
+      limits: this.#parts,
     };
     const migration = request.resume ? new Resumption(options) : new SourceMigration(options);
     this.#migrations.set(id, migration);

@@ -1,8 +1,9 @@
 /** Which codec bulk pages take: what the operator fixed, or the engine's adaptive choice. */
 
+import { machineNow } from '@vmferry/agent-core/machine';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import { type CodecState, decideCodec, startCodec } from '@vmferry/engine/policy/codec';
-import { type Millis, millis } from '@vmferry/engine/units';
+import type { Millis } from '@vmferry/engine/units';
 import type { PackCodec } from '@vmferry/native/kernels';
 
 export interface CodecObservation {
@@ -34,7 +35,7 @@ export class CodecChooser {
 
   observe({ congested, contentBytes, wireBytes }: CodecObservation): void {
     if (this.#mode !== 'auto') return;
-    const now = performance.now();
+    const now = machineNow();
     const content = contentBytes - this.#last.contentBytes;
     const wire = wireBytes - this.#last.wireBytes;
     const passedMs = Math.max(1, now - this.#last.at);
@@ -47,7 +48,7 @@ export class CodecChooser {
         guestBytesPerSec: (content * 1000) / passedMs,
         ...(this.#state.codec === 'lz4' && wire > 0 ? { ratio: content / wire } : {}),
       },
-      millis(now),
+      now,
     );
     this.#state = state;
     if (decision.change !== null) this.#onChange(decision.change);

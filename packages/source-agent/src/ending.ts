@@ -18,6 +18,7 @@ import type { Switchover } from './switchover.ts';
 
 /** Between two tries to let a guest run again that would not. */
 const RETRY_MS = 5000;
+
 /** Of a post-copy that was given up before its commit: only the destination can know whether it could be finished. */
 function haltedEarly(here: ByHand, there: ByHand): string {
   return `The source cannot take the guest back. Where the destination had loaded it, its agent has let it run: if "${there.state}" says "running (post-copy failed)" there, ${here.finish}. If the domain is not there, what it had in memory is lost: end it on the source (${here.end}) and start it from its disks.`;

@@ -29,16 +29,21 @@ import { Switchover } from './switchover.ts';
 import { Traffic } from './traffic.ts';
 import { Watch } from './watch.ts';
 
+/** Each has its default. */
+export interface MigrationLimits {
+  readonly switchoverLimits?: SourceLimits;
+  /** After so many milliseconds without a page taken a post-copy counts as halted; disks that do not come likewise. */
+  readonly stalledMs?: number;
+  /** How long the last figures of a destination that examines nothing are waited for. */
+  readonly lastFiguresMs?: number;
+}
+
 export interface MigrationOptions {
   readonly id: string;
   readonly request: MigrateRequest;
   readonly agent: SourceAgentOptions;
   readonly guests: SourceGuestFactory;
-  readonly switchoverLimits?: SourceLimits;
-  /** After so many milliseconds without a page taken a post-copy counts as halted. */
-  readonly stalledMs?: number;
-  /** How long the last figures of a destination that examines nothing are waited for. */
-  readonly lastFiguresMs?: number;
+  readonly limits: MigrationLimits;
 }
 
 export class SourceMigration implements RunningMigration {
@@ -66,7 +71,7 @@ export class SourceMigration implements RunningMigration {
       wireBytes: () => this.#traffic?.wireBytes ?? 0,
       link: () => this.#preflight.link,
     });
-    this.#lastFigures = new LastFigures(options.lastFiguresMs);
+    this.#lastFigures = new LastFigures(options.limits.lastFiguresMs);
     this.#log = migrationLogger(options.agent.log, { session: options.id, guest: options.request.guest });
     const { agent, guests, request } = options;
     this.#preflight = new Preflight({
@@ -135,7 +140,8 @@ export class SourceMigration implements RunningMigration {
   }
 
   async #migrate(departure: Departure): Promise<MigrationReport> {
-    const { request, switchoverLimits: limits } = this.#options;
+    const { request } = this.#options;
+    const { switchoverLimits: limits } = this.#options.limits;
     const [account, causes, log] = [this.#account, this.#causes, this.#log];
     const { guest, destGuest = guest } = request;
     const hands = { here: byHand(guest), there: byHand(destGuest) };
@@ -161,7 +167,8 @@ export class SourceMigration implements RunningMigration {
   }
 
   async #setUp(departure: Departure, switchover: Switchover): Promise<void> {
-    const { agent, request, stalledMs } = this.#options;
+    const { agent, request } = this.#options;
+    const { stalledMs } = this.#options.limits;
     const { bufferBytes } = agent.limits ?? defaultLimits();
     this.#account.enter('setup');
     const [account, causes, lastFigures] = [this.#account, this.#causes, this.#lastFigures];

@@ -1,5 +1,5 @@
 /** What the destination says once the guest is on its way, and what is done about it here. */
-import { millis, pages } from '@vmferry/engine/units';
+import { blockIndex, millis, pages } from '@vmferry/engine/units';
 import type { ControlMessage } from '@vmferry/wire/messages';
 import type { Account } from './account.ts';
 import type { Causes } from './causes.ts';
@@ -38,7 +38,7 @@ export class PeerNews {
       case 'fault':
         traffic.fault(
           message.ranges.map(({ block, first, count }) => ({
-            block: block as never,
+            block: blockIndex(block),
             first: pages(first),
             count: pages(count),
           })),

@@ -1,6 +1,7 @@
 /** The policy at work: feeds it what the guest and the link do, and carries out what it decides. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { machineNow } from '@vmferry/agent-core/machine';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { SourceGuest, SourceItem } from '@vmferry/engine/guest';
 import type { ChosenStrategy, MigrateRequest } from '@vmferry/engine/options';
@@ -12,7 +13,7 @@ import {
   type SteeringAction,
   SteeringPolicy,
 } from '@vmferry/engine/policy/steering';
-import { bytes, millis } from '@vmferry/engine/units';
+import { bytes } from '@vmferry/engine/units';
 import { Gate } from './gate.ts';
 
 export interface SteeringOptions {
@@ -56,7 +57,7 @@ export class Steering {
     const throttlesItself = options.guest.setThrottle === undefined;
     this.#policy = new SteeringPolicy(
       { request, memoryBytes, oneLiveRound, postcopyObstacle, throttlesItself },
-      now(),
+      machineNow(),
     );
     const { strategy } = this.#policy;
     if (strategy !== undefined) options.onStrategy(strategy);
@@ -76,7 +77,7 @@ export class Steering {
   begin(): void {
     if (this.#begun) return;
     this.#begun = true;
-    this.#carryOut(this.#policy.begin(now()));
+    this.#carryOut(this.#policy.begin(machineNow()));
     if (!this.#policy.over) this.#timer = setInterval(() => void this.#sample(), this.#policy.sampleMs);
   }
 
@@ -107,7 +108,7 @@ export class Steering {
   }
 
   onRoundEnd(item: Extract<SourceItem, { type: 'round-end' }>): void {
-    this.#carryOut(this.#policy.roundEnd(this.#withHeld(item), this.#options.delivered(), now()));
+    this.#carryOut(this.#policy.roundEnd(this.#withHeld(item), this.#options.delivered(), machineNow()));
   }
 
   async #sample(): Promise<void> {
@@ -115,7 +116,7 @@ export class Steering {
     this.#sampling = true;
     try {
       const progress = await this.#options.guest.progress();
-      this.#carryOut(this.#policy.sample(this.#withHeld(progress), this.#options.delivered(), now()));
+      this.#carryOut(this.#policy.sample(this.#withHeld(progress), this.#options.delivered(), machineNow()));
     } catch (error) {
       // One that sends its last pages answers only afterwards, and nobody waits for it.
       if (!this.#policy.over) this.#options.onFailure(error);
@@ -214,8 +215,4 @@ async function within(ms: number, promise: Promise<unknown>): Promise<void> {
   } finally {
     over.abort();
   }
-}
-
-function now() {
-  return millis(performance.now());
 }

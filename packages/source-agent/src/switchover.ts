@@ -5,8 +5,9 @@
 import type { Logger } from '@vmferry/agent-core/log';
 import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import type { GuestError } from '@vmferry/engine/errors';
+import type { SourceRecordState } from '@vmferry/engine/journal/records';
 import type { MigrateRequest } from '@vmferry/engine/options';
-import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
+import type { SwitchoverReport, ToDest } from '@vmferry/engine/switchover/protocol';
 import { sourceDeadline, sourceToPostcopy, startSource, stepSource } from '@vmferry/engine/switchover/source';
 import type {
   SourceAction,
@@ -148,7 +149,7 @@ export class Switchover {
     }
   }
 
-  async #write(record: Extract<SourceAction, { type: 'journal' }>['record']): Promise<void> {
+  async #write(record: SourceRecordState): Promise<void> {
     // SEALED says it, which follows.
     const learned = record === 'sealed' ? this.#learnRunState() : Promise.resolve();
     learned.catch(() => {});
@@ -173,7 +174,7 @@ export class Switchover {
     if (remark !== undefined) this.#options.account.note(remark);
   }
 
-  #send(message: Extract<SourceAction, { type: 'send' }>['message']): void {
+  #send(message: ToDest): void {
     const { guest, destination } = this.#options.departure;
     const { control } = destination;
     if (message.type === 'commit') guest.committed?.();

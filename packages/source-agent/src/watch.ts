@@ -21,7 +21,7 @@ export interface WatchOptions {
   readonly switchover: Pick<Switchover, 'state' | 'tell'>;
   readonly traffic: Pick<Traffic, 'delivered' | 'decided' | 'faults' | 'look'>;
   readonly request: Pick<MigrateRequest, 'deadlineMs' | 'onStall'>;
-  /** After so many milliseconds without a page taken a post-copy counts as halted; disks that do not come likewise. */
+  /** See `MigrationLimits`. */
   readonly stalledMs: number | undefined;
 }
 
