@@ -5,6 +5,8 @@ import type { MigrationEvent } from '@vmferry/engine/events';
 import type { MigrateRequest, Strategy } from '@vmferry/engine/options';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
 
+const KEEP_ENDED = 100;
+
 /** What an agent serves: guests that leave, guests that come in, or both. */
 export type AgentRole = 'source' | 'dest' | 'host';
 
@@ -41,6 +43,12 @@ export function inOrder(migrations: Iterable<MigrationSummary>): readonly Migrat
   return [...migrations].sort(
     (a, b) => Number(a.outcome !== undefined) - Number(b.outcome !== undefined) || b.startedAt - a.startedAt,
   );
+}
+
+/** Drops the oldest of the ended ones but for so many that `list` still shows. In the order of their beginning. */
+export function forgetOld(migrations: Map<string, { readonly summary: MigrationSummary }>): void {
+  const ended = [...migrations].filter(([, { summary }]) => summary.outcome !== undefined);
+  for (const [id] of ended.slice(0, Math.max(0, ended.length - KEEP_ENDED))) migrations.delete(id);
 }
 
 /** A migration that this agent's operator started, or one of the peer's that it takes part in. */

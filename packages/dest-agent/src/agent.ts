@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { type DestAgentOptions, defaultLimits } from '@vmferry/agent-core/config';
 import { libvirtPolicy } from '@vmferry/agent-core/libvirt-config';
 import {
+  forgetOld,
   inOrder,
   type MigrationSummary,
   type Operations,
@@ -30,8 +31,6 @@ import { windUp } from './orderly-end.ts';
 import { DestSession } from './session.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-/** Ended migrations that `list` still shows. */
-const KEEP_ENDED = 100;
 const FEATURES = ['lz4', 'express', 'probe', 'tunnel-2'];
 const dataOnly = {
   code: 'E_SEQUENCE',
@@ -203,7 +202,7 @@ export class DestAgent implements Operations {
       log: this.#options.log,
     });
     this.#sessions.set(identity.session, session);
-    this.#forgetOld();
+    forgetOld(this.#sessions);
     control.send({
       type: 'welcome',
       version: agreed.version,
@@ -259,10 +258,5 @@ export class DestAgent implements Operations {
     control.send({ type: 'refuse', code, message, remedy, ...(versions ? { versions: [...versions] } : {}) });
     void control.link.close();
     this.#options.log.warn({ code }, message);
-  }
-
-  #forgetOld(): void {
-    const ended = [...this.#sessions].filter(([, session]) => session.summary.outcome !== undefined);
-    for (const [id] of ended.slice(0, Math.max(0, ended.length - KEEP_ENDED))) this.#sessions.delete(id);
   }
 }

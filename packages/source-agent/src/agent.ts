@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import type { SourceAgentOptions } from '@vmferry/agent-core/config';
 import { libvirtPolicy } from '@vmferry/agent-core/libvirt-config';
 import {
+  forgetOld,
   inOrder,
   type MigrationSummary,
   type Operations,
@@ -18,9 +19,6 @@ import { lookAtGuest, type SourceGuestFactory, sourceGuests, takeBackGuest } fro
 import { settleLeftovers } from './leftovers.ts';
 import { type MigrationLimits, type MigrationOptions, SourceMigration } from './migration.ts';
 import { Resumption } from './resumption.ts';
-
-/** Ended migrations that `list` still shows. */
-const KEEP_ENDED = 100;
 
 /** What an agent is put together from; each part has its default. */
 export interface SourceAgentParts extends MigrationLimits {
@@ -65,7 +63,7 @@ export class SourceAgent implements Operations {
     };
     const migration = request.resume ? new Resumption(options) : new SourceMigration(options);
     this.#migrations.set(id, migration);
-    this.#forgetOld();
+    forgetOld(this.#migrations);
     return migration;
   }
 
@@ -104,10 +102,5 @@ export class SourceAgent implements Operations {
     for (const migration of running) migration.cancel();
     await Promise.all(running.map((migration) => migration.done));
     await Promise.all([...this.#migrations.values()].map((migration) => migration.disconnect()));
-  }
-
-  #forgetOld(): void {
-    const ended = [...this.#migrations].filter(([, { summary }]) => summary.outcome !== undefined);
-    for (const [id] of ended.slice(0, Math.max(0, ended.length - KEEP_ENDED))) this.#migrations.delete(id);
   }
 }
