@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { homedir, userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { type ErrorCode, MigrationError, type Side } from '@vmferry/engine/errors';
+import { type ErrorCode, MigrationError, messageOf, type Side } from '@vmferry/engine/errors';
 import { parseAddress } from '@vmferry/wire/address';
 import type { TlsMaterial } from '@vmferry/wire/socket';
 import { type Document, isNode, LineCounter, parseDocument } from 'yaml';
@@ -309,8 +309,4 @@ function whyUnreadable(cause: unknown): string {
     default:
       return messageOf(cause);
   }
-}
-
-function messageOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
 }

@@ -10,7 +10,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { GuestError } from '@vmferry/engine/errors';
+import { GuestError, messageOf } from '@vmferry/engine/errors';
 
 /** A journal holds a handful of short records; a bigger file is not one of ours. */
 const JOURNAL_MAX_BYTES = 16 * 1024 * 1024;
@@ -221,7 +221,7 @@ async function syncDirectory(directory: string): Promise<void> {
 
 function journalError(what: string, path: string, cause: unknown): GuestError {
   const { why, remedy } = explain(errno(cause), path);
-  const detail = why ?? (cause instanceof Error ? cause.message : String(cause));
+  const detail = why ?? messageOf(cause);
   return new GuestError('E_JOURNAL', `cannot ${what} ${path}: ${detail}`, remedy, { cause });
 }
 

@@ -1,6 +1,6 @@
 /** Certificates from files, checked here so that a wrong one is told at the start and by its name. */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
-import type { MigrationError, Side } from '@vmferry/engine/errors';
+import { type MigrationError, messageOf, type Side } from '@vmferry/engine/errors';
 import type { TlsMaterial } from '@vmferry/wire/socket';
 import { configError, readConfigFile } from './config.ts';
 
@@ -80,7 +80,7 @@ function certificates(pem: string, file: string, side: Side): readonly X509Certi
       return new X509Certificate(block);
     } catch (cause) {
       throw tlsError(
-        `a certificate in ${file} cannot be read: ${reason(cause)}`,
+        `a certificate in ${file} cannot be read: ${messageOf(cause)}`,
         'The file is damaged: install it again.',
         side,
         cause,
@@ -111,7 +111,7 @@ function privateKey(pem: string, file: string, side: Side): KeyObject {
       );
     }
     throw tlsError(
-      `the private key in ${file} cannot be read: ${reason(cause)}`,
+      `the private key in ${file} cannot be read: ${messageOf(cause)}`,
       'The file is damaged: install it again.',
       side,
       cause,
@@ -139,10 +139,6 @@ function checkDates(certificate: X509Certificate, file: string, side: Side, now:
 
 function subject(certificate: X509Certificate): string {
   return (certificate.subject ?? 'no subject').replaceAll('\n', ', ');
-}
-
-function reason(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
 }
 
 function tlsError(message: string, remedy: string, side: Side, cause?: unknown): MigrationError {

@@ -1,6 +1,6 @@
 /** What a failure on the destination's side is called, and what an examination that found something comes to. */
 import { PayloadError } from '@vmferry/engine/carriage/payload-error';
-import { type ErrorCode, GuestError } from '@vmferry/engine/errors';
+import { type ErrorCode, GuestError, messageOf } from '@vmferry/engine/errors';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
 import { WireError } from '@vmferry/wire/errors';
 import { MAX_SENTENCE } from '@vmferry/wire/messages';
@@ -9,7 +9,7 @@ export function failureOf(error: unknown): { code: ErrorCode; why: string } {
   if (error instanceof GuestError) return { code: error.code, why: error.message };
   if (error instanceof PayloadError || error instanceof WireError)
     return { code: 'E_PROTOCOL', why: error.message };
-  return { code: 'E_INTERNAL', why: error instanceof Error ? error.message : String(error) };
+  return { code: 'E_INTERNAL', why: messageOf(error) };
 }
 
 /** The guest runs here and no failure of the switchover: only an operator can say what is to become of it. */
@@ -33,7 +33,7 @@ export function damageOf({ code, message, remedy }: GuestError): {
 }
 
 export function unexamined(cause: unknown): GuestError {
-  const why = cause instanceof Error ? cause.message : String(cause);
+  const why = messageOf(cause);
   return new GuestError(
     'E_GUEST_DAMAGED',
     `the guest could not be examined on the destination: ${why}`,

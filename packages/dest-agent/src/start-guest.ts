@@ -1,6 +1,6 @@
 /** Starts the QEMU of a guest from the agent's own configuration. Nothing of it comes from a peer. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { GuestError } from '@vmferry/engine/errors';
+import { GuestError, messageOf } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
 import { QemuDestGuest } from '@vmferry/hypervisor/qemu/dest-guest';
 import { isNobodyThere, QmpError } from '@vmferry/hypervisor/qemu/qmp/errors';
@@ -77,10 +77,6 @@ function notStarted(name: string, why: string, cause: unknown): GuestError {
     "correct the guest's command in the destination agent's configuration",
     { cause },
   );
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 async function runningGuest(qmp: string): Promise<DestGuest | undefined> {

@@ -127,3 +127,8 @@ export class GuestError extends Error {
     super(message, options);
   }
 }
+
+/** The words of whatever was thrown. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}

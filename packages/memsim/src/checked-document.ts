@@ -1,4 +1,5 @@
 /** YAML or JSON, checked: every fault with its place and line, all in one error. */
+import { messageOf } from '@vmferry/engine/errors';
 import { isNode, LineCounter, parseDocument } from 'yaml';
 import type { z } from 'zod';
 
@@ -40,7 +41,7 @@ export class CheckedDocument {
     try {
       this.content = this.#document.toJS({ maxAliasCount: MAX_ALIASES });
     } catch (cause) {
-      throw this.#error(cause instanceof Error ? cause.message : String(cause), cause);
+      throw this.#error(messageOf(cause), cause);
     }
   }
 

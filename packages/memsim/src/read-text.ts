@@ -1,5 +1,6 @@
 /** Text files that a person names: UTF-8, of a bounded size. What is wrong is thrown as words. */
 import { readFileSync, statSync } from 'node:fs';
+import { messageOf } from '@vmferry/engine/errors';
 
 /** Why a text cannot be had: "there is no such file". */
 export class UnreadableText extends Error {
@@ -38,7 +39,7 @@ function readBytes(path: string, most: number): Buffer {
   } catch (cause) {
     if (cause instanceof UnreadableText) throw cause;
     const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
-    const why = cause instanceof Error ? cause.message : String(cause);
+    const why = messageOf(cause);
     throw new UnreadableText(REASONS[code] ?? why, { cause });
   }
 }

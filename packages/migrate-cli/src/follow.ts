@@ -1,4 +1,5 @@
 /** Shows a migration up to its end: the display, the events' file, the report, the exit status. */
+import { messageOf } from '@vmferry/engine/errors';
 import { exitStatus, type MigrationReport } from '@vmferry/engine/report/report';
 import { createDisplay, type Display, quietDisplay } from './display/display.ts';
 import { plain } from './display/progress.ts';
@@ -104,6 +105,6 @@ export async function saveJunit(file: string, report: MigrationReport, io: Comma
   try {
     await writeJunit(file, report, new Date());
   } catch (thrown) {
-    await write(io.stderr, `${thrown instanceof Error ? thrown.message : String(thrown)}\n`);
+    await write(io.stderr, `${messageOf(thrown)}\n`);
   }
 }

@@ -1,4 +1,5 @@
 /** What SIGINT, SIGTERM and SIGHUP do to a migration that this command follows. */
+import { messageOf } from '@vmferry/engine/errors';
 import type { CommandContext } from './context.ts';
 import type { Display } from './display/display.ts';
 import { onInterrupt, write } from './io.ts';
@@ -51,7 +52,7 @@ export class Interrupts {
   #cancelNow(cancel: () => Promise<unknown>): void {
     this.#say('cancelling; waiting for the outcome');
     cancel().catch((error: unknown) => {
-      this.#say(`cannot cancel: ${error instanceof Error ? error.message : String(error)}`);
+      this.#say(`cannot cancel: ${messageOf(error)}`);
     });
   }
 

@@ -1,6 +1,6 @@
 /** `--junit`: the report as the test result that CI systems show. One suite with one case, the migration. */
 import { open, writeFile } from 'node:fs/promises';
-import { MigrationError } from '@vmferry/engine/errors';
+import { MigrationError, messageOf } from '@vmferry/engine/errors';
 import type { MigrationReport } from '@vmferry/engine/report/report';
 import { renderError, renderSummary } from './display/summary.ts';
 
@@ -79,7 +79,7 @@ function escaped(text: string): string {
 }
 
 function unwritable(file: string, cause: unknown): MigrationError {
-  const why = cause instanceof Error ? cause.message : String(cause);
+  const why = messageOf(cause);
   return new MigrationError(
     `cannot write the JUnit report to ${file}: ${why}`,
     {

@@ -1,4 +1,5 @@
 /** Parsers of option values. Commander adds the option's name to what they complain of. */
+import { messageOf } from '@vmferry/engine/errors';
 import { parseDuration, parseRate, UnitError } from '@vmferry/engine/quantities';
 import { parseAddress } from '@vmferry/wire/address';
 import { InvalidArgumentError } from 'commander';
@@ -19,7 +20,7 @@ export function agentUrl(text: string): string {
     parseAddress(text);
     return text;
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageOf(error);
     throw new InvalidArgumentError(
       `${why}. Write it as wss://host2:4447, ws://127.0.0.1:4446 or ws+unix:/PATH.`,
     );

@@ -1,7 +1,7 @@
 /** Reports of migrations that the command itself ended, or never began. */
 
 import { fromWireError } from '@vmferry/agent-core/wire-errors';
-import { type ErrorReport, MigrationError } from '@vmferry/engine/errors';
+import { type ErrorReport, MigrationError, messageOf } from '@vmferry/engine/errors';
 import type { Strategy } from '@vmferry/engine/options';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
@@ -46,7 +46,7 @@ export function errorReportOf(thrown: unknown): ErrorReport {
     ...UNTOUCHED,
     code: 'E_INTERNAL',
     guestRunsOn: 'unknown',
-    message: thrown instanceof Error ? thrown.message : String(thrown),
+    message: messageOf(thrown),
     remedy: 'Please report it, with what VMFERRY_DEBUG=1 in the environment makes the command say.',
   };
 }

@@ -5,6 +5,7 @@ import {
   GuestError,
   isErrorCode,
   MigrationError,
+  messageOf,
   type Phase,
 } from '@vmferry/engine/errors';
 import { PeerError, WireError } from '@vmferry/wire/errors';
@@ -58,7 +59,7 @@ export function factsOf(error: unknown): FailureFacts {
   }
   return {
     code: 'E_INTERNAL',
-    message: error instanceof Error ? error.message : String(error),
+    message: messageOf(error),
     side: 'source',
     remedy: 'report this as a defect of vmferry, with the log of both agents',
   };

@@ -1,4 +1,5 @@
 /** Which addresses the guest has, as far as the source host knows: its agent's word and the neighbour table. */
+import { messageOf } from '@vmferry/engine/errors';
 import type { GuestDescription } from '@vmferry/engine/guest';
 import { readNeighbours } from '@vmferry/hypervisor/announce/addresses';
 import { runTool } from '@vmferry/hypervisor/announce/tools';
@@ -27,7 +28,7 @@ export async function knownAddresses(
         for (const ip of ips) known.get(mac)?.add(ip);
       }
     } catch (error) {
-      note(`The guest agent gave no addresses: ${error instanceof Error ? error.message : String(error)}`);
+      note(`The guest agent gave no addresses: ${messageOf(error)}`);
     }
   }
   return {

@@ -9,6 +9,7 @@
  * back, so each asks first whether the NIC's end on this host is there.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { messageOf } from '@vmferry/engine/errors';
 import type { GuestIp, GuestMac } from '@vmferry/engine/guest-address';
 import type { Millis } from '@vmferry/engine/units';
 import {
@@ -291,8 +292,4 @@ export function announcementFrames(target: AnnounceTarget): readonly Uint8Array[
 function nodeTimer(fire: () => void, wait: Millis): () => void {
   const timer = setTimeout(fire, wait);
   return () => clearTimeout(timer);
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -13,6 +13,7 @@
  */
 import { readFileSync, readlinkSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { messageOf } from '@vmferry/engine/errors';
 import type { GuestMac } from '@vmferry/engine/guest-address';
 import { z } from 'zod';
 import type { RunTool } from './tools.ts';
@@ -89,7 +90,7 @@ export async function refreshFdb(run: RunTool, mac: GuestMac, entry: FdbEntry): 
     return undefined;
   } catch (cause) {
     return (
-      `The forwarding table of ${entry.bridge} was not refreshed for ${mac.text} (${reason(cause)}); ` +
+      `The forwarding table of ${entry.bridge} was not refreshed for ${mac.text} (${messageOf(cause)}); ` +
       'it follows with the first frame that the guest sends'
     );
   }
@@ -112,7 +113,9 @@ async function bridgeRoute(
   try {
     vlans = parseVlans(await run('bridge', ['-j', 'vlan', 'show']));
   } catch (cause) {
-    return none(`${bridge} filters VLANs, and which one ${tap} is in could not be read (${reason(cause)})`);
+    return none(
+      `${bridge} filters VLANs, and which one ${tap} is in could not be read (${messageOf(cause)})`,
+    );
   }
   const vlan = vlans.get(tap)?.find((each) => each.pvid)?.vlan;
   if (vlan === undefined) {
@@ -173,10 +176,6 @@ function send(name: string, ...notes: string[]): AnnounceRoute {
 
 function none(why: string): AnnounceRoute {
   return { type: 'none', notes: [`${why}; the announcement is left to the hypervisor's announce-self`] };
-}
-
-function reason(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
 }
 
 function exists(path: string): boolean {

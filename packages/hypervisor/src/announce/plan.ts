@@ -1,4 +1,5 @@
 /** From what is known of a guest's NICs to the targets of its announcement. */
+import { messageOf } from '@vmferry/engine/errors';
 import type { Nic } from '@vmferry/engine/guest';
 import { collectAddresses, type Neighbour, readNeighbours } from './addresses.ts';
 import type { AnnounceTarget } from './announcer.ts';
@@ -40,7 +41,7 @@ export async function planAnnouncement(input: {
     neighbours = await readNeighbours(input.run);
   } catch (error) {
     notes.push(
-      `The neighbour table was not read (${error instanceof Error ? error.message : String(error)}); ` +
+      `The neighbour table was not read (${messageOf(error)}); ` +
         'addresses that only it knows are not announced',
     );
   }

@@ -8,7 +8,7 @@ import { randomBytes } from 'node:crypto';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { GuestError } from '@vmferry/engine/errors';
+import { GuestError, messageOf } from '@vmferry/engine/errors';
 import { LocalListener, LocalSocket } from '@vmferry/native/local-socket';
 
 export interface PrivateSocketPath {
@@ -64,7 +64,7 @@ export function connectToQemu(path: string): LocalSocket {
   } catch (cause) {
     throw new GuestError(
       'E_GUEST_FAILED',
-      `QEMU does not take the migration stream: ${cause instanceof Error ? cause.message : String(cause)}`,
+      `QEMU does not take the migration stream: ${messageOf(cause)}`,
       'look into the log of the destination QEMU',
       { cause },
     );

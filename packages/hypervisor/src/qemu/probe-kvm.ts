@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { access, constants, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { messageOf } from '@vmferry/engine/errors';
 
 export type KvmProbe = { readonly usable: true } | { readonly usable: false; readonly why: string };
 
@@ -35,7 +36,7 @@ export async function probeKvm(options: KvmProbeOptions = {}): Promise<KvmProbe>
     await writeFile(image, bootSector());
     return await boot(image, options);
   } catch (error) {
-    return { usable: false, why: error instanceof Error ? error.message : String(error) };
+    return { usable: false, why: messageOf(error) };
   } finally {
     await rm(dir, { recursive: true, force: true });
   }

@@ -1,5 +1,6 @@
 /** `vmferry demo`: moves a running guest by every strategy and shows what it took. */
 import { writeFile } from 'node:fs/promises';
+import { messageOf } from '@vmferry/engine/errors';
 import { type CommandIo, onInterrupt, write } from '../io.ts';
 import { usageError } from '../reports.ts';
 import { renderPage } from './page.ts';
@@ -112,8 +113,6 @@ async function save(file: string, result: DemoResult): Promise<void> {
   try {
     await writeFile(file, renderPage(result, new Date()));
   } catch (thrown) {
-    throw usageError(
-      `--report: cannot write ${file}: ${thrown instanceof Error ? thrown.message : String(thrown)}`,
-    );
+    throw usageError(`--report: cannot write ${file}: ${messageOf(thrown)}`);
   }
 }

@@ -2,6 +2,7 @@
 import { constants } from 'node:fs';
 import { access, open, realpath, writeFile } from 'node:fs/promises';
 import { basename, dirname, extname } from 'node:path';
+import { messageOf } from '@vmferry/engine/errors';
 import type { Strategy } from '@vmferry/engine/options';
 import { exitStatus } from '@vmferry/engine/report/report';
 import { forecasts, recommend } from '@vmferry/memsim/forecast/strategies';
@@ -138,7 +139,5 @@ async function save(file: string, text: string): Promise<void> {
 }
 
 function unwritable(file: string, thrown: unknown): Error {
-  return usageError(
-    `--out: cannot write ${file}: ${thrown instanceof Error ? thrown.message : String(thrown)}`,
-  );
+  return usageError(`--out: cannot write ${file}: ${messageOf(thrown)}`);
 }
