@@ -12,10 +12,10 @@
  *
  * A frame is acknowledged when the receiver has called `consumed` for it and for all before it.
  */
+import { Acknowledger } from './acknowledger.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { asWireError, WireError } from './errors.ts';
 import {
-  Codec,
   DEFAULT_FRAME_LIMITS,
   decodeFrame,
   encodeHeader,
@@ -59,7 +59,6 @@ const DEFAULT_CLOSE_TIMEOUT_MS = 2000;
 const DEFAULT_RECEIVE_LIMIT_BYTES = 32 * 1024 * 1024;
 /** More than this in flight means that somebody sends past the window without an end. */
 const SEND_NOW_LIMIT_BYTES = 64 * 1024 * 1024;
-const ACK_BYTES = 256 * 1024;
 /** WebSocket close codes (RFC 6455, section 7.4.1). */
 const CLOSE_NORMAL = 1000;
 const CLOSE_PROTOCOL_ERROR = 1002;
@@ -104,8 +103,7 @@ export class Link {
 
   // Receiving.
   readonly #reception: Reception;
-  #ackScheduled = false;
-  #ackBeingWritten = false;
+  readonly #acknowledger: Acknowledger;
 
   readonly #heartbeat: Heartbeat;
   #stopCloseTimer: () => void = () => {};
@@ -129,6 +127,11 @@ export class Link {
       name: options.name,
       socket,
       limitBytes: options.receiveLimitBytes ?? DEFAULT_RECEIVE_LIMIT_BYTES,
+    });
+    this.#acknowledger = new Acknowledger({
+      reception: this.#reception,
+      isOpen: () => this.#state === 'open',
+      put: (message, done) => this.#put(message, done),
     });
     let settle: (how: { readonly error?: WireError }) => void = () => {};
     this.closed = new Promise((resolve) => {
@@ -229,8 +232,7 @@ export class Link {
   consumed(frame: Pick<Frame, 'sequence' | 'frameBytes'>): void {
     if (frame.sequence === 0) return;
     this.#reception.consumed(frame);
-    if (this.#reception.unacknowledgedBytes >= ACK_BYTES) this.#acknowledge();
-    else this.#scheduleAck();
+    this.#acknowledger.consumed();
   }
 
   /** Resolves when everything that was sent has been acknowledged. Rejects when the link closes before. */
@@ -241,7 +243,7 @@ export class Link {
   /** Ends the connection in an orderly way. Frames that wait are refused, sent ones are still delivered. */
   close(): Promise<{ readonly error?: WireError }> {
     if (this.#state === 'open') {
-      this.#acknowledge();
+      this.#acknowledger.tell();
       this.#end(CLOSE_NORMAL, '');
     }
     return this.closed;
@@ -320,44 +322,6 @@ export class Link {
     if (frame.kind !== FrameKind.pages || (frame.flags & FrameFlag.express) !== 0) verifyPayload(frame);
     if (frame.kind === FrameKind.control && this.onControl !== undefined) this.onControl(frame);
     else this.#options.onFrame(frame, this);
-  }
-
-  #scheduleAck(): void {
-    if (this.#ackScheduled || !this.#reception.owesAcknowledgement) return;
-    this.#ackScheduled = true;
-    setImmediate(() => {
-      this.#ackScheduled = false;
-      this.#acknowledge();
-    });
-  }
-
-  /**
-   * Tells the peer, unless a frame has carried the news already. One at a time: a peer that does not read
-   * gets no heap of them.
-   */
-  #acknowledge(): void {
-    if (this.#state !== 'open' || this.#ackBeingWritten || !this.#reception.owesAcknowledgement) return;
-    const message = Buffer.allocUnsafe(HEADER_BYTES);
-    encodeHeader(message, {
-      kind: FrameKind.ack,
-      flags: 0,
-      codec: Codec.none,
-      sequence: 0,
-      acknowledgement: this.#reception.consumedUpTo,
-      epoch: 0,
-      round: 0,
-      block: 0,
-      count: 0,
-      rawBytes: 0,
-      payloadBytes: 0,
-      payloadHash: { hi: 0, lo: 0 },
-    });
-    this.#reception.acknowledge();
-    this.#ackBeingWritten = true;
-    this.#put(message, () => {
-      this.#ackBeingWritten = false;
-      this.#acknowledge();
-    });
   }
 
   // ── the end ──
