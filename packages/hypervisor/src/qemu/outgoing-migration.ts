@@ -5,10 +5,10 @@
  *                │
  *                └─▶ postcopy-device ─▶ postcopy-active ──────▶ completed
  *
- *     from anywhere: failed; before post-copy: cancelled
+ *     from anywhere: failed, or cancelled
  *
- * QEMU 10.2 and newer are in "postcopy-device" until they have noticed that the destination has loaded the state: if the
- * stream breaks before, they run the guest again by themselves. Older ones are in neither of the two device states.
+ * Not every version has the two device states. QEMU 10.2 and newer are in "postcopy-device" until they have noticed that
+ * the destination has loaded the state: if the stream breaks before, they run the guest again by themselves.
  */
 import { GuestError } from '@vmferry/engine/errors';
 import type { LocalSocket } from '@vmferry/native/local-socket';
