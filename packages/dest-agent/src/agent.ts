@@ -10,7 +10,7 @@ import {
   type Operations,
   type RunningMigration,
 } from '@vmferry/agent-core/operations';
-import { VERSION } from '@vmferry/agent-core/version';
+import { FEATURES, VERSION } from '@vmferry/agent-core/version';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { MigrationError } from '@vmferry/engine/errors';
 import { libvirtOptions } from '@vmferry/hypervisor/libvirt/options';
@@ -31,7 +31,6 @@ import { windUp } from './orderly-end.ts';
 import { DestSession } from './session.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-const FEATURES = ['lz4', 'express', 'probe', 'tunnel-2'];
 const dataOnly = {
   code: 'E_SEQUENCE',
   message: `only data streams come on ${DATA_PATH}`,

@@ -1,7 +1,7 @@
 /** The destination agent as the source sees it: one control, several data and one express stream. */
 import { type AgentLimits, defaultLimits, type SourceAgentOptions } from '@vmferry/agent-core/config';
 import type { Logger } from '@vmferry/agent-core/log';
-import { VERSION } from '@vmferry/agent-core/version';
+import { FEATURES, VERSION } from '@vmferry/agent-core/version';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { ClockOffset } from '@vmferry/engine/clock/offset';
 import { GuestError } from '@vmferry/engine/errors';
@@ -26,8 +26,6 @@ const OPEN_TIMEOUT_MS = 60_000;
 const CLOCK_SAMPLES = 8;
 /** A destination answers data with acknowledgements and control messages only. */
 const ANSWER_BYTES = HEADER_BYTES + MAX_PACKED_BYTES;
-/** `tunnel-2`: libvirt's connections are carried, and a guest that its source can take back is not run before the commit. */
-const FEATURES = ['lz4', 'express', 'probe', 'tunnel-2'];
 
 export interface DestinationOptions {
   readonly url: string;
@@ -85,7 +83,7 @@ export class Destination {
         {
           type: 'hello',
           versions: [...PROTOCOL_VERSIONS],
-          features: FEATURES,
+          features: [...FEATURES],
           agent: VERSION,
           role: 'control',
           limits: { maxFrameBytes: options.limits.maxFrameBytes, windowBytes: options.limits.windowBytes },
@@ -272,7 +270,7 @@ export class Destination {
 function tooOld(): GuestError {
   return new GuestError(
     'E_VERSION',
-    'the destination agent takes no guests of libvirt: it lacks the feature "tunnel"',
+    'the destination agent takes no guests of libvirt: it lacks the feature "tunnel-2"',
     'update the destination agent',
   );
 }
