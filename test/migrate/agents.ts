@@ -93,3 +93,13 @@ export async function when(
   }
   throw new Error('the migration has no more events');
 }
+
+/** A moment for `when`. */
+export const phase =
+  (name: string) =>
+  (event: MigrationEvent): boolean =>
+    event.type === 'phase' && event.phase === name;
+
+/** A moment in the midst of it. */
+export const FIRST_ROUND = (event: MigrationEvent): boolean =>
+  event.type === 'progress' && event.rawBytes > 1e6;

@@ -1,131 +1,35 @@
 /** What breaks on the way: before the commit the guest goes on at the source, after it never again there. */
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 import type { RunningMigration } from '@vmferry/agent-core/operations';
 import { GuestError } from '@vmferry/engine/errors';
-import type { MigrationEvent } from '@vmferry/engine/events';
-import { parseJournal } from '@vmferry/engine/journal/records';
 import { exitStatus, type MigrationReport } from '@vmferry/engine/report/report';
 import { describe, expect, test } from 'vitest';
-import {
-  type BootSectorOptions,
-  checkBootSector,
-  incomingBootSector,
-  nextPass,
-  startBootSector,
-} from '../guest/boot-sector.ts';
+import { checkBootSector, incomingBootSector, nextPass, startBootSector } from '../guest/boot-sector.ts';
 import { GuestProcess, verifyHistory } from '../rig/guest.ts';
 import { within } from '../rig/process.ts';
 import type { QemuProcess } from '../rig/qemu.ts';
-import { RunWatcher } from '../rig/watcher.ts';
-import { type Agents, type AgentsOptions, follow, startAgents, when } from './agents.ts';
+import { FIRST_ROUND, follow, phase, startAgents, when } from './agents.ts';
 import { Gate } from './faulty-guest.ts';
+import {
+  ANY_DOWNTIME,
+  expectOutcome,
+  goesOnAtSource,
+  lastRecord,
+  migrate,
+  type Outcome,
+  type Scene,
+  SLOW,
+  until,
+  useScenes,
+} from './scene.ts';
 import { diskBelongsTo, withSharedDisk } from './shared-disk.ts';
 import { leftInTmp, settingsOf, useLater, usePrivateTmp, waitingState } from './traces.ts';
 
 usePrivateTmp();
 const later = useLater();
-
-interface Scene {
-  readonly agents: Agents;
-  readonly src: QemuProcess;
-  readonly dst: QemuProcess;
-  readonly watcher: RunWatcher;
-  /** Of the source's QEMU, as they were. */
-  readonly settings: unknown;
-}
-
-interface SceneOptions extends AgentsOptions {
-  readonly guest?: BootSectorOptions;
-  /** Where it differs from the source's. */
-  readonly dest?: BootSectorOptions;
-  readonly gate?: Gate;
-}
-
-/** Two QEMUs, the boot-sector guest in the first, and agents for both. */
-async function scene({ guest = {}, dest = guest, gate, ...parts }: SceneOptions = {}): Promise<Scene> {
-  const src = later(await startBootSector(guest, { name: 'src' }), (q) => q.stop());
-  const dst = later(await incomingBootSector(dest, { name: 'dst' }), (q) => q.stop());
-  return await between(src, dst, gate ? { ...parts, destParts: { guests: gate.guests } } : parts);
-}
-
-async function between(src: QemuProcess, dst: QemuProcess, parts: AgentsOptions = {}): Promise<Scene> {
-  const agents = later(await startAgents({}, parts), (a) => a.close());
-  const watcher = later(await RunWatcher.watch([src, dst]), (w) => w.close());
-  return { agents, src, dst, watcher, settings: await settingsOf(src) };
-}
-
-type Request = Partial<Parameters<Agents['migrate']>[0]>;
-
-/** Slow enough for whatever is to happen in the first round or among post-copy's pages. */
-const SLOW: Request = { maxBandwidth: 4e6, compress: 'off' };
-/** The boot-sector guest writes to all of its memory all the time. */
-const ANY_DOWNTIME: Request = { maxDowntimeMs: 60_000 };
-
-function migrate({ agents, src, dst }: Scene, request: Request = {}): RunningMigration {
-  return agents.migrate({ guest: `qemu:${src.productQmp}`, destGuest: `qemu:${dst.productQmp}`, ...request });
-}
-
-const phase =
-  (name: string) =>
-  (event: MigrationEvent): boolean =>
-    event.type === 'phase' && event.phase === name;
-
-const FIRST_ROUND = (event: MigrationEvent): boolean => event.type === 'progress' && event.rawBytes > 1e6;
-
-interface Outcome {
-  readonly outcome: 'failed' | 'cancelled';
-  readonly code: string;
-  readonly says?: RegExp;
-  readonly in?: string;
-  readonly side?: 'source' | 'dest';
-}
-
-function expectOutcome(report: MigrationReport, expected: Outcome): void {
-  const { outcome, code, says = /\S/, in: failedIn, side } = expected;
-  expect(report, JSON.stringify(report.error)).toMatchObject({ outcome });
-  expect(exitStatus(report)).toBe(outcome === 'failed' ? 1 : 130);
-  expect(report.error).toMatchObject({
-    code,
-    message: expect.stringMatching(says),
-    remedy: expect.stringMatching(/\S/),
-    ...(failedIn ? { phase: failedIn } : {}),
-    ...(side ? { side } : {}),
-  });
-}
-
-/** The guest goes on at the source with all its memory, as if nothing had been, and nothing is left anywhere. */
-async function goesOnAtSource(scene: Scene, report: MigrationReport, expected: Outcome): Promise<void> {
-  const { src, dst, watcher, settings, agents } = scene;
-  expectOutcome(report, expected);
-  expect(report.error?.guestRunsOn).toBe('source');
-  await nextPass(src);
-  expect((await checkBootSector(src)).bad).toEqual([]);
-  expect(await settingsOf(src)).toEqual(settings);
-  await within(20_000, () => 'end of the destination QEMU', dst.process.exited);
-  const { spans } = await watcher.finish();
-  expect(new Set(spans.map(({ qemu }) => qemu))).toEqual(new Set(['src']));
-  expect(await leftInTmp()).toEqual([]);
-  expect(await lastRecord(agents, 'source')).toBe('rolled-back');
-}
-
-async function lastRecord({ stateDir }: Agents, role: 'source' | 'dest'): Promise<string | undefined> {
-  const dir = join(stateDir, 'journal');
-  const [name] = (await readdir(dir)).filter((file) => file.endsWith(`-${role}.journal`));
-  if (name === undefined) return undefined;
-  return parseJournal(await readFile(join(dir, name), 'utf8')).records.at(-1)?.state;
-}
-
-/** Looks again until it is so: files tell nobody that they changed. */
-async function until(what: string, look: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 10_000;
-  while (!(await look())) {
-    if (performance.now() > deadline) throw new Error(`it never came to this: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-}
+const { between, scene } = useScenes(later);
 
 /** Post-copy or not, the source stands and goes on standing. */
 async function staysStopped(src: QemuProcess): Promise<void> {
@@ -141,109 +45,6 @@ function needsOperator(report: MigrationReport, guestRunsOn: string, code: strin
   expect(exitStatus(report)).toBe(3);
   expect(report.error).toMatchObject({ code, guestRunsOn, remedy: expect.stringMatching(/\S/) });
 }
-
-describe('cancelled', () => {
-  const cancelled = { outcome: 'cancelled', code: 'E_CANCELLED' } as const;
-
-  test.each(['at once', 'connect', 'preflight'])(
-    'before anything began (%s), nothing was touched',
-    async (moment) => {
-      const stage = await scene();
-      const waiting = await waitingState(stage.dst);
-      const migration = migrate(stage);
-      if (moment === 'connect') await Promise.resolve();
-      if (moment === 'preflight') await when(migration, phase('preflight'));
-      migration.cancel();
-      const report = await migration.done;
-      expectOutcome(report, cancelled);
-      expect(report.error?.guestRunsOn).toBe('source');
-      await nextPass(stage.src);
-      expect(await settingsOf(stage.src)).toEqual(stage.settings);
-      expect(await waitingState(stage.dst)).toEqual(waiting);
-      expect((await follow(migrate(stage, { strategy: 'postcopy' }))).report.outcome).toBe('completed');
-      await nextPass(stage.dst);
-      await stage.watcher.finish();
-    },
-  );
-
-  test('while both sides get ready, the guest stays, and the destination has ended or was not touched', async () => {
-    const stage = await scene();
-    const waiting = await waitingState(stage.dst);
-    const migration = migrate(stage, { strategy: 'precopy' });
-    await when(migration, phase('setup'));
-    migration.cancel();
-    expectOutcome(await migration.done, cancelled);
-    const untouched = async (): Promise<unknown> => isDeepStrictEqual(await waitingState(stage.dst), waiting);
-    await until('the destination QEMU has ended or is as it was', async () =>
-      Boolean(stage.dst.process.status ?? (await untouched().catch(() => false))),
-    );
-    await nextPass(stage.src);
-    expect(await settingsOf(stage.src)).toEqual(stage.settings);
-    await stage.watcher.finish();
-    expect(await leftInTmp()).toEqual([]);
-  });
-
-  test.each([
-    ['right after the start', phase('precopy'), SLOW],
-    ['in the first round', FIRST_ROUND, SLOW],
-    ['after the first round', (event: MigrationEvent) => event.type === 'round', {}],
-    ['in the third round', (event: MigrationEvent) => event.type === 'round' && event.row.round === 2, {}],
-    ['during the switchover', phase('switchover'), ANY_DOWNTIME],
-  ] as const)('%s, the guest stays', async (_, moment, request) => {
-    const stage = await scene();
-    const migration = migrate(stage, { strategy: 'precopy', ...request });
-    await when(migration, moment);
-    migration.cancel();
-    await goesOnAtSource(stage, await migration.done, cancelled);
-  });
-
-  test.each(['precopy', 'postcopy'] as const)(
-    'while the destination loads (%s), the guest comes back',
-    async (strategy) => {
-      const gate = new Gate('ready');
-      const stage = await scene({ gate });
-      const migration = migrate(stage, { strategy, ...ANY_DOWNTIME });
-      await gate.reached;
-      migration.cancel();
-      await goesOnAtSource(stage, await migration.done, { ...cancelled, in: 'switchover' });
-    },
-  );
-
-  test.each(['precopy', 'postcopy'] as const)(
-    'after the commit (%s) it is refused, and the migration ends well',
-    async (strategy) => {
-      const gate = new Gate('run');
-      const stage = await scene({ gate });
-      const migration = migrate(stage, { strategy, ...ANY_DOWNTIME });
-      const followed = follow(migration);
-      await gate.reached;
-      migration.cancel();
-      gate.open();
-      const { report, events } = await followed;
-      expect(report.outcome, JSON.stringify(report.error)).toBe('completed');
-      const text = 'The migration can no longer be cancelled: the guest is committed to the destination.';
-      expect(events).toContainEqual({ type: 'note', text });
-      expect(report.notes).toContain(text);
-      await nextPass(stage.dst);
-      expect((await checkBootSector(stage.dst)).bad).toEqual([]);
-      await stage.watcher.finish();
-    },
-  );
-
-  test('while post-copy’s pages travel it is refused, and they go on', async () => {
-    const stage = await scene();
-    const migration = migrate(stage, { strategy: 'postcopy', ...SLOW, maxBandwidth: 20e6 });
-    const followed = follow(migration);
-    await when(migration, phase('postcopy'));
-    migration.cancel();
-    const { report } = await followed;
-    expect(report.outcome, JSON.stringify(report.error)).toBe('completed');
-    expect(report.notes).toContainEqual(expect.stringMatching(/can no longer be cancelled/));
-    await nextPass(stage.dst);
-    expect((await checkBootSector(stage.dst)).bad).toEqual([]);
-    await stage.watcher.finish();
-  });
-});
 
 describe('the destination’s QEMU', () => {
   const gone = {
@@ -523,71 +324,6 @@ describe('a guest that verifies its memory, rolled back out of post-copy', () =>
       return still;
     });
   }
-});
-
-describe('a guest that was paused', () => {
-  test.each(['precopy', 'postcopy'] as const)(
-    'is paused at the destination, and runs when it is told to (%s)',
-    async (strategy) => {
-      const stage = await scene();
-      const { src, dst, watcher } = stage;
-      await src.qmp.execute('stop');
-      const { report } = await follow(migrate(stage, { strategy }));
-      expect(report.error).toBeNull();
-      expect(report.outcome).toBe('completed');
-      expect(await dst.runState()).toBe('paused');
-      expect((await checkBootSector(dst)).bad).toEqual([]);
-      expect(dst.qmp.events.map(({ event }) => event)).not.toContain('RESUME');
-      await dst.qmp.execute('cont');
-      await nextPass(dst);
-      expect((await checkBootSector(dst)).bad).toEqual([]);
-      await watcher.finish();
-    },
-  );
-
-  test('stays paused at the source when it does not get away', async () => {
-    const stage = await scene();
-    await stage.src.qmp.execute('stop');
-    const from = stage.src.qmp.events.length;
-    const migration = migrate(stage, { strategy: 'precopy', ...SLOW });
-    await when(migration, FIRST_ROUND);
-    migration.cancel();
-    expectOutcome(await migration.done, { outcome: 'cancelled', code: 'E_CANCELLED' });
-    expect(await stage.src.runState()).toBe('paused');
-    expect(stage.src.qmp.events.slice(from).map(({ event }) => event)).not.toContain('RESUME');
-    await stage.src.qmp.execute('cont');
-    await nextPass(stage.src);
-  });
-});
-
-describe('a guest that was paused, and is given back when all of it was sent', () => {
-  test.each(['precopy', 'postcopy'] as const)(
-    'does not run, and the report says how it can be moved again (%s)',
-    async (strategy) => {
-      const gate = new Gate('ready');
-      const stage = await scene({ gate });
-      const { src } = stage;
-      await src.qmp.execute('stop');
-      const from = src.qmp.events.length;
-      const migration = migrate(stage, { strategy });
-      await gate.reached;
-      gate.open(new GuestError('E_GUEST_FAILED', 'the test lets the load fail', 'none'));
-      const report = await migration.done;
-      expectOutcome(report, { outcome: 'failed', code: 'E_GUEST_FAILED' });
-      expect(await src.runState()).toBe('postmigrate');
-      expect(report.notes).toContainEqual(expect.stringMatching(/"postmigrate".*send cont and stop/));
-      expect(src.qmp.events.slice(from).map(({ event }) => event)).not.toContain('RESUME');
-      const next = later(await incomingBootSector({}, { name: 'next' }), (q) => q.stop());
-      const refused = await follow(migrate({ ...stage, dst: next }, { strategy: 'precopy' }));
-      expect(refused.report).toMatchObject({ outcome: 'refused', error: { code: 'E_GUEST_BUSY' } });
-      await src.qmp.execute('cont');
-      await src.qmp.execute('stop');
-      const agents = later(await startAgents(), (a) => a.close());
-      const moved = await follow(migrate({ ...stage, agents, dst: next }, { strategy: 'precopy' }));
-      expect(moved.report.error).toBeNull();
-      expect((await checkBootSector(next)).bad).toEqual([]);
-    },
-  );
 });
 
 describe('a journal that cannot be written', () => {

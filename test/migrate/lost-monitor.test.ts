@@ -7,7 +7,7 @@ import type { MigrationEvent } from '@vmferry/engine/events';
 import { expect, test } from 'vitest';
 import { checkBootSector, incomingBootSector, nextPass, startBootSector } from '../guest/boot-sector.ts';
 import { RunWatcher } from '../rig/watcher.ts';
-import { follow, startAgents, when } from './agents.ts';
+import { FIRST_ROUND, follow, phase, startAgents, when } from './agents.ts';
 import { settingsOf, useLater, usePrivateTmp } from './traces.ts';
 
 usePrivateTmp();
@@ -53,8 +53,7 @@ async function underWay(strategy: 'precopy' | 'postcopy', moment: (event: Migrat
   return { src, dst, watcher, settings, way, migration };
 }
 
-const FIRST_ROUND = (event: MigrationEvent): boolean => event.type === 'progress' && event.rawBytes > 1e6;
-const POSTCOPY = (event: MigrationEvent): boolean => event.type === 'phase' && event.phase === 'postcopy';
+const POSTCOPY = phase('postcopy');
 
 test('among the rounds, the guest goes on at the source, by another connection', async () => {
   const { src, dst, watcher, settings, way, migration } = await underWay('precopy', FIRST_ROUND);

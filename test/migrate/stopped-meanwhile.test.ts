@@ -1,15 +1,12 @@
 /** A guest that somebody stops or lets run among the rounds arrives as it stood in the end. */
-import type { MigrationEvent } from '@vmferry/engine/events';
 import { expect, test } from 'vitest';
 import { checkBootSector, incomingBootSector, nextPass, startBootSector } from '../guest/boot-sector.ts';
 import { RunWatcher } from '../rig/watcher.ts';
-import { follow, startAgents, when } from './agents.ts';
+import { FIRST_ROUND, follow, startAgents, when } from './agents.ts';
 import { useLater, usePrivateTmp } from './traces.ts';
 
 usePrivateTmp();
 const later = useLater();
-
-const FIRST_ROUND = (event: MigrationEvent): boolean => event.type === 'progress' && event.rawBytes > 1e6;
 
 /** The boot-sector guest on its way, some of its first round sent, and slowly enough for whatever is to happen. */
 async function underWay({ paused = false } = {}) {
