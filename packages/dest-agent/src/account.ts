@@ -2,7 +2,7 @@
 import { EventHub } from '@vmferry/agent-core/event-hub';
 import type { Logger } from '@vmferry/agent-core/log';
 import { machineNow } from '@vmferry/agent-core/machine';
-import type { Phase } from '@vmferry/engine/errors';
+import { type Phase, sentences } from '@vmferry/engine/errors';
 import type { MigrationEvent } from '@vmferry/engine/events';
 import type { Examination } from '@vmferry/engine/guest';
 import type { Strategy } from '@vmferry/engine/options';
@@ -114,7 +114,8 @@ export class Account {
   mended({ outcome, why }: SwitchoverReport): void {
     const report = this.#report;
     if (!report?.error) return;
-    const words = `${report.error.message} It was tried again, and nothing is left of it here.`;
+    const mended = 'It was tried again, and nothing is left of it here.';
+    const words = sentences(report.error.message, mended);
     const error = { ...report.error, remedy: 'None: the guest was ended on the destination.' };
     this.#report = { ...report, outcome, error, notes: [...report.notes, words] };
     this.#options.log.info({ outcome, why }, 'the guest that could not be ended here has been ended');

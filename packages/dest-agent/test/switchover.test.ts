@@ -49,7 +49,7 @@ test('a guest that could not be ended is tried again until it is, and the journa
   expect(account.report).toMatchObject({
     outcome: 'failed',
     error: { code: 'E_GUEST_UNREACHABLE', remedy: 'None: the guest was ended on the destination.' },
-    notes: [expect.stringMatching(/libvirt has not answered .*nothing is left of it here/)],
+    notes: [expect.stringMatching(/libvirt has not answered\. It was tried again.*nothing is left of it here/)],
   });
   await vi.advanceTimersByTimeAsync(60_000);
   expect([tries, written.length]).toEqual([14, 2]);

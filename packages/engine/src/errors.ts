@@ -82,6 +82,17 @@ export interface MigrationErrorFields {
   readonly remedy: string;
 }
 
+/** Texts that are told after one another, as sentences: some come with their full stop and some without. */
+export function sentences(...texts: readonly string[]): string {
+  return texts.map((text) => (/[.!?]$/.test(text) ? text : `${text}.`)).join(' ');
+}
+
+/** Remedies that are told as one. */
+export function allOf(remedies: Iterable<string>): string {
+  const given = [...remedies].filter((remedy) => remedy !== '');
+  return given.map((remedy, i) => (i < given.length - 1 ? remedy.replace(/\.$/, '') : remedy)).join('; ');
+}
+
 /** What an error looks like in the JSON report and on the wire. */
 export interface ErrorReport extends MigrationErrorFields {
   readonly message: string;

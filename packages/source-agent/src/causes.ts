@@ -2,7 +2,7 @@
  * Why a migration failed. The switchover machine knows what a failure means; whoever met it knows more of what it was,
  * and the destination's own words for it are better than this side's.
  */
-import type { ErrorCode, ErrorReport, Phase } from '@vmferry/engine/errors';
+import { allOf, type ErrorCode, type ErrorReport, type Phase } from '@vmferry/engine/errors';
 import type { SwitchoverReport } from '@vmferry/engine/switchover/protocol';
 import type { ControlMessage } from '@vmferry/wire/messages';
 import { type FailureFacts, knownCode } from './failures.ts';
@@ -58,7 +58,7 @@ export class Causes {
       guestRunsOn: neither ? 'neither' : report.guestRunsOn,
       remedy: this.#guestEnded
         ? 'Nothing is left on the destination. Start the guest again on either host if it is to run.'
-        : [cause?.remedy, report.remedy].filter(Boolean).join('; '),
+        : allOf([cause?.remedy ?? '', report.remedy]),
     };
   }
 }

@@ -1,5 +1,6 @@
 /** Any error as what a report says of it. */
 import {
+  allOf,
   type ErrorCode,
   type ErrorReport,
   GuestError,
@@ -81,6 +82,6 @@ export function refusal(reasons: readonly GuestError[], side: 'source' | 'dest',
     side,
     phase,
     guestRunsOn: 'source',
-    remedy: [...new Set(reasons.map((reason) => reason.remedy))].join('; '),
+    remedy: allOf(new Set(reasons.map((reason) => reason.remedy))),
   };
 }

@@ -4,7 +4,7 @@
  */
 import type { Logger } from '@vmferry/agent-core/log';
 import { Machine, machineNow } from '@vmferry/agent-core/machine';
-import type { GuestError } from '@vmferry/engine/errors';
+import { type GuestError, sentences } from '@vmferry/engine/errors';
 import type { SourceRecordState } from '@vmferry/engine/journal/records';
 import type { MigrateRequest } from '@vmferry/engine/options';
 import type { SwitchoverReport, ToDest } from '@vmferry/engine/switchover/protocol';
@@ -112,7 +112,7 @@ export class Switchover {
     const { code, message: why } = error;
     const { phase } = this.state;
     if ((phase === 'committed' || phase === 'finishing') && code === 'E_GUEST_UNREACHABLE') {
-      this.#options.account.note(`After the commit: ${why}. The migration went on without it.`);
+      this.#options.account.note(sentences(`After the commit: ${why}`, 'The migration went on without it.'));
       return;
     }
     this.#options.causes.met(factsOf(error));

@@ -136,7 +136,7 @@ describe('what is in the way on the source', () => {
       code: 'E_DEVICE_BOUND',
       side: 'source',
       message: 'a device; a name',
-      remedy: 'Detach it.; Take another.',
+      remedy: 'Detach it; Take another.',
     });
   });
 

@@ -2,6 +2,7 @@
  * The policy over a whole migration: what the guest and the link do goes in, what is to be done comes out.
  * Sans I/O: the source agent drives it by its timers, the simulator in virtual time.
  */
+import { sentences } from '../errors.ts';
 import type { ChosenStrategy, MigrateRequest } from '../options.ts';
 import { type Bytes, type BytesPerSec, bytesPerSec, type Millis, PAGE_BYTES, type Round } from '../units.ts';
 import { chooseStrategy } from './choose-strategy.ts';
@@ -355,7 +356,7 @@ export class SteeringPolicy {
       case 'start-postcopy':
         return this.#postcopyPossible
           ? this.#startPostcopy(why)
-          : this.#abort(code, `${why} Post-copy is not possible: ${this.#facts.postcopyObstacle}.`);
+          : this.#abort(code, sentences(why, `Post-copy is not possible: ${this.#facts.postcopyObstacle}`));
       case 'throttle':
         return [
           { type: 'tell', what: `throttle the guest by ${decision.percent} %`, why },

@@ -25,7 +25,7 @@
  * still needs the rest of its memory: the operator is told at once, but the report waits until all was sent. In `uncommitting` the commit may or may not be on disk but was
  * never said, so a roll-back waits for proof: its own record, or the destination's word that it discarded.
  */
-import type { GuestRunsOn } from '../errors.ts';
+import { type GuestRunsOn, sentences } from '../errors.ts';
 import { type JournalRecord, modeOf } from '../journal/records.ts';
 import { type Millis, millis } from '../units.ts';
 import type { Failure, Step, SwitchoverMode, ToDest, ToSource } from './protocol.ts';
@@ -351,7 +351,7 @@ function rollingBack(
       if (state.phase !== 'rolling-back') return stay(state);
       return attention({ ...state, stuck: true }, 'unknown', {
         code: event.code,
-        why: `${state.cause.why} The guest could not be resumed on the source: ${event.why}`,
+        why: sentences(state.cause.why, `The guest could not be resumed on the source: ${event.why}`),
       });
     case 'retry':
       return state.phase === 'rolling-back' && state.stuck
@@ -388,8 +388,8 @@ function attention(state: SourceState, guestRunsOn: GuestRunsOn, { code, why }: 
 function late(state: Phase<'committed'>, overdue: Overdue): SourceStep {
   if (state.ended) return attention(state, overdue.guestRunsOn, overdue);
   if (state.overdue?.why === overdue.why) return stay(state);
-  const text = `${overdue.why} The source goes on sending the rest of its memory, and does not run it.`;
-  return stay({ ...state, overdue }, note(text));
+  const goesOn = 'The source goes on sending the rest of its memory, and does not run it.';
+  return stay({ ...state, overdue }, note(sentences(overdue.why, goesOn)));
 }
 
 function tooLate(state: SourceState): SourceStep {

@@ -1,4 +1,5 @@
 /** The demo's result as one HTML file that needs nothing else. */
+import { sentences } from '@vmferry/engine/errors';
 import { formatDuration, formatRate, formatSize } from '../units.ts';
 import type { DemoMove, DemoResult } from './qemu-demo.ts';
 import { COLUMNS, cellsOf } from './table.ts';
@@ -80,7 +81,7 @@ function section(move: DemoMove): string {
             `over TCP; its connection ${client.survived ? 'lived on' : 'was lost'}`,
         ]),
     ...report.notes,
-    ...(report.error === null ? [] : [`${report.error.message} ${report.error.remedy}`]),
+    ...(report.error === null ? [] : [sentences(report.error.message, report.error.remedy)]),
   ];
   return `<section>
 <h3>${escaped(strategy)}: ${escaped(from)} to ${escaped(to)}</h3>
