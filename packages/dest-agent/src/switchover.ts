@@ -7,7 +7,7 @@ import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import type { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { byHand } from '@vmferry/engine/by-hand';
-import type { GuestError } from '@vmferry/engine/errors';
+import { type GuestError, sentences } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
 import type { DestRecordState } from '@vmferry/engine/journal/records';
 import { destDeadline, destToPostcopy, startDest, stepDest } from '@vmferry/engine/switchover/dest';
@@ -219,7 +219,7 @@ export class Switchover {
         const { state } = this.#machine;
         const code = state.phase === 'discarded' ? state.cause.code : 'E_GUEST_FAILED';
         causes.tellSource({ code, why: message.why }, 'unknown');
-        control.send({ type: 'discarded' });
+        control.send({ type: 'discarded', notes: this.#remarks() });
         return;
       }
     }
@@ -244,9 +244,14 @@ export class Switchover {
         underWay: announced.underWay,
       },
       pagesApplied: receiver.pagesApplied,
-      ...(examined.found === 'sound' ? { notes: [examined.words] } : {}),
+      notes: [...(examined.found === 'sound' ? [examined.words] : []), ...this.#remarks()],
       ...(examined.found === 'damage' ? { damage: damageOf(examined.error) } : {}),
     });
+  }
+
+  #remarks(): string[] {
+    const { remark } = this.#options.guest;
+    return remark === undefined ? [] : [remark];
   }
 
   async #run(): Promise<void> {
@@ -305,7 +310,7 @@ export class Switchover {
     // What could not be ended here is no reason to wait for the source, which has the guest: without the link it rolls back.
     if (outcome === 'attention' && state.phase === 'discarding') {
       const { cause } = state;
-      causes.tellSource({ code: cause.code, why: `${cause.why} ${why}` }, guestRunsOn);
+      causes.tellSource({ code: cause.code, why: sentences(cause.why, why) }, guestRunsOn);
       void control.link.close();
       this.#tryAgain();
     }
@@ -329,6 +334,7 @@ export class Switchover {
     const { account, aftermath, whereabouts } = this.#options;
     await aftermath.settle();
     account.announced(await whereabouts.announced());
+    for (const remark of this.#remarks()) account.note(remark);
     const examined = await aftermath.examine();
     account.examined(examined);
     return examined.found === 'damage' ? damaged(examined.error) : report;

@@ -25,6 +25,10 @@ const schema = z.object({
     .exactOptional(),
   memoryBytes: size,
   blocks: z.array(z.object({ name: z.string().min(1).max(255), bytes: size, hostPageBytes: size })).max(4096),
+  sharedMemory: z
+    .array(z.object({ block: name, path: name, file: z.string().max(128) }))
+    .max(4096)
+    .exactOptional(),
   nics: z
     .array(
       z.object({

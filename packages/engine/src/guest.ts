@@ -118,6 +118,14 @@ export interface CpuDescription {
   readonly features: readonly { readonly word: string; readonly bits: number }[];
 }
 
+/** A block whose content is a file that others may write to as well. */
+export interface SharedMemory {
+  readonly block: string;
+  readonly path: string;
+  /** The same for the same file of the same host, and for no other. */
+  readonly file: string;
+}
+
 export interface GuestDescription {
   readonly kind: 'qemu' | 'libvirt' | 'sim';
   readonly name: string;
@@ -128,6 +136,8 @@ export interface GuestDescription {
   readonly cpu?: CpuDescription;
   readonly memoryBytes: Bytes;
   readonly blocks: readonly RamBlock[];
+  /** Left out: none. */
+  readonly sharedMemory?: readonly SharedMemory[];
   readonly nics: readonly Nic[];
   readonly running: boolean;
   /**
@@ -360,6 +370,8 @@ export interface DestGuest {
   examine(): Promise<Examination>;
   /** Whether `examine` looks at anything, which may take long. */
   readonly examines?: boolean;
+  /** What happened to the guest here that its operator should know: a sentence for the report. */
+  readonly remark?: string | undefined;
   /** Asks the hypervisor itself to announce the guest, where it can. */
   announceSelf(): Promise<void>;
   /** Ends the guest here for good: it never ran. */

@@ -70,6 +70,7 @@ export class PeerNews {
         this.#onFailure(message.error);
         return;
       case 'discarded': {
+        for (const note of message.notes ?? []) account.note(note);
         const why = causes.peer?.message ?? 'the destination gave the guest up';
         switchover.tell({ type: 'message', message: { type: 'discarded', why } });
         return;

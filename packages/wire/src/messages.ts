@@ -199,14 +199,14 @@ const schemas = {
       underWay: z.boolean().optional(),
     }),
     pagesApplied: count,
-    /** What was found when the guest was examined, where that can be done. */
+    /** What was found when the guest was examined, where that can be done, and what else should be known. */
     notes: z.array(sentence).max(16).optional(),
     /** The guest runs, and is not what left the source. */
     damage: z.object({ code, message: sentence, remedy: sentence }).optional(),
   }),
   goodbye: z.object({ type: type('goodbye') }),
   discard: z.object({ type: type('discard'), reason: sentence }),
-  discarded: z.object({ type: type('discarded') }),
+  discarded: z.object({ type: type('discarded'), notes: z.array(sentence).max(16).optional() }),
   failure: z.object({
     type: type('failure'),
     error: z.object({

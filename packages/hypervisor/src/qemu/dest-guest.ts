@@ -6,7 +6,7 @@
  *                         └────────── discard ◀────────────┘
  *
  * `stop` before the stream makes sure that QEMU never starts the guest by itself, whether it was given -S
- * or not; only `run` starts it. Disks are taken over at that moment too (late-block-activate), so that a
+ * or not; only `run` starts it. A `cont` of somebody else's that lets it run before is undone at once, and told. Disks are taken over at that moment too (late-block-activate), so that a
  * source that goes on after all finds them free.
  */
 import { GuestError } from '@vmferry/engine/errors';
@@ -34,9 +34,12 @@ import { asGuestError, isClosed } from './qmp/errors.ts';
 import { statusReply, typed } from './qmp/schema.ts';
 
 const LOAD_TIMEOUT_MS = 120_000;
+/** Somebody who goes on letting the guest run is not fought for ever. */
+const MOST_HOLDS = 10;
 
 export class QemuDestGuest implements DestGuest {
   readonly gone: Promise<GuestError>;
+  remark: string | undefined;
   readonly #client: QmpClient;
   readonly #name: string;
   readonly #settings: MigrationSettings;
@@ -44,6 +47,12 @@ export class QemuDestGuest implements DestGuest {
   readonly #stream = new IncomingStream();
   #opened = false;
   #session = '';
+  /** The agent's word came: who lets the guest run from now on may. */
+  #mayRun = false;
+  /** When the guest was let run, as long as it runs. */
+  #runsSince: Millis | undefined;
+  /** A guest that ran too early is being stopped. Never rejects. */
+  #heldBack: Promise<unknown> = Promise.resolve();
   /** Settled when `open` has come to its end, whichever way. */
   #opening: Promise<unknown> = Promise.resolve();
 
@@ -65,6 +74,13 @@ export class QemuDestGuest implements DestGuest {
     this.#name = name;
     this.#endUnused = endUnused;
     this.#settings = new MigrationSettings(client);
+    client.on('RESUME', ({ atMs }) => {
+      this.#runsSince = atMs;
+      if (this.#opened && !this.#mayRun) this.#holdBack();
+    });
+    client.on('STOP', () => {
+      this.#runsSince = undefined;
+    });
     this.gone = client.closed.then(
       (error) =>
         new GuestError(
@@ -137,9 +153,7 @@ export class QemuDestGuest implements DestGuest {
     await this.#asking(async () => {
       if (this.#stream.postcopy) await this.#untilStateLoaded();
       else await this.#untilCompleted();
-      const { status } = await typed(this.#client, 'query-status', statusReply, undefined, {
-        timeoutMs: LOAD_TIMEOUT_MS,
-      });
+      const status = await this.#restingState();
       if (status === 'inmigrate' || status === 'running') {
         throw new GuestError(
           'E_GUEST_FAILED',
@@ -154,11 +168,30 @@ export class QemuDestGuest implements DestGuest {
   async #untilStateLoaded(): Promise<void> {
     await Promise.race([this.#stream.stateLoaded, this.#untilGone()]);
     for (let tries = 0; tries < 2000; tries += 1) {
-      const { status } = await typed(this.#client, 'query-status', statusReply, undefined, {
-        timeoutMs: LOAD_TIMEOUT_MS,
-      });
-      if (status !== 'inmigrate') return;
+      if ((await this.#status()) !== 'inmigrate') return;
     }
+  }
+
+  async #restingState(): Promise<string> {
+    let status = await this.#status();
+    for (let holds = 0; status === 'running' && holds < MOST_HOLDS; holds += 1) {
+      await this.#heldBack;
+      status = await this.#status();
+    }
+    return status;
+  }
+
+  async #status(): Promise<string> {
+    const options = { timeoutMs: LOAD_TIMEOUT_MS };
+    return (await typed(this.#client, 'query-status', statusReply, undefined, options)).status;
+  }
+
+  /** It may belong to the source still: what it does here would be lost, or be done twice. */
+  #holdBack(): void {
+    this.remark =
+      'Somebody let the guest run on the destination (cont) before it was committed there. It was stopped at once; what it had sent or written to its disks by then stays so.';
+    // A monitor that died is told by `gone`.
+    this.#heldBack = this.#client.execute('stop').catch(() => {});
   }
 
   async #untilGone(): Promise<never> {
@@ -180,6 +213,7 @@ export class QemuDestGuest implements DestGuest {
   }
 
   async run({ paused }: { paused: boolean }): Promise<{ readonly atMs: Millis }> {
+    this.#mayRun = true;
     return await this.#asking(async () => {
       // Not awaited: QEMU takes commands in their order, and this one is not to hold the guest up.
       const unmarked = takeMark(this.#client, this.#session);
@@ -190,8 +224,8 @@ export class QemuDestGuest implements DestGuest {
       const resumed = this.#client.waitForEvent('RESUME', () => true, { timeoutMs: LOAD_TIMEOUT_MS });
       resumed.catch(() => {});
       await Promise.all([unmarked, this.#client.execute('cont', undefined, { timeoutMs: LOAD_TIMEOUT_MS })]);
-      const { atMs } = await resumed;
-      return { atMs };
+      // Who was faster has had the event.
+      return { atMs: this.#runsSince ?? (await resumed).atMs };
     });
   }
 

@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { bytes } from '@vmferry/engine/units';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { QemuDestGuest } from '../../src/qemu/dest-guest.ts';
 import { FakeMonitor, nameOf } from './support/qmp/fake-monitor.ts';
 
@@ -58,4 +58,22 @@ it('is told to end, and not cut off, where something had', async () => {
   const socket = await stream;
   expect(socket.read()?.toString()).toBe('QEVM');
   expect(socket.readableEnded).toBe(false);
+});
+
+const asked = (): string[] => monitor.requests.map(nameOf);
+const happens = (event: string, seconds: number): void =>
+  monitor.send({ event, timestamp: { seconds, microseconds: 0 } });
+
+it('stops a guest that somebody lets run before it was committed, and says so', async () => {
+  expect([guest.remark, asked().filter((name) => name === 'stop')]).toEqual([undefined, ['stop']]);
+  happens('RESUME', 5);
+  await vi.waitFor(() => expect(asked().filter((name) => name === 'stop')).toHaveLength(2));
+  expect(guest.remark).toMatch(/Somebody let the guest run on the destination .*before it was committed/);
+});
+
+it('has the time of a guest that somebody lets run faster than it', async () => {
+  const running = guest.run({ paused: false });
+  happens('RESUME', 7);
+  expect(await running).toEqual({ atMs: 7000 });
+  expect(guest.remark).toBeUndefined();
 });

@@ -32,6 +32,7 @@ export function compareForMigration(
       `Start the destination with ${inBytes(source.memoryBytes)} of memory, hot-plugged devices included.`,
     ),
     ...compareBlocks(source.blocks, dest.blocks, postcopy),
+    ...sameMemory(source, dest),
   ];
 }
 
@@ -91,6 +92,19 @@ function* compareBlocks(
     yield mismatch(
       `RAM block ${block.name} (${inBytes(block.bytes)}) is on the destination and not on the source`,
       'Give the destination the same devices as the source and no more.',
+    );
+  }
+}
+
+/** Both would write to the same pages: the older copy on its way goes over what the guest has written since. */
+function* sameMemory(source: GuestDescription, dest: GuestDescription): Generator<GuestError> {
+  const here = new Map(source.sharedMemory?.map(({ file, block }) => [file, block]));
+  for (const { block, path, file } of dest.sharedMemory ?? []) {
+    const other = here.get(file);
+    if (other === undefined) continue;
+    yield mismatch(
+      `RAM block ${block} of the destination and ${other} of the source are the same memory: ${path} (share=on)`,
+      "Give the destination's memory back-end a file of its own, or share=off.",
     );
   }
 }

@@ -12,6 +12,7 @@ import {
   versionReply,
 } from '../qmp/schema.ts';
 import { readCpu } from './cpu.ts';
+import { readSharedMemory } from './file-memory.ts';
 import { readNics } from './nics.ts';
 import { readRamBlocks } from './ram-blocks.ts';
 
@@ -37,7 +38,8 @@ function missesWrites({ name, bytes: size }: RamBlock): boolean {
 export async function describeGuest(client: QmpExecutor, name: string): Promise<GuestDescription> {
   try {
     const cpusFound = typed(client, 'query-cpus-fast', cpusReply);
-    const [version, kvm, type, cpus, cpu, memory, status, blocks, nics] = await Promise.all([
+    const blocksFound = readRamBlocks(client);
+    const [version, kvm, type, cpus, cpu, memory, status, blocks, sharedMemory, nics] = await Promise.all([
       typed(client, 'query-version', versionReply),
       typed(client, 'query-kvm', kvmReply),
       typed(client, 'qom-get', textReply, { path: '/machine', property: 'type' }),
@@ -45,7 +47,8 @@ export async function describeGuest(client: QmpExecutor, name: string): Promise<
       cpusFound.then(([first]) => first && readCpu(client, first['qom-path'])),
       typed(client, 'query-memory-size-summary', memorySizeReply),
       typed(client, 'query-status', statusReply),
-      readRamBlocks(client),
+      blocksFound,
+      blocksFound.then((found) => readSharedMemory(client, found)),
       readNics(client),
     ]);
     const { major, minor, micro } = version.qemu;
@@ -58,6 +61,7 @@ export async function describeGuest(client: QmpExecutor, name: string): Promise<
       ...(cpu === undefined ? {} : { cpu }),
       memoryBytes: bytes(memory['base-memory'] + memory['plugged-memory']),
       blocks,
+      ...(sharedMemory.length === 0 ? {} : { sharedMemory }),
       nics,
       running: status.running,
       oneLiveRound: !kvm.enabled && major < FIRST_WITH_TCG_DIRTY_LOG && blocks.some(missesWrites),

@@ -81,6 +81,8 @@ export const yankReply = z.array(z.looseObject({ type: z.string() }));
 
 /** What `human-monitor-command` and `qom-get` of a text property answer. */
 export const textReply = z.string();
+/** What `qom-get` of a property that is on or off answers. */
+export const flagReply = z.boolean();
 
 /** `data` of the events that vmferry listens to. STOP and RESUME have none. */
 export const stopEvent = z.looseObject({});

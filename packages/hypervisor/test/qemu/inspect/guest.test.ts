@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseDescription } from '@vmferry/engine/description';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { destBlockers, sourceBlockers, standingBlockers } from '../../../src/qemu/inspect/blockers.ts';
 import { compareForMigration } from '../../../src/qemu/inspect/compare.ts';
@@ -69,6 +72,36 @@ describe('a real QEMU', () => {
       ['net0', direct],
       ['net1', hubbed],
     ]);
+  });
+
+  it('is not taken for another one that has its memory in the same file', async () => {
+    const dir = await mkdtemp('/dev/shm/vmferry-memory-');
+    const sharing = (share: string, file: string): string[] => [
+      ...['-m', '64', '-machine', 'pc,memory-backend=m0', '-object'],
+      `memory-backend-file,id=m0,size=64M,share=${share},mem-path=${join(dir, file)}`,
+    ];
+    const told = async (share: string, file: string) =>
+      describeGuest((await start(...sharing(share, file))).client, '');
+    const [one, same, own, copy] = [
+      await told('on', 'one'),
+      await told('on', 'one'),
+      await told('on', 'own'),
+      await told('off', 'one'),
+    ];
+    await rm(dir, { recursive: true });
+    const [reason, ...others] = compareForMigration(one, same, none);
+    expect(reason).toMatchObject({
+      code: 'E_GUEST_MISMATCH',
+      message: expect.stringMatching(
+        /m0 of the destination and \S*m0 of the source are the same memory: .*one/,
+      ),
+    });
+    expect([
+      ...others,
+      ...compareForMigration(one, own, none),
+      ...compareForMigration(one, copy, none),
+    ]).toEqual([]);
+    expect(parseDescription(structuredClone(one)).sharedMemory).toEqual(one.sharedMemory);
   });
 
   it('counts memory that was plugged in', async () => {
