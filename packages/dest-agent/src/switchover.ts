@@ -7,7 +7,7 @@ import { Machine, machineNow } from '@vmferry/agent-core/machine';
 import type { SessionJournal } from '@vmferry/agent-core/session-journal';
 import { wallClockMs } from '@vmferry/agent-core/wall-clock';
 import { byHand } from '@vmferry/engine/by-hand';
-import { type GuestError, sentences } from '@vmferry/engine/errors';
+import { GuestError, sentences } from '@vmferry/engine/errors';
 import type { DestGuest } from '@vmferry/engine/guest';
 import type { DestRecordState } from '@vmferry/engine/journal/records';
 import { destDeadline, destToPostcopy, startDest, stepDest } from '@vmferry/engine/switchover/dest';
@@ -53,6 +53,8 @@ export class Switchover {
   /** When no page was missing any more. */
   #completeAtMs = 0;
   #guestGone = false;
+  /** Why the journal could not be written, and what to do. */
+  #journalFault: string | undefined;
   /** How a link to the source ended. */
   #lost: string | undefined;
 
@@ -191,6 +193,7 @@ export class Switchover {
       this.tell({ type: 'journal-written', record });
     } catch (error) {
       this.#options.log.error({ err: error }, 'journal');
+      if (error instanceof GuestError) this.#journalFault = sentences(error.message, error.remedy);
       this.tell({ type: 'journal-failed', record });
     }
   }
@@ -251,7 +254,7 @@ export class Switchover {
 
   #remarks(): string[] {
     const { remark } = this.#options.guest;
-    return remark === undefined ? [] : [remark];
+    return [remark, this.#journalFault].filter((text) => text !== undefined);
   }
 
   async #run(): Promise<void> {

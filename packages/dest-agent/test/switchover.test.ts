@@ -6,6 +6,21 @@ import { Account } from '../src/account.ts';
 import { Causes } from '../src/causes.ts';
 import { Switchover, type SwitchoverOptions } from '../src/switchover.ts';
 
+const log = createLogger({ level: 'fatal', role: 'dest' });
+
+function switchoverOf(parts: {
+  guest: object;
+  journal: object;
+  control: object;
+  account: Account;
+}): Switchover {
+  const { account, control } = parts;
+  account.begin('auto');
+  const rest = { receiver: { close: () => {} }, whereabouts: { close: () => {} }, log };
+  const causes = new Causes(control as never, account);
+  return new Switchover({ ...parts, ...rest, causes } as unknown as SwitchoverOptions);
+}
+
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
@@ -13,27 +28,17 @@ test('a guest that could not be ended is tried again until it is, and the journa
   const written: string[] = [];
   let [hangs, tries] = [true, 0];
   const close = vi.fn(async () => {});
-  const log = createLogger({ level: 'fatal', role: 'dest' });
   const account = new Account({ link: () => ({ streams: 1, tls: false }), log });
   const control = { link: { state: 'open', close }, send: () => {} };
-  const parts = {
-    guest: {
-      discard: async () => {
-        tries += 1;
-        if (hangs) throw new GuestError('E_GUEST_UNREACHABLE', 'libvirt has not answered', 'restart it');
-      },
-      close: async () => {},
+  const guest = {
+    discard: async () => {
+      tries += 1;
+      if (hangs) throw new GuestError('E_GUEST_UNREACHABLE', 'libvirt has not answered', 'restart it');
     },
-    journal: { write: async (record: string) => void written.push(record), close: async () => {} },
-    control,
-    receiver: { close: () => {} },
-    whereabouts: { close: () => {} },
-    causes: new Causes(control as never, account),
-    account,
-    log,
-  } as unknown as SwitchoverOptions;
-  account.begin('auto');
-  const switchover = new Switchover(parts);
+    close: async () => {},
+  };
+  const journal = { write: async (record: string) => void written.push(record), close: async () => {} };
+  const switchover = switchoverOf({ guest, journal, control, account });
   switchover.begin();
   switchover.linkLost('cut');
   const report = await account.done;
@@ -49,8 +54,26 @@ test('a guest that could not be ended is tried again until it is, and the journa
   expect(account.report).toMatchObject({
     outcome: 'failed',
     error: { code: 'E_GUEST_UNREACHABLE', remedy: 'None: the guest was ended on the destination.' },
-    notes: [expect.stringMatching(/libvirt has not answered\. It was tried again.*nothing is left of it here/)],
+    notes: [
+      expect.stringMatching(/libvirt has not answered\. It was tried again.*nothing is left of it here/),
+    ],
   });
   await vi.advanceTimersByTimeAsync(60_000);
   expect([tries, written.length]).toEqual([14, 2]);
+});
+
+test('a journal that cannot be written is told to the source with what to do', async () => {
+  const sent: { type: string; notes?: readonly string[] }[] = [];
+  const account = new Account({ link: () => ({ streams: 1, tls: false }), log });
+  const control = { link: { state: 'open' }, send: (message: { type: string }) => void sent.push(message) };
+  const write = async (): Promise<void> => {
+    throw new GuestError('E_JOURNAL', 'cannot write to the journal /j: no space left', 'Free some space.');
+  };
+  const guest = { discard: async () => {}, close: async () => {} };
+  const switchover = switchoverOf({ guest, journal: { write, close: async () => {} }, control, account });
+  switchover.begin();
+  expect((await account.done).error?.code).toBe('E_JOURNAL');
+  expect(sent.find(({ type }) => type === 'discarded')?.notes).toEqual([
+    'cannot write to the journal /j: no space left. Free some space.',
+  ]);
 });

@@ -55,7 +55,7 @@ export class PeerNews {
         const atMs = millis(message.atMs);
         lastFigures.expect(message.examines ?? false);
         traffic.guestRuns();
-        account.times.running(atMs);
+        account.times.running(atMs, { pagesFollow: switchover.state.mode === 'postcopy' });
         causes.peerRuns();
         switchover.tell({ type: 'message', message: { type: 'running', atMs } });
         if (switchover.state.phase === 'finishing') account.enter('postcopy');

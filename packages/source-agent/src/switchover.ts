@@ -157,6 +157,8 @@ export class Switchover {
       await this.#options.departure.journal.write(record, this.state.mode);
     } catch (error) {
       this.#options.log.error({ err: error }, 'journal');
+      const { message, remedy } = factsOf(error);
+      this.#options.account.note(sentences(message, remedy));
       this.tell({ type: 'journal-failed', record });
       return;
     }

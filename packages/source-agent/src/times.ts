@@ -72,11 +72,11 @@ export class Times {
     this.#commit ??= machineNow();
   }
 
-  /** `atMs` is the destination's. */
-  running(atMs: Millis): void {
+  /** `atMs` is the destination's. `pagesFollow`: all is over only with `complete`. */
+  running(atMs: Millis, { pagesFollow }: { readonly pagesFollow: boolean }): void {
     this.#ranAtMs = atMs;
     this.#ran = machineNow();
-    this.#completed = this.#ran;
+    if (!pagesFollow) this.#completed = this.#ran;
     this.#tellDowntime();
   }
 
@@ -100,6 +100,6 @@ export class Times {
     const now = wallClockMs();
     const offsetMs = this.#clock()?.estimate(millis(now))?.offsetMs;
     const agoMs = offsetMs === undefined ? 0 : Math.max(0, now - (atMs - offsetMs));
-    this.#completed = millis(Math.max(this.#completed ?? 0, machineNow() - agoMs));
+    this.#completed = millis(Math.max(this.#ran ?? 0, machineNow() - agoMs));
   }
 }
