@@ -66,6 +66,17 @@ export function factsOf(error: unknown): FailureFacts {
   };
 }
 
+/** The same whichever notices first, who sends or who listens. */
+export function linkLost(how: string): FailureFacts {
+  return {
+    code: 'E_LINK_LOST',
+    message: `The link to the destination was lost: ${how}`,
+    side: 'source',
+    remedy:
+      'Check that the destination and its agent are up, and that the network between the hosts carries traffic.',
+  };
+}
+
 /** Thrown to leave preflight: what was asked for is refused, and nothing was touched. */
 export class Refused extends Error {
   constructor(readonly report: ErrorReport) {

@@ -3,7 +3,7 @@ import { blockIndex, millis, pages } from '@vmferry/engine/units';
 import type { ControlMessage } from '@vmferry/wire/messages';
 import type { Account } from './account.ts';
 import type { Causes } from './causes.ts';
-import { knownCode } from './failures.ts';
+import { knownCode, linkLost } from './failures.ts';
 import type { LastFigures } from './last-figures.ts';
 import type { Departure } from './preflight.ts';
 import type { Switchover } from './switchover.ts';
@@ -116,7 +116,9 @@ export class PeerNews {
     const { causes, switchover } = this.#options;
     const { phase } = switchover.state;
     const told = phase === 'copying' || phase === 'sealing' || phase === 'sealed' ? causes.peer : undefined;
-    const why = told?.message ?? `The link to the destination was lost: ${how}`;
-    switchover.tell({ type: 'link-lost', code: told ? knownCode(told.code) : 'E_LINK_LOST', why });
+    const lost = linkLost(how);
+    causes.met(lost);
+    const { code, message: why } = told ?? lost;
+    switchover.tell({ type: 'link-lost', code: knownCode(code), why });
   }
 }

@@ -16,10 +16,11 @@ import type {
   SourceLimits,
   SourceState,
 } from '@vmferry/engine/switchover/source-state';
+import { WireError } from '@vmferry/wire/errors';
 import { MAX_SENTENCE } from '@vmferry/wire/messages';
 import type { Account } from './account.ts';
 import type { Causes } from './causes.ts';
-import { factsOf } from './failures.ts';
+import { factsOf, linkLost } from './failures.ts';
 import type { Departure } from './preflight.ts';
 import { runStateRemark } from './run-state-remark.ts';
 
@@ -100,11 +101,19 @@ export class Switchover {
 
   /** Whatever makes this side unable to go on. */
   fail(error: unknown): void {
-    const facts = factsOf(error);
+    const facts = this.#isLost(error) ? linkLost(error.message) : factsOf(error);
     const { code, message } = facts;
     this.#options.causes.met(facts);
     if (ENDING_BY_FAILURE.has(this.state.phase)) this.#options.log.warn({ err: error }, 'failure');
     this.tell({ type: 'failed', code, why: message });
+  }
+
+  /** While both sides get ready, what is late is an answer. */
+  #isLost(error: unknown): error is WireError {
+    if (!(error instanceof WireError)) return false;
+    return (
+      error.code === 'E_CLOSED' || (error.code === 'E_TIMEOUT' && this.#options.account.phase !== 'setup')
+    );
   }
 
   /** Where only the way to the guest is gone, the guest's hypervisor lives: it needs nobody to send the rest. */
