@@ -3,7 +3,7 @@
  *
  * What the lines mean is the engine's. What this file promises: a line whose `append` resolved survives a
  * crash of the agent and of the host; lines keep their order; a line that was being written when the host
- * died is as if it had never been written.
+ * died is as if it had never been written. A file that somebody removes meanwhile is written anew, with all its lines.
  *
  * Errors are `GuestError` with `E_JOURNAL`: the agent adds the phase and where the guest runs.
  */
@@ -131,7 +131,8 @@ export class JournalFile {
       throw new GuestError('E_JOURNAL', 'a journal record holds a line break', 'This is a bug in vmferry.');
     }
     try {
-      const file = await this.#opened();
+      let file = await this.#opened();
+      if ((await file.stat()).nlink === 0) file = await this.#writeAnew();
       if (!this.#whole) {
         const { bytes, end } = await this.#read();
         if (end < bytes.length) await file.truncate(end);
@@ -144,6 +145,19 @@ export class JournalFile {
         cause instanceof GuestError ? cause : journalError('write to the journal', this.path, cause);
       throw this.#broken;
     }
+  }
+
+  /** A file without a name takes lines like any other, and nobody ever finds them. */
+  async #writeAnew(): Promise<FileHandle> {
+    const { bytes, end } = await this.#read();
+    const gone = this.#file;
+    await makeDirectories(dirname(this.path));
+    const { file } = await openOrCreate(this.path);
+    this.#file = file;
+    await gone?.close();
+    await file.appendFile(bytes.subarray(0, end));
+    await syncDirectory(dirname(this.path));
+    return file;
   }
 
   async #read(): Promise<{ bytes: Buffer; end: number }> {

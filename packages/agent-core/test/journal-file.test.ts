@@ -103,6 +103,17 @@ describe('JournalFile', () => {
     await journal.close();
   });
 
+  it('is written anew, with all its lines, where its directory was removed meanwhile', async () => {
+    const journal = await JournalFile.open(path);
+    await journal.append('started');
+    await rm(join(root, 'state'), { recursive: true });
+    await journal.append('committed');
+    expect(await readFile(path, 'utf8')).toBe('started\ncommitted\n');
+    await journal.append('done');
+    expect(await journal.readAll()).toBe('started\ncommitted\ndone\n');
+    await journal.close();
+  });
+
   it('refuses a record with a line break', async () => {
     const journal = await JournalFile.open(path);
     await expect(journal.append('a\nb')).rejects.toMatchObject({ code: 'E_JOURNAL' });

@@ -81,6 +81,11 @@ async function prepare(
   if (options.from !== undefined && options.to === undefined) {
     throw usageError('--from without --to: name the destination agent, as in --to wss://host2:4447');
   }
+  if (options.to === undefined && guest.startsWith('qemu:/') && (options.destGuest ?? guest) === guest) {
+    throw usageError(
+      `${guest} would move to itself: name the QEMU that waits for it with --dest-guest, or another host's agent with --to`,
+    );
+  }
   requestOf(guest, options.to ?? 'ws://127.0.0.1:0', false, options);
   const settings = await loadSettings(options, context.io, 'cli');
   const guests = await findGuests(guest, options, settings);

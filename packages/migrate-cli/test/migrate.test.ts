@@ -261,6 +261,7 @@ describe('vmferry migrate', () => {
   it.each([
     [['migrate'], /missing required argument 'guest'/],
     [['migrate', 'sim:idle', '--from', TO], /--from without --to/],
+    [['migrate', 'qemu:/run/vm/web1.sock'], /would move to itself: .*--dest-guest/],
     [['migrate', 'web1', '--to', TO], /GUEST: a guest is qemu:/],
     [['migrate', 'sim:idle', '--to', 'host2'], /--to.*no agent's URL.*wss:\/\/host2:4447/s],
     [['migrate', 'sim:idle', '--to', TO, '--max-downtime', '300'], /--max-downtime.*300ms, 2s, 10m or 1h/s],
