@@ -162,6 +162,11 @@ const explanations: Readonly<Record<string, Explanation>> = {
     what: 'permission denied',
     remedy: 'Run the command as the user of the agent.',
   },
+  EMFILE: {
+    code: 'E_CONNECT',
+    what: 'no file descriptors are left here',
+    remedy: 'Let the agent open more files (ulimit -n, systemd: LimitNOFILE).',
+  },
   EHOSTUNREACH: unreachable,
   ENETUNREACH: unreachable,
   EHOSTDOWN: unreachable,
@@ -244,8 +249,9 @@ function explainMessage(error: Error, code: string, tls: boolean): Explanation {
   if (cut) {
     return {
       code: 'E_CONNECT',
-      what: 'the agent hung up; it may demand TLS',
-      remedy: 'Use wss:// if the agent has a certificate.',
+      what: 'the agent hung up; it may demand TLS, or have no file descriptors left',
+      remedy:
+        'Use wss:// if the agent has a certificate; let it open more files (LimitNOFILE) if it has none left.',
     };
   }
   if (code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_') || code === 'EPROTO') {

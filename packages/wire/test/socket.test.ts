@@ -150,6 +150,17 @@ describe('a connection', () => {
     expect(unix.message).toContain('there is no such socket');
   });
 
+  test('that an agent hangs up on says what may be the reason', async () => {
+    const hangsUp = createServer((socket) => socket.destroy()).listen(0, '127.0.0.1');
+    await once(hangsUp, 'listening');
+    cleanups.push(() => hangsUp.close());
+    const url = `ws://127.0.0.1:${(hangsUp.address() as AddressInfo).port}`;
+    expect(await wireErrorFrom(connect(url, { path: MIGRATION_PATH }))).toMatchObject({
+      code: 'E_CONNECT',
+      remedy: expect.stringMatching(/wss:.*LimitNOFILE/),
+    });
+  });
+
   test('to a server that never answers is given up', async () => {
     const silent = createServer().listen(0, '127.0.0.1');
     await once(silent, 'listening');
