@@ -310,6 +310,8 @@ export class Switchover {
       // What can be finished later is left so.
       await guest.suspend?.().catch((error: unknown) => log.warn({ err: error }, 'suspend'));
     }
+    // One that was given up may never run here; of any other the operator decides.
+    if (outcome === 'attention' && state.phase !== 'discarding') guest.handOver?.();
     // What could not be ended here is no reason to wait for the source, which has the guest: without the link it rolls back.
     if (outcome === 'attention' && state.phase === 'discarding') {
       const { cause } = state;

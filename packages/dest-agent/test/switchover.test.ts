@@ -16,7 +16,7 @@ function switchoverOf(parts: {
 }): Switchover {
   const { account, control } = parts;
   account.begin('auto');
-  const rest = { receiver: { close: () => {} }, whereabouts: { close: () => {} }, log };
+  const rest = { receiver: { close: () => {} }, whereabouts: { close: () => {}, find: async () => {} }, log };
   const causes = new Causes(control as never, account);
   return new Switchover({ ...parts, ...rest, causes } as unknown as SwitchoverOptions);
 }
@@ -76,4 +76,21 @@ test('a journal that cannot be written is told to the source with what to do', a
   expect(sent.find(({ type }) => type === 'discarded')?.notes).toEqual([
     'cannot write to the journal /j: no space left. Free some space.',
   ]);
+});
+
+test('a guest that is in doubt is left to the operator’s hands', async () => {
+  const handOver = vi.fn();
+  const account = new Account({ link: () => ({ streams: 1, tls: false }), log });
+  const control = { link: { state: 'open' }, send: () => {} };
+  const guest = { ready: async () => {}, handOver };
+  const journal = { write: async () => {}, close: async () => {} };
+  const switchover = switchoverOf({ guest, journal, control, account });
+  switchover.begin();
+  await switchover.load();
+  switchover.sealed(false);
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(handOver).not.toHaveBeenCalled();
+  switchover.linkLost('cut');
+  expect(await account.done).toMatchObject({ outcome: 'attention', error: { guestRunsOn: 'unknown' } });
+  expect(handOver).toHaveBeenCalledOnce();
 });

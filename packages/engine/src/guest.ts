@@ -370,6 +370,8 @@ export interface DestGuest {
   examine(): Promise<Examination>;
   /** Whether `examine` looks at anything, which may take long. */
   readonly examines?: boolean;
+  /** An operator was called: what is done with the guest by hand from now on is not undone. */
+  handOver?(): void;
   /** What happened to the guest here that its operator should know: a sentence for the report. */
   readonly remark?: string | undefined;
   /** Asks the hypervisor itself to announce the guest, where it can. */

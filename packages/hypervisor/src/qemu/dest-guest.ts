@@ -47,7 +47,7 @@ export class QemuDestGuest implements DestGuest {
   readonly #stream = new IncomingStream();
   #opened = false;
   #session = '';
-  /** The agent's word came: who lets the guest run from now on may. */
+  /** The agent's word came, or an operator was called: who lets the guest run from now on may. */
   #mayRun = false;
   /** When the guest was let run, as long as it runs. */
   #runsSince: Millis | undefined;
@@ -227,6 +227,10 @@ export class QemuDestGuest implements DestGuest {
       // Who was faster has had the event.
       return { atMs: this.#runsSince ?? (await resumed).atMs };
     });
+  }
+
+  handOver(): void {
+    this.#mayRun = true;
   }
 
   /** Only the guest itself knows what its memory should hold. */

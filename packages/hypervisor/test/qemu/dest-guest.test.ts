@@ -77,3 +77,10 @@ it('has the time of a guest that somebody lets run faster than it', async () => 
   expect(await running).toEqual({ atMs: 7000 });
   expect(guest.remark).toBeUndefined();
 });
+
+it('leaves a guest alone that an operator lets run who was called', async () => {
+  guest.handOver();
+  happens('RESUME', 5);
+  await guest.settle();
+  expect([guest.remark, asked().filter((name) => name === 'stop')]).toEqual([undefined, ['stop']]);
+});
