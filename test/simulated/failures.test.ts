@@ -163,7 +163,7 @@ test('a destination that cannot end what it had says so, and the guest goes on a
       }),
   });
   const { report } = await follow(site.migrate({ strategy: 'precopy' }));
-  const message = 'a device does not fit. The guest could not be ended on the destination: nobody answers';
+  const message = 'a device does not fit. The guest could not be ended on the destination: nobody answers.';
   expect(report).toMatchObject({
     outcome: 'failed',
     error: { code: 'E_GUEST_FAILED', side: 'dest', message, guestRunsOn: 'source' },
