@@ -16,6 +16,10 @@ import { Slices } from './slices.ts';
 /** Less than this of what is too much on its way is none. */
 const LEAST_BYTES = PAGE_BYTES;
 
+/** A policy that looks more often waits for a moment within the round: it may be late by such a part of what is left. */
+const COARSE_LOOKS_MS = 100;
+const LOOKS_CLOSER = 256;
+
 export type RoundsEnd =
   /** The guest stops, with these pages to send. `aheadMs`: until what is on its way has arrived. */
   | { readonly type: 'stop'; readonly dirty: Float64Array; readonly aheadMs: number }
@@ -257,7 +261,9 @@ export class Rounds {
       const aheadAt =
         aheadDone >= done && aheadDone < 1 ? migration.now + speed.tookMs * (aheadDone - done) : endAt;
       const stopsAt = this.#goesOn?.until ?? Number.POSITIVE_INFINITY;
-      const tickAt = this.#tickBefore(Math.min(endAt, change, aheadAt, stopsAt));
+      const roundMs = (speed.tookMs * (1 - fromShare)) / (toShare - fromShare);
+      const roundEndAt = migration.now + roundMs - speed.tookMs * done;
+      const tickAt = this.#tickBefore(Math.min(endAt, change, aheadAt, stopsAt), roundEndAt);
       const until = Math.min(endAt, change, tickAt, aheadAt, stopsAt);
       if (until === Number.POSITIVE_INFINITY) return 'link-dead';
       const passed = until - migration.now;
@@ -300,18 +306,20 @@ export class Rounds {
   /**
    * When the policy looks next. Where nothing changes between two looks, the second sees what the first saw and
    * its averages come to the same however often it looks: then all looks but the last before the next event and
-   * the first at the deadline are left out.
+   * the first at the deadline are left out. Where it waits for a moment within the round it looks the closer the
+   * less is left of it.
    */
-  #tickBefore(event: number): number {
+  #tickBefore(event: number, roundEndAt: number): number {
     const { conductor, now, changedAt } = this.#migration;
     const every = conductor.sampleMs;
     if (conductor.over || every === Number.POSITIVE_INFINITY) return Number.POSITIVE_INFINITY;
     // Looks that fell into the reading of the dirty log are not made up for.
     const late = Math.max(0, Math.ceil((now - this.#nextTick) / every));
     const next = late === 0 ? this.#nextTick : this.#nextTick + late * every;
-    if (next >= event || every < 100 || now - changedAt < 2 * every || !this.#codecs.settled(now, changedAt))
-      return next;
-    const last = next + Math.floor((event - 1e-6 - next) / every) * every;
+    if (next >= event || now - changedAt < 2 * every || !this.#codecs.settled(now, changedAt)) return next;
+    const closer = every < COARSE_LOOKS_MS ? now + (roundEndAt - now) / LOOKS_CLOSER : event;
+    const last = next + Math.floor((Math.min(event, closer) - 1e-6 - next) / every) * every;
+    if (last < next) return next;
     if (conductor.deadlineMs < last) {
       return Math.max(next, next + Math.ceil((conductor.deadlineMs - next) / every) * every);
     }
