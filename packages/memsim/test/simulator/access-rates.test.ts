@@ -5,6 +5,7 @@ import { AccessRates } from '../../src/simulator/dirty/access-rates.ts';
 import { layOut, stretchAt } from '../../src/simulator/dirty/cells.ts';
 import type { Region, Workload } from '../../src/simulator/dirty/regions.ts';
 import { WorkingSet } from '../../src/simulator/dirty/working-set.ts';
+import { moment } from '../../src/simulator/dirty/writer.ts';
 
 const PAGES = 5000;
 
@@ -47,9 +48,9 @@ describe('accesses to cells', () => {
           const set = new WorkingSet(of, PAGES);
           const rates = new AccessRates(set.cells);
           for (const t of times) {
-            set.access(t, rates);
+            set.access(moment(t), rates);
             const anew = new AccessRates(set.cells);
-            set.access(t, anew);
+            set.access(moment(t), anew);
             expect(rates.perSec).toEqual(anew.perSec);
             const accessed = [...rates.perSec.keys()].filter((cell) => rates.perSec[cell]! > 0);
             expect([...rates.cells].sort((a, b) => a - b)).toEqual(accessed);
@@ -87,7 +88,7 @@ describe('accesses to cells', () => {
             PAGES,
           );
           const rates = new AccessRates(set.cells);
-          set.access(t, rates);
+          set.access(moment(t), rates);
           expect(rates.perSec.reduce((sum, each) => sum + each, 0)).toBeCloseTo(750, 6);
         },
       ),

@@ -335,6 +335,107 @@ describe('a simulated migration', () => {
   });
 });
 
+/** Accesses of these change some hundred times a second. */
+const moves = { kind: 'moving', pagesPerSec: 50_000, everySeconds: 0.01, stepPages: 512 } as const;
+const favours: Workload = { kind: 'zipf', pagesPerSec: 50_000, exponent: 1 };
+const inTurn = (seconds: number, ...parts: Workload[]): Workload => ({
+  kind: 'phases',
+  phases: parts.map((workload) => ({ seconds, workload })),
+});
+const RESTLESS: Workload[] = [
+  { ...moves, windowPages: 16_384 },
+  { ...moves, windowPages: 8_388_608 },
+  inTurn(0.01, favours, { kind: 'idle' }),
+  inTurn(0.001, favours, { kind: 'uniform', pagesPerSec: 100_000 }, { kind: 'idle' }),
+  inTurn(0.01, { ...moves, windowPages: 16_384 }, { kind: 'uniform', pagesPerSec: 3000 }),
+  {
+    kind: 'mix',
+    parts: [
+      { ...moves, pagesPerSec: 3000, windowPages: 8192 },
+      { kind: 'zipf', pagesPerSec: 3000, exponent: 1.1 },
+      { kind: 'sequential', pagesPerSec: 3000 },
+      inTurn(0.01, { kind: 'uniform', pagesPerSec: 3000 }, { kind: 'idle' }),
+    ],
+  },
+];
+
+describe('a post-copy of a guest whose accesses change often', () => {
+  const moved = (workload: Workload, bandwidth: number) =>
+    simulate(
+      simulationOf({
+        guest: { workload },
+        link: { bandwidth },
+        request: { strategy: 'postcopy', headStartMs: 0 },
+      }),
+    );
+
+  it('is followed to its end', () => {
+    for (const workload of RESTLESS) {
+      const guest = { workload, memoryBytes: 64 * GiB };
+      const link = { bandwidth: GBIT / 10 };
+      const { report } = simulate(simulationOf({ guest, link, request: { strategy: 'postcopy' } }));
+      expect(report.outcome).toBe('completed');
+      expect(report.notes.join(' ')).not.toContain('not followed');
+    }
+  });
+
+  it('costs less than 50 ms, of 64 GiB', () => {
+    for (const [index, workload] of RESTLESS.entries()) {
+      for (const bandwidth of [GBIT / 10, 10 * GBIT]) {
+        const guest = { workload, memoryBytes: 64 * GiB, vcpus: 8 };
+        const simulation = simulationOf({ guest, link: { bandwidth }, request: { strategy: 'postcopy' } });
+        const what = `number ${index} at ${bandwidth}`;
+        expect(
+          leastCpuMs(() => simulate(simulation), 50),
+          what,
+        ).toBeLessThan(50);
+      }
+    }
+  });
+
+  it('waits out each of many outages of the link', () => {
+    const changes = Array.from({ length: 2000 }, (_, index) => ({
+      atMs: 5000 + index * 50,
+      conditions: { ...QUIET_LINK, bandwidth: index % 2 === 0 ? 0 : GBIT },
+    }));
+    for (const workload of RESTLESS) {
+      const request = { strategy: 'postcopy', headStartMs: 0 } as const;
+      const { report } = simulate(
+        simulationOf({ guest: { workload }, link: { bandwidth: GBIT }, changes, request }),
+      );
+      expect(report.outcome).toBe('completed');
+    }
+  });
+
+  it('takes as long with phases of 1 ms as with those of 100 ms', () => {
+    const parts = [favours, { kind: 'idle' } as const];
+    for (const bandwidth of [GBIT / 10, GBIT]) {
+      const [quick, slow] = [0.001, 0.1].map((seconds) => moved(inTurn(seconds, ...parts), bandwidth).report);
+      expect(quick!.totalMs / slow!.totalMs).toBeGreaterThan(0.96);
+      expect(quick!.totalMs / slow!.totalMs).toBeLessThan(1.04);
+    }
+  });
+
+  it('has no more faults on a window that moves than there are neighbourhoods, and some', () => {
+    const { postcopy } = moved({ ...moves, windowPages: 1024 }, GBIT);
+    expect(postcopy!.faults).toBeLessThan((2 * postcopy!.missingPages) / 64);
+  });
+});
+
+describe('the one live round', () => {
+  it('of 64 GiB over a slow link costs no more than others', () => {
+    const guest = { memoryBytes: 64 * GiB, oneLiveRound: true, workload: { kind: 'idle' } } as const;
+    for (const chosen of strategies) {
+      const link = { bandwidth: GBIT / 100 };
+      const simulation = simulationOf({ guest, link, request: { strategy: chosen } });
+      expect(
+        leastCpuMs(() => simulate(simulation), 50),
+        chosen,
+      ).toBeLessThan(50);
+    }
+  });
+});
+
 describe('a dirty log', () => {
   const bytes = (dirtyLog: 'round' | 'send' | 'skip') =>
     simulate(

@@ -37,17 +37,19 @@ export class AccessRates {
 
   /** So many to each page of the cells from `from` up to `to`. */
   addEvenly(from: number, to: number, perPage: number): void {
-    for (let cell = from; cell < to; cell += 1) this.add(cell, perPage * this.#count[cell]!);
+    if (!(perPage > 0)) return;
+    const count = this.#count;
+    for (let cell = from; cell < to; cell += 1) this.add(cell, perPage * count[cell]!);
   }
 
   add(cell: number, perSec: number): void {
     if (!(perSec > 0)) return;
-    if (this.perSec[cell] === 0) {
-      this.#cells[this.#cellCount] = cell;
-      this.#cellCount += 1;
-      this.#note(this.#stretchOf[cell]!);
-    }
-    this.perSec[cell]! += perSec;
+    const before = this.perSec[cell]!;
+    this.perSec[cell] = before + perSec;
+    if (before > 0) return;
+    this.#cells[this.#cellCount] = cell;
+    this.#cellCount += 1;
+    this.#note(this.#stretchOf[cell]!);
   }
 
   clear(): void {

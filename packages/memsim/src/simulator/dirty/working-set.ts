@@ -2,7 +2,8 @@
 import type { AccessRates } from './access-rates.ts';
 import { type Cells, layOut, measure } from './cells.ts';
 import type { Region, Workload } from './regions.ts';
-import { type Walk, type Writer, writerOf } from './writers.ts';
+import type { Span, Walk, Writer } from './writer.ts';
+import { writerOf } from './writers.ts';
 
 export class WorkingSet {
   readonly cells: Cells;
@@ -27,16 +28,21 @@ export class WorkingSet {
     return measure(this.cells, this.dirtied(a, b));
   }
 
-  /** Accesses a second to each cell at random, reads and writes, as from `t` to the next change. */
-  access(t: number, rates: AccessRates): void {
+  /** Accesses a second to each cell at random, reads and writes. */
+  access(span: Span, rates: AccessRates): void {
     rates.clear();
-    this.#writer.access(t, rates);
+    this.#writer.access(span, rates);
   }
 
-  walks(t: number): readonly Walk[] {
+  walks(span: Span): readonly Walk[] {
     const walks: Walk[] = [];
-    this.#writer.walks(t, walks);
+    this.#writer.walks(span, walks);
     return walks;
+  }
+
+  /** Names the phases that there are at `t`. */
+  turn(t: number): string {
+    return this.#writer.turn(t);
   }
 
   /** When accesses change next, after `t`; infinite if they do not. */

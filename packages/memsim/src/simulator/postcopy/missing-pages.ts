@@ -5,12 +5,20 @@
 import type { AccessRates } from '../dirty/access-rates.ts';
 import { type Cells, stretchAt } from '../dirty/cells.ts';
 import type { Region } from '../dirty/regions.ts';
-import type { Walk } from '../dirty/writers.ts';
+import type { Walk } from '../dirty/writer.ts';
 
 /** Less than this of a page is none. */
 const NOTHING = 0.5;
 /** Accesses a second: fewer are none. */
 const NEVER = 1e-9;
+
+/** Of so few that are expected, two do not meet. */
+const FEW = 1e-3;
+
+/** The chance of none where so many are expected at random. */
+function spared(expected: number): number {
+  return expected < FEW ? 1 - expected + (expected * expected) / 2 : Math.exp(-expected);
+}
 
 /** What lies before a walk. */
 export interface Ahead {
@@ -23,6 +31,9 @@ export interface Ahead {
   /** Missing share of what is untouched. */
   readonly density: number;
 }
+
+/** Where a walk goes on: a stretch, and pages to its end. */
+type Place = Pick<Ahead, 'stretch' | 'pages'>;
 
 export class MissingPages {
   readonly cells: Cells;
@@ -130,6 +141,36 @@ export class MissingPages {
     return sum < NEVER ? 0 : sum;
   }
 
+  /**
+   * The same on average over so many seconds of it, while each access brings what its neighbourhood of so many pages
+   * lacks.
+   */
+  wantedDuring({ perSec, stretches }: AccessRates, seconds: number, around: number): number {
+    const { share } = this;
+    const { from, count, pages } = this.cells;
+    const left = this.#ofStretch;
+    const first = this.#atFirst;
+    let sum = 0;
+    for (let index = 0; index < stretches.length; index += 1) {
+      const stretch = stretches[index]!;
+      if (left[stretch]! <= 0) continue;
+      const end = from[stretch + 1]!;
+      let here = 0;
+      let twice = 0;
+      for (let cell = from[stretch]!; cell < end; cell += 1) {
+        const often = perSec[cell]! * share[cell]!;
+        if (often <= 0) continue;
+        here += often;
+        twice += (often * perSec[cell]!) / count[cell]!;
+      }
+      if (here <= 0) continue;
+      const untouched = (pages[stretch]! * left[stretch]!) / first[stretch]!;
+      const falls = (twice / here + (here * (around - 1)) / untouched) * seconds;
+      sum += falls > FEW ? (here * (1 - Math.exp(-falls))) / falls : here * (1 - falls / 2);
+    }
+    return sum < NEVER ? 0 : sum;
+  }
+
   /** How many pages are wanted about as often as those that fault now, which are `perSecAll` of a second. */
   wantedMost({ perSec, cells }: AccessRates, perSecAll: number): number {
     const { share } = this;
@@ -148,43 +189,56 @@ export class MissingPages {
   /**
    * Takes out what accesses at random come to in so many seconds, and what their neighbourhoods of so many pages lack;
    * several may fall into one of these.
+   *
+   * @param long so long that many come to a page that is there by then
    */
-  takeAround({ perSec, stretches }: AccessRates, seconds: number, around: number): void {
+  takeAround({ perSec, stretches }: AccessRates, seconds: number, around: number, long: boolean): void {
     const { share } = this;
     const { from, count, pages } = this.cells;
+    const left = this.#ofStretch;
+    const first = this.#atFirst;
+    let total = this.#total;
     for (let index = 0; index < stretches.length; index += 1) {
       const stretch = stretches[index]!;
-      if (this.#ofStretch[stretch]! <= 0) continue;
-      const [begin, end] = [from[stretch]!, from[stretch + 1]!];
+      const before = left[stretch]!;
+      if (before <= 0) continue;
+      const begin = from[stretch]!;
+      const end = from[stretch + 1]!;
       let here = 0;
-      for (let cell = begin; cell < end; cell += 1) here += perSec[cell]! * share[cell]! * seconds;
+      for (let cell = begin; cell < end; cell += 1) here += perSec[cell]! * share[cell]!;
       if (here <= 0) continue;
-      const untouched = pages[stretch]! * this.untouched(stretch);
-      const beside = 1 - Math.exp((-here * (around - 1)) / untouched);
-      let [ofStretch, total] = [this.#ofStretch[stretch]!, this.#total];
+      const untouched = (pages[stretch]! * before) / first[stretch]!;
+      const stays = spared((here * seconds * (around - 1)) / untouched);
+      let after = before;
       for (let cell = begin; cell < end; cell += 1) {
-        const [missing, all] = [share[cell]!, count[cell]!];
+        const missing = share[cell]!;
+        const all = count[cell]!;
         if (missing <= 0 || all <= 0) continue;
-        const own = Math.min(missing, (perSec[cell]! * missing * seconds) / all);
-        const brought = Math.min(missing, own + (missing - own) * beside);
+        const once = (perSec[cell]! * seconds) / all;
+        const brought = missing * (1 - stays * (long ? spared(once) : Math.max(0, 1 - once)));
         share[cell] = missing - brought;
-        ofStretch -= brought * all;
-        total -= brought * all;
+        after -= brought * all;
       }
-      this.#ofStretch[stretch] = ofStretch;
-      this.#total = total;
+      left[stretch] = after;
+      total -= before - after;
     }
+    this.#total = total;
   }
 
-  /** Takes pages out that a walk brings while it passes so many, from what lies before it on. */
-  takeAlong(region: Region, { stretch, pages }: Ahead, passes: number, count: number): void {
+  /** What is missing of the pages that a walk passes, and the stretches that they are in. */
+  along(
+    region: Region,
+    { stretch, pages }: Place,
+    passes: number,
+  ): { readonly missing: number; readonly met: number } {
     const [begin, end] = this.#bounds(region);
     const long = this.cells.pages;
     const ofStretch = this.#ofStretch;
     // All of memory is passed in a step by a walk of long strides.
-    const everything = passes >= region.pages && end - begin === ofStretch.length;
-    let missing = everything ? this.#total : 0;
-    let met = everything ? ofStretch.length : 0;
+    if (passes >= region.pages && end - begin === ofStretch.length)
+      return { missing: this.#total, met: ofStretch.length };
+    let missing = 0;
+    let met = 0;
     let left = passes;
     for (let at = stretch; left > 0 && met < end - begin; met += 1) {
       const here = met === 0 ? pages : long[at]!;
@@ -192,10 +246,19 @@ export class MissingPages {
       left -= here;
       at = at + 1 < end ? at + 1 : begin;
     }
+    return { missing, met };
+  }
+
+  /** Takes pages out that a walk brings while it passes so many, from what lies before it on. */
+  takeAlong(region: Region, { stretch, pages }: Place, passes: number, count: number): void {
+    const [begin, end] = this.#bounds(region);
+    const long = this.cells.pages;
+    const ofStretch = this.#ofStretch;
+    const { missing, met } = this.along(region, { stretch, pages }, passes);
     if (missing <= 0) return;
     // Within one stretch the walk may have brought more than its even share.
     const share = met === 1 ? count / missing : Math.min(1, count / missing);
-    left = passes;
+    let left = passes;
     for (let index = 0, at = stretch; index < met; index += 1) {
       const here = index === 0 ? pages : long[at]!;
       if (ofStretch[at]! > 0) this.takeFrom(at, ofStretch[at]! * Math.min(1, left / here) * share);

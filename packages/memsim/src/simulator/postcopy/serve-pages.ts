@@ -12,13 +12,14 @@ import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/
 import { blockIndex, bytesPerSec, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
 import { type CodecChoice, LOOK_MS } from '../codec-choice.ts';
 import { type BulkCodec, type Load, scaled, type WireForm } from '../content.ts';
-import { AccessRates } from '../dirty/access-rates.ts';
-import type { Walk } from '../dirty/writers.ts';
+import { moment, type Span } from '../dirty/writer.ts';
 import type { Migration } from '../migration.ts';
 import type { PostcopyFigures } from '../model.ts';
 import { type Random, seededRandom } from '../random.ts';
+import { type Demand, Demands } from './demand.ts';
 import { backgroundShare, type FaultLoop, faultLoop, outage } from './fault-loop.ts';
-import { type Ahead, MissingPages } from './missing-pages.ts';
+import { MissingPages } from './missing-pages.ts';
+import { TURNS, turnsOf } from './turns.ts';
 
 /** The share of what is missing that one step may bring. */
 const STEP_SHARE = 0.02;
@@ -31,6 +32,18 @@ const LEAST_STEP_MS = 0.001;
  */
 const CLOSE_STEPS = 1500;
 const MOST_STEPS = 20_000;
+/**
+ * Work that is spent on following changes of accesses one by one, in cells that are looked at and each step's own. Then
+ * several are seen as one.
+ */
+const FOLLOWED = 100_000;
+const A_STEP = 200;
+/** The share of what is missing that an overview may bring; more where it is more work than that. */
+const OVERVIEW_SHARE = 0.03;
+const OVERVIEW_WORK = 2000;
+const MOST_COARSE = 3;
+/** The last pages go in steps that get no smaller. */
+const LITTLE = 0.005;
 /** Faults of one step whose waits are told apart. */
 const WAITS_A_STEP = 4;
 
@@ -43,21 +56,6 @@ interface Reaches {
 const ROOM = { bytesInFlight: 0, window: 1 };
 
 const ANSWER_PAGES = answerAlong({ block: blockIndex(0), first: pages(0), count: pages(1) }).count;
-
-interface WalkDemand {
-  readonly walk: Walk;
-  readonly ahead: Ahead;
-  /** Pages forward that a fault brings, and faults a second while it runs. */
-  readonly reach: number;
-  readonly faultsPerSec: number;
-}
-
-interface Demand {
-  readonly rates: AccessRates;
-  readonly atRandom: number;
-  readonly walks: readonly WalkDemand[];
-  readonly faultsPerSec: number;
-}
 
 /** What goes over per fault, and how fast. */
 interface Pace {
@@ -97,9 +95,11 @@ class PageService {
   readonly #page: Load;
   #reaches: { readonly least: number; readonly pages: Reaches } = { least: 0, pages: { around: 1, walk: 1 } };
   readonly #missingAtFirst: number;
-  /** Accesses a second to each cell, good up to that time of the workload. */
-  readonly #rates: AccessRates;
-  #accessUntil = Number.NEGATIVE_INFINITY;
+  readonly #demands: Demands;
+  #followed = 0;
+  /** Seconds of the workload that the next overview may be about, and milliseconds that one of them took. */
+  #seconds = 0;
+  #msPerSecond = 1000;
   #faults = 0;
   #waitedMs = 0;
   readonly #beganTau: number;
@@ -116,10 +116,10 @@ class PageService {
     this.#arrivedAt = migration.now;
     this.#codecs = codecs;
     this.#nextLook = migration.now + LOOK_MS;
-    this.#rates = new AccessRates(migration.set.cells);
     this.#random = seededRandom(migration.simulation.seed);
     const load = migration.loadOf(missing);
     this.#missing = new MissingPages(migration.set.cells, missing);
+    this.#demands = new Demands(migration.set, this.#missing);
     this.#missingAtFirst = this.#missing.total;
     this.#page = scaled(load, 1 / Math.max(1e-9, this.#missingAtFirst));
   }
@@ -152,7 +152,7 @@ class PageService {
     if (outageMs === Number.POSITIVE_INFINITY) return false;
     if (outageMs === 0) return true;
     migration.stand(outageMs);
-    const demand = this.#demand(migration.speedOf(this.#page, this.#alongCodec).tookMs);
+    const demand = this.#demand(moment(migration.tau), 0);
     const loop = outage(simulation.guest.vcpus, demand.faultsPerSec / 1000, outageMs);
     migration.tau += loop.ranMs / 1000;
     const before = this.#missing.total;
@@ -165,13 +165,63 @@ class PageService {
   }
 
   #step(): void {
-    const migration = this.#migration;
-    const pageMs = this.#pageMs(this.#alongCodec);
-    const change = migration.link.nextChange(migration.now);
+    const { set, tau } = this.#migration;
     this.#reaches = this.#reachesAt();
-    const demand = this.#demand(pageMs);
-    const pace = this.#pace(demand, pageMs);
-    const tookMs = this.#stepMs(demand, pace, Math.min(change - migration.now, this.#arrivalLeftMs));
+    const changeMs = this.#changeMs;
+    const changes = set.nextChange(tau);
+    if (this.#followed < FOLLOWED || changes - tau > this.#seconds / TURNS) {
+      const demand = this.#demand(moment(tau), 0);
+      const pace = this.#pace(demand, this.#pageMs(this.#alongCodec));
+      const tookMs = this.#stepMs(demand, pace, changeMs, changes - tau);
+      const longest = (this.#longestMs(pace) * pace.loop.running) / 1000;
+      this.#seconds = Math.min(longest, 2 * TURNS * (changes - tau));
+      if (changes === Number.POSITIVE_INFINITY) this.#goOn(demand, pace, tookMs);
+      // What has just come into the working set is wanted all at once, and soon is there.
+      else this.#followed += this.#during(moment(tau), (tookMs * pace.loop.running) / 1000);
+      return;
+    }
+    // It ends with the link's change; a rest would be an overview of its own.
+    this.#overview(Math.min(this.#seconds, (1.1 * changeMs) / this.#msPerSecond));
+  }
+
+  /** So many seconds of a workload whose accesses change often: each of its turns at a stretch. */
+  #overview(seconds: number): void {
+    const migration = this.#migration;
+    const { set, tau, now } = migration;
+    const change = migration.link.nextChange(now);
+    const before = this.#missing.total;
+    let work = 0;
+    for (const { at, share } of turnsOf(set, tau, seconds, this.#steps)) {
+      work += this.#during({ from: tau, to: tau + seconds, at }, seconds * share);
+      if (this.#missing.none) return;
+      // The link may carry nothing any more.
+      if (migration.now >= change) break;
+    }
+    const brought = before - this.#missing.total;
+    const passed = Math.max(1e-12, migration.tau - tau);
+    this.#msPerSecond = (migration.now - now) / passed;
+    const share = OVERVIEW_SHARE * Math.min(MOST_COARSE, Math.max(1, work / OVERVIEW_WORK));
+    const enough = share * Math.max(before, LITTLE * this.#missingAtFirst);
+    this.#seconds = Math.min(2 * this.#seconds, (passed * enough) / Math.max(1e-9, brought));
+  }
+
+  /** So many seconds of the workload, in which what is wanted at first may not be wanted at the end. Gives the work. */
+  #during(span: Span, seconds: number): number {
+    const demand = this.#demand(span, seconds);
+    const pace = this.#pace(demand, this.#pageMs(this.#alongCodec));
+    const allMs = (seconds * 1000) / Math.max(1e-9, pace.loop.running);
+    this.#goOn(demand, pace, Math.min(this.#changeMs, Math.max(LEAST_STEP_MS, allMs)));
+    return A_STEP + demand.rates.cells.length;
+  }
+
+  /** Time to the next change of the link, or until the guest counts no more as having just arrived. */
+  get #changeMs(): number {
+    const { link, now } = this.#migration;
+    return Math.min(link.nextChange(now) - now, this.#arrivalLeftMs);
+  }
+
+  #goOn(demand: Demand, pace: Pace, tookMs: number): void {
+    const migration = this.#migration;
     const faults = pace.loop.faultsPerMs * tookMs;
     const before = this.#missing.total;
     const { rate, wireBytes } = migration;
@@ -232,6 +282,11 @@ class PageService {
     return this.#migration.simulation.postcopy.prepaging === 'around';
   }
 
+  /** Pages around a fault out of the blue that come with it, itself among them. */
+  get #neighbours(): number {
+    return this.#around ? this.#reaches.pages.around : 1;
+  }
+
   /** Of the pages that a fault brings, those that are its answer. */
   #answerPages(broughtPages: number): number {
     return Math.min(broughtPages, this.#around ? ANSWER_PAGES : 1);
@@ -245,32 +300,10 @@ class PageService {
     this.#codecs.look(false, { contentBytes: delivered.contentBytes, wireBytes }, now);
   }
 
-  /** How often the guest would fault if it never had to wait. */
-  #demand(pageMs: number): Demand {
-    const { set, tau } = this.#migration;
-    if (tau >= this.#accessUntil) {
-      set.access(tau, this.#rates);
-      this.#accessUntil = set.nextChange(tau);
-    }
-    const walks = set.walks(tau);
-    const atRandom = this.#missing.wanted(this.#rates);
-    const seen = walks.flatMap((walk) => this.#walkDemand(walk, pageMs) ?? []);
-    const walking = seen.reduce((sum, { faultsPerSec }) => sum + faultsPerSec, 0);
-    return { rates: this.#rates, atRandom, walks: seen, faultsPerSec: atRandom + walking };
-  }
-
-  #walkDemand(walk: Walk, pageMs: number): WalkDemand | undefined {
-    const ahead = this.#missing.ahead(walk);
-    if (ahead === undefined || walk.pagesPerSec <= 0) return undefined;
-    // From the end of what a fault brought to the next page that is missing and touched, in untouched parts.
-    const gap = 1 / Math.max(1e-6, ahead.density * walk.touched) - 1;
-    const reach = this.#reach(gap, pageMs);
-    return {
-      walk,
-      ahead,
-      reach,
-      faultsPerSec: ahead.clearPages > 0 ? 0 : (walk.pagesPerSec * ahead.untouched) / (reach + gap),
-    };
+  /** See `Demands`. */
+  #demand(span: Span, seconds: number): Demand {
+    const pageMs = this.#pageMs(this.#alongCodec);
+    return this.#demands.of(span, seconds, this.#neighbours, (gap) => this.#reach(gap, pageMs));
   }
 
   /** Pages forward that a walk has with each fault. */
@@ -374,19 +407,23 @@ class PageService {
   /** Missing pages that come with an average fault, itself among them. */
   #broughtPages({ atRandom, walks, faultsPerSec }: Demand): number {
     if (faultsPerSec <= 0) return 0;
-    const around = this.#around ? this.#reaches.pages.around : 1;
-    let sum = atRandom * Math.max(1, around * this.#missing.density);
+    let sum = atRandom * Math.max(1, this.#neighbours * this.#missing.density);
     for (const { faultsPerSec: often, reach, ahead } of walks)
       sum += often * Math.max(1, reach * ahead.density);
     return sum / faultsPerSec;
   }
 
-  /** As long as nothing changes much. */
-  #stepMs(demand: Demand, { loop, broughtPages, backgroundPerMs }: Pace, changeMs: number): number {
-    const { tau } = this.#migration;
-    const running = Math.max(1e-3, loop.running);
+  /** Until so much of what is missing has come that one step may bring no more. */
+  #longestMs({ loop, broughtPages, backgroundPerMs }: Pace): number {
     const perMs = loop.faultsPerMs * broughtPages + backgroundPerMs;
-    const longest = Math.max(1, this.#missing.total * STEP_SHARE) / perMs;
+    return Math.max(1, this.#missing.total * STEP_SHARE) / perMs;
+  }
+
+  /** As long as nothing changes much. */
+  #stepMs(demand: Demand, pace: Pace, changeMs: number, changesIn: number): number {
+    const { loop } = pace;
+    const running = Math.max(1e-3, loop.running);
+    const longest = this.#longestMs(pace);
     const walksAtLeast = longest * Math.min(1, Math.max(0, this.#steps / CLOSE_STEPS - 1));
     let least = longest;
     if (demand.atRandom > 0) {
@@ -394,7 +431,7 @@ class PageService {
       const often = (loop.faultsPerMs * demand.atRandom) / demand.faultsPerSec;
       least = Math.min(least, Math.max(1, wanted * WANTED_SHARE) / often);
     }
-    least = Math.min(least, changeMs, ((this.#accessUntil - tau) * 1000) / running);
+    least = Math.min(least, changeMs, (changesIn * 1000) / running);
     for (const { walk, ahead } of demand.walks) {
       const goes = ahead.clearPages > 0 ? ahead.clearPages : ahead.pages;
       least = Math.min(least, Math.max(walksAtLeast, (goes * 1000) / walk.pagesPerSec / running));
@@ -404,11 +441,10 @@ class PageService {
 
   #serve(demand: Demand, faults: number, waitMs: number): void {
     const seconds = faults / demand.faultsPerSec;
-    if (demand.atRandom > 0)
-      this.#missing.takeAround(demand.rates, seconds, this.#around ? this.#reaches.pages.around : 1);
-    for (const { walk, ahead, reach, faultsPerSec } of demand.walks) {
+    if (demand.atRandom > 0) this.#missing.takeAround(demand.rates, seconds, this.#neighbours, demand.long);
+    for (const { walk, ahead, reach, faultsPerSec, passes } of demand.walks) {
       const brought = faultsPerSec * seconds * Math.max(1, reach * ahead.density);
-      this.#missing.takeAlong(walk.region, ahead, walk.pagesPerSec * seconds, brought);
+      this.#missing.takeAlong(walk.region, ahead, passes ?? walk.pagesPerSec * seconds, brought);
     }
     this.#faults += faults;
     this.#waitedMs += faults * waitMs;
