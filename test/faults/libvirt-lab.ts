@@ -19,6 +19,8 @@ const SLOW = 8e6;
 /** Until libvirt has done what it does by itself. */
 const SETTLED_MS = 90_000;
 const HALTED = /post-copy/;
+/** Nothing has happened for so long: an operator would try to finish it. */
+const LOOKS_HALTED_MS = 15_000;
 
 export const faults = [
   'cut',
@@ -155,21 +157,24 @@ export class LibvirtLab {
   async halt(): Promise<Attempt> {
     await this.prepare();
     const attempt = await this.begin({ strategy: 'postcopy' });
-    await attempt.ticks();
+    const early = attempt.migration.done();
+    early.catch(() => {});
+    const ended = await Promise.race([attempt.ticks(), early]);
+    if (ended) throw new Error(`a post-copy ended too early: ${JSON.stringify(ended.error)}`);
     this.wire.cut();
-    const { outcome } = await attempt.migration.done();
+    const { outcome } = await early;
     if (outcome !== 'attention') throw new Error(`a post-copy that was cut off is ${outcome}`);
     await this.prepare();
     return attempt;
   }
 
   /** Finishes it. */
-  resume(halted: Attempt): Attempt {
-    return { ...halted, migration: this.#resume() };
+  resume(halted: Attempt, request: Partial<MigrateRequestInput> = {}): Attempt {
+    return { ...halted, migration: this.#resume(request) };
   }
 
-  #resume(): StagedMigration {
-    return this.source!.migrate({ guest: this.domain.uri, to: this.wire.url, resume: true });
+  #resume(request: Partial<MigrateRequestInput> = {}): StagedMigration {
+    return this.source!.migrate({ guest: this.domain.uri, to: this.wire.url, resume: true, ...request });
   }
 
   async inflict(fault: Fault): Promise<void> {
@@ -213,6 +218,23 @@ export class LibvirtLab {
 
   async states(): Promise<{ readonly here: string; readonly there: string }> {
     return { here: await this.#state(this.from), there: await this.#state(this.into) };
+  }
+
+  /** What both QEMUs say of their migration. */
+  async asked(): Promise<string> {
+    const of = async (host: HostName): Promise<string> => {
+      try {
+        const domain = await this.domain.on(host);
+        const asking = domain.monitorCommand('query-migrate');
+        asking.catch(() => {});
+        const reply = await within(5000, () => 'no answer', asking);
+        return String((reply as { readonly status?: string }).status ?? 'none');
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    const [here, there] = await Promise.all([of(this.from), of(this.into)]);
+    return `QEMU here: ${here}, there: ${there}`;
   }
 
   /** Lets stopped libvirtds go on. */
@@ -259,7 +281,10 @@ export class LibvirtLab {
       const stoodMs = now - since;
       const halted = /^paused \(post-copy-failed\)$/;
       const haltedHere = halted.test(here) || here === 'running (post-copy-failed)';
-      if (haltedHere && /\(post-copy-failed\)$/.test(there) && stoodMs > 1000 && resumed < 2) {
+      const failed = haltedHere && /\(post-copy-failed\)$/.test(there);
+      const waits = HALTED.test(here) && HALTED.test(there) && stoodMs > LOOKS_HALTED_MS;
+      if (((failed && stoodMs > 1000) || waits) && resumed < 3) {
+        if (!failed) by.push(`${both} ${await this.asked()}`);
         resumed += 1;
         by.push(`resume ${resumed}`);
         const { outcome, error } = await this.#resume().done(180_000);
@@ -279,7 +304,7 @@ export class LibvirtLab {
         await (await this.domain.on(this.into)).destroy();
         continue;
       }
-      if (now > deadline) throw unfinished(both, by);
+      if (now > deadline) throw unfinished(both, [...by, await this.asked()]);
       await sleep(100);
     }
   }

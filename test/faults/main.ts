@@ -1,7 +1,7 @@
 /**
  * Migrations of a libvirt domain to each of which something happens at a random moment.
  *
- *     node test/dist/faults/main.js [--runs N] [--seed N] [--disks]
+ *     node test/dist/faults/main.js [--runs N] [--seed N] [--disks] [--only MOMENT]
  *
  * Exit status 1 when a domain was lost, ran twice, was damaged, or could not be finished.
  */
@@ -15,6 +15,7 @@ const { values } = parseArgs({
     runs: { type: 'string', default: '50' },
     seed: { type: 'string', default: '1' },
     disks: { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
   },
 });
 
@@ -26,7 +27,8 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 const ends = { well: 0, deaf: 0, failed: 0 };
 try {
   const boot = () => LibvirtLab.boot(libvirts, 'random', { disk: values.disks });
-  const runs = randomRuns(boot, { runs: Number(values.runs), seed: Number(values.seed), disk: values.disks });
+  const { disks: disk, only } = values;
+  const runs = randomRuns(boot, { runs: Number(values.runs), seed: Number(values.seed), disk, only });
   for await (const { words, end } of runs) {
     console.log(words);
     ends[end] += 1;

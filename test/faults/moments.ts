@@ -6,6 +6,9 @@ import type { DestStep, SourceStep } from './steps.ts';
 const FAST = { strategy: 'precopy', maxBandwidth: 100e6 } as const;
 const POSTCOPY = { strategy: 'postcopy', maxBandwidth: 100e6 } as const;
 
+/** What is finished takes some seconds. */
+const SLOW = 8e6;
+
 type Request = Partial<MigrateRequestInput>;
 
 /** What the guest's driver tells, or does, there; `hold`: it waits until the fault is there. */
@@ -39,7 +42,12 @@ export const moments = [
   'disks',
   'rounds',
   'post-copy',
+  'resume called for',
   'resume',
+  'resume, QEMU here waits',
+  'resume, QEMU there waits',
+  'resume, pages travel',
+  'resume complete',
 ] as const;
 export type Moment = (typeof moments)[number];
 
@@ -72,12 +80,34 @@ export async function reach(lab: LibvirtLab, moment: Moment): Promise<Reached> {
       await attempt.ticks();
       return free(attempt);
     }
+    case 'resume called for':
     case 'resume': {
       const halted = await lab.halt();
-      const there = lab.source!.at('ram');
+      const there = lab.source!.at(moment === 'resume' ? 'ram' : 'rpc');
       const attempt = lab.resume(halted);
       await there;
       return free(attempt);
+    }
+    case 'resume, pages travel': {
+      const halted = await lab.halt();
+      const there = lab.source!.at('ram');
+      const attempt = lab.resume(halted, { maxBandwidth: SLOW });
+      await there;
+      return free(attempt);
+    }
+    case 'resume, QEMU here waits':
+    case 'resume, QEMU there waits':
+    case 'resume complete': {
+      const halted = await lab.halt();
+      const here = moment === 'resume, QEMU here waits';
+      const agent = here ? lab.source! : lab.dest!;
+      const step = here ? 'ram' : moment === 'resume complete' ? 'complete-done' : 'ram-there';
+      agent.hold(step);
+      const there = agent.at(step);
+      there.catch(() => {});
+      const attempt = lab.resume(halted);
+      await there;
+      return { attempt, goOn: () => agent.goOn() };
     }
     default: {
       const place: Place = places[moment];

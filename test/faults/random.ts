@@ -6,6 +6,8 @@ import { type Moment, moments } from './moments.ts';
 
 /** A moment is followed by the fault within so long, ms. */
 const SPREAD_MS = 400;
+/** Of a row of moments: from the first page to the last. */
+const LONG_MS: Partial<Record<Moment, number>> = { 'resume, pages travel': 6000 };
 /** A libvirtd that is stopped goes on within so long, ms. */
 const STOPPED_MS = 8000;
 /** The process stands still at these: only what ends it can be a fault. */
@@ -18,6 +20,8 @@ export interface RandomRuns {
   readonly runs: number;
   readonly seed: number;
   readonly disk: boolean;
+  /** What the names of the moments begin with. Default: all. */
+  readonly only?: string;
 }
 
 export interface RandomRun {
@@ -27,17 +31,17 @@ export interface RandomRun {
   readonly words: string;
 }
 
-function randomCell({ seed, disk }: RandomRuns, run: number): Cell {
+function randomCell({ seed, disk, only = '' }: RandomRuns, run: number): Cell {
   const key = hash(seed, run);
   const pick = <T>(of: readonly T[], n: number): T => of[Math.floor(draw(key, n) * of.length)]!;
   const moment = pick(
-    moments.filter((each) => disk || each !== 'disks'),
+    moments.filter((each) => each.startsWith(only) && (disk || each !== 'disks')),
     0,
   );
   return {
     moment,
     fault: pick(ENDS[moment] ?? faults, 1),
-    afterMs: Math.round(draw(key, 2) * SPREAD_MS),
+    afterMs: Math.round(draw(key, 2) * (LONG_MS[moment] ?? SPREAD_MS)),
     stoppedMs: Math.round(draw(key, 3) * STOPPED_MS),
   };
 }

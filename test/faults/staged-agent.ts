@@ -105,6 +105,11 @@ function entering(guest: DestGuest): DestGuest {
     ready: around('ready', () => guest.ready()),
     run: around('run', (how) => guest.run(how)),
     complete: around('complete', () => guest.complete()),
+    connectSide: async (kind) => {
+      const there = await guest.connectSide!(kind);
+      if (kind === 'ram') await pass('ram-there');
+      return there;
+    },
   });
 }
 

@@ -14,8 +14,12 @@ export type SourceStep =
   | 'committed'
   | 'forget';
 
-/** Before and after the guest was made ready for the stream, was loaded, was let run, and had all its pages. */
+/**
+ * Before and after the guest was made ready for the stream, was loaded, was let run, and had all its pages. `ram-there`: a
+ * halted guest's QEMU has taken the connection, and nothing has come by it.
+ */
 export type DestStep =
+  | 'ram-there'
   | 'open'
   | 'open-done'
   | 'ready'

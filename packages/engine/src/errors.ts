@@ -35,6 +35,8 @@ const ERROR_CODES = [
   'E_GUEST_MISMATCH',
   'E_GUEST_BUSY',
   'E_GUEST_GONE',
+  /** Nothing is left to finish: the destination has all of the guest. */
+  'E_GUEST_MOVED',
   'E_GUEST_FAILED',
   'E_GUEST_DAMAGED',
   'E_NOT_INCOMING',

@@ -299,6 +299,11 @@ export interface SourceGuest {
    * holds as for a migration that begins. `tell` takes sentences for the report.
    */
   finishPostcopy?(plan: ManagedPlan, tell: (note: string) => void): Promise<void>;
+  /**
+   * The destination has all of a guest whose post-copy came to a halt here: what is left of it is ended. Rejects where it
+   * is not in post-copy.
+   */
+  endMoved?(plan: ManagedPlan): Promise<void>;
   /** The destination runs the guest: this side never does again. `destroy` also ends the hypervisor. */
   forget(options: { destroy: boolean }): Promise<void>;
   /** Lets go of sockets without a word to the guest. */

@@ -3,6 +3,7 @@
  * agents only carry between them.
  *
  *     connect ─▶ preflight ─▶ postcopy (all of it verbatim) ─▶ completion
+ *        │           └── the destination has all of it: what is left here is ended ──▶ completed
  *        └── refused: nothing was touched   └── attention: as before, and may be tried again
  */
 import { EventHub } from '@vmferry/agent-core/event-hub';
@@ -85,6 +86,7 @@ export class Resumption implements RunningMigration {
     let begun = false;
     try {
       const destination = await this.#prepare();
+      if (!destination) return this.#end('completed');
       await this.#journal!.write('committed', 'postcopy');
       begun = true;
       await this.#finish(destination);
@@ -99,7 +101,8 @@ export class Resumption implements RunningMigration {
     }
   }
 
-  async #prepare(): Promise<Destination> {
+  /** Undefined where nothing is left to finish. */
+  async #prepare(): Promise<Destination | undefined> {
     const { agent, guests, request } = this.#options;
     const guest = await guests(request.guest);
     this.#guest = guest;
@@ -108,7 +111,13 @@ export class Resumption implements RunningMigration {
     if (!guest.finishPostcopy) throw unsupported(request.guest);
     const destination = await Destination.connect(destinationOf(request, agent));
     this.#destination = destination;
-    await this.#open(destination, description);
+    if (!(await this.#open(destination, description))) {
+      await guest.endMoved?.(managedPlan(request));
+      this.#note(
+        'The destination had all of the guest, and had not been heard: what was left of it here was ended.',
+      );
+      return undefined;
+    }
     this.#journal = await SessionJournal.open({
       stateDir: agent.stateDir,
       session: destination.session,
@@ -119,9 +128,11 @@ export class Resumption implements RunningMigration {
     return destination;
   }
 
-  async #open(destination: Destination, description: GuestDescription): Promise<void> {
+  /** False where the destination has all of it. */
+  async #open(destination: Destination, description: GuestDescription): Promise<boolean> {
     const answer = await destination.open(description, this.#options.request, true);
-    if (answer.ok) return;
+    if (answer.ok) return true;
+    if (this.#guest?.endMoved && answer.reasons.some(({ code }) => code === 'E_GUEST_MOVED')) return false;
     const report = refusal(answer.reasons, 'dest', 'preflight');
     throw new Refused({ ...report, guestRunsOn: description.running ? 'source' : 'unknown' });
   }

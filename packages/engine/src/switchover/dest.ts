@@ -22,7 +22,7 @@ import { type JournalRecord, modeOf } from '../journal/records.ts';
 import { type Millis, millis } from '../units.ts';
 import type { DestAction, DestBase, DestEventIn, DestLimits, DestState } from './dest-state.ts';
 import type { Failure, Step, SwitchoverMode, ToSource } from './protocol.ts';
-import { destRemedy } from './remedies.ts';
+import { DEST_ENDED, destRemedy } from './remedies.ts';
 import {
   failureOf,
   journal,
@@ -275,7 +275,7 @@ function running(state: Phase<'running' | 'closing' | 'done'>, event: DestEventI
     case 'failed':
       return state.phase === 'running' ? attention(state, 'dest', event) : stay(state);
     case 'guest-gone':
-      return state.phase === 'running' ? attention(state, 'neither', event) : stay(state);
+      return state.phase === 'running' ? attention(state, 'neither', event, DEST_ENDED) : stay(state);
     default:
       return stay(state);
   }
@@ -342,9 +342,14 @@ function brokenPeer(state: DestState, guestRunsOn: GuestRunsOn): DestStep {
   });
 }
 
-function attention(state: DestState, guestRunsOn: GuestRunsOn, { code, why }: Failure): DestStep {
+function attention(
+  state: DestState,
+  guestRunsOn: GuestRunsOn,
+  { code, why }: Failure,
+  remedy = destRemedy(state),
+): DestStep {
   if (state.told === why) return stay(state);
-  return stay({ ...state, told: why }, report('attention', code, why, guestRunsOn, destRemedy(state)));
+  return stay({ ...state, told: why }, report('attention', code, why, guestRunsOn, remedy));
 }
 
 /** Into another phase, which begins now. */

@@ -1,10 +1,24 @@
 /** What there is to do for an operator, by the phase in which the machines need one. */
-import { QEMU_BY_HAND } from '../by-hand.ts';
+import { type ByHand, QEMU_BY_HAND } from '../by-hand.ts';
 import type { DestState } from './dest-state.ts';
 import type { SourceState } from './source-state.ts';
 
+/** On the destination: its guest has ended in post-copy. */
+export const DEST_ENDED =
+  'The guest has ended here, and what it did since the switchover is only on its disks. What is left of it on the source is from before, and must never run: end it there, then start the guest from its disks.';
+
+/** On the source, of the same. */
+export function guestEndedThere(state: SourceState): string {
+  return `The guest has ended on the destination, and what it did since the switchover is only on its disks. What is left of it on the source is from before, and must never run: end it (${handsOf(state).here.end}), then start the guest from its disks.`;
+}
+
+/** The source's hypervisor has ended in post-copy, with pages that were not sent. */
+export function memoryLost(state: SourceState): string {
+  return `The guest stands still on the destination as soon as it needs what is lost, and nothing can bring that back: end it there (${handsOf(state).there.end}), then start it from its disks.`;
+}
+
 export function sourceRemedy(state: SourceState): string {
-  const { here, there } = state.hands ?? { here: QEMU_BY_HAND, there: QEMU_BY_HAND };
+  const { here, there } = handsOf(state);
   switch (state.phase) {
     case 'lost':
       return `The source still holds the guest, paused: let it run there (${here.run}).`;
@@ -33,4 +47,8 @@ export function destRemedy(state: DestState): string {
     default:
       return `The guest was committed to this host. Mend the cause, then let it run here (${run}), never on the source.`;
   }
+}
+
+function handsOf({ hands }: SourceState): { readonly here: ByHand; readonly there: ByHand } {
+  return hands ?? { here: QEMU_BY_HAND, there: QEMU_BY_HAND };
 }

@@ -29,7 +29,7 @@ import { type GuestRunsOn, sentences } from '../errors.ts';
 import { type JournalRecord, modeOf } from '../journal/records.ts';
 import { type Millis, millis } from '../units.ts';
 import type { Failure, Step, SwitchoverMode, ToDest, ToSource } from './protocol.ts';
-import { sourceRemedy } from './remedies.ts';
+import { guestEndedThere, memoryLost, sourceRemedy } from './remedies.ts';
 import type {
   Overdue,
   SourceAction,
@@ -237,6 +237,10 @@ function uncommitting(state: Phase<'uncommitting'>, event: SourceEvent, now: Mil
   }
 }
 
+function isUnfinished({ phase }: SourceState): boolean {
+  return phase === 'committed' || phase === 'finishing';
+}
+
 /** In pre-copy a source whose stream has ended is not needed any more; the destination may have it all. */
 function isDispensable(state: SourceState, event: SourceEvent): boolean {
   return event.type === 'guest-gone' && state.ended && state.mode === 'precopy';
@@ -270,12 +274,25 @@ function afterCommit(
       if (state.mode === 'precopy' || (state.phase !== 'committed' && state.phase !== 'finishing')) {
         return stay(state);
       }
-      return attention(state, state.phase === 'finishing' ? 'dest' : 'unknown', {
-        code: 'E_GUEST_GONE',
-        why: `The source's hypervisor is gone and with it the memory that had not been sent: ${event.why}`,
-      });
+      return attention(
+        state,
+        state.phase === 'finishing' ? 'dest' : 'unknown',
+        {
+          code: 'E_GUEST_GONE',
+          why: `The source's hypervisor is gone and with it the memory that had not been sent: ${event.why}`,
+        },
+        memoryLost(state),
+      );
     case 'link-lost':
     case 'failed':
+      if (event.code === 'E_GUEST_GONE' && state.mode === 'postcopy' && isUnfinished(state)) {
+        return attention(
+          state,
+          'neither',
+          event,
+          guestEndedThere(state),
+        );
+      }
       if (state.phase === 'committed') return attention(state, 'unknown', event);
       return state.phase === 'finishing' ? attention(state, 'dest', event) : stay(state);
     case 'tick': {
@@ -379,9 +396,14 @@ function rollBack(state: SourceState, failure: Failure, now: Millis): SourceStep
   );
 }
 
-function attention(state: SourceState, guestRunsOn: GuestRunsOn, { code, why }: Failure): SourceStep {
+function attention(
+  state: SourceState,
+  guestRunsOn: GuestRunsOn,
+  { code, why }: Failure,
+  remedy = sourceRemedy(state),
+): SourceStep {
   if (state.told === why) return stay(state);
-  return stay({ ...state, told: why }, report('attention', code, why, guestRunsOn, sourceRemedy(state)));
+  return stay({ ...state, told: why }, report('attention', code, why, guestRunsOn, remedy));
 }
 
 /** The guest does not run where it belongs. As long as memory of it is here, sending that is the remedy. */

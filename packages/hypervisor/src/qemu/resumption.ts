@@ -52,8 +52,8 @@ export interface ResumptionAnswers {
   /** Each RAM block's size in bytes, by its name. */
   readonly blocks: ReadonlyMap<string, number>;
   readonly pagesHere: 'all' | 'none';
-  /** QEMU goes on. */
-  readonly resumed: (replies: ReturnPathEncoder) => void;
+  /** QEMU goes on. `asked`: the blocks that it has asked for, by name. */
+  readonly resumed: (replies: ReturnPathEncoder, asked: readonly string[]) => void;
   /** It has written something since, which nobody looks at. */
   readonly wrote?: () => void;
 }
@@ -63,6 +63,7 @@ export async function answerResumption(socket: Socket, answers: ResumptionAnswer
   const replies = new ReturnPathEncoder();
   let left: Buffer = Buffer.alloc(0);
   let resumed = false;
+  const asked: string[] = [];
   for await (const chunk of socket) {
     if (resumed) {
       answers.wrote?.();
@@ -77,11 +78,12 @@ export async function answerResumption(socket: Socket, answers: ResumptionAnswer
         const name = payload.toString('latin1', 1, 1 + (payload[0] ?? 0));
         const size = answers.blocks.get(name);
         if (size === undefined) throw notUnderstood();
+        asked.push(name);
         socket.write(replies.pagesHere(answers.pagesHere, name, Math.ceil(size / PAGE_BYTES)));
       } else if (command === Command.resume) {
         resumed = true;
         socket.write(replies.resumeAck());
-        answers.resumed(replies);
+        answers.resumed(replies, asked);
       }
       left = left.subarray(COMMAND_BYTES + payload.length);
     }

@@ -6,7 +6,7 @@
  *                         └──────────────── refuse ─────────┴──▶ over: nothing is taken in any more
  */
 import { connect, type Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
+import { Duplex } from 'node:stream';
 import type { GuestError } from '@vmferry/engine/errors';
 import type { SideKind } from '@vmferry/engine/guest';
 import { identityOf } from '../domain-xml.ts';
@@ -50,7 +50,9 @@ export class DestConnections {
 
   async connectSide(kind: SideKind): Promise<Duplex> {
     if (!this.#rendezvous) throw new Error('the destination guest was not opened');
-    if (kind !== 'rpc') return this.#keep(await connectLocal(this.#rendezvous.here(kind)));
+    const path = this.#rendezvous.here(kind);
+    if (kind === 'ram' && this.#finishesAtOnce) return connectedWhenWritten(path, (made) => this.#keep(made));
+    if (kind !== 'rpc') return this.#keep(await connectLocal(path));
     const daemon = this.#keep(await this.#connectDaemon());
     // Nobody would hang up on it any more, and libvirt would keep what comes in by it for ever.
     if (this.#over) {
@@ -129,6 +131,41 @@ export class DestConnections {
   async removeDirectory(): Promise<void> {
     await this.#rendezvous?.remove();
   }
+}
+
+/**
+ * A connection that is made with the first bytes, which come all at once: a QEMU before 8.2 that is connected to, and then
+ * hears nothing, ends.
+ */
+function connectedWhenWritten(path: string, made: (socket: Socket) => Socket): Duplex {
+  let socket: Socket | undefined;
+  const stream = new Duplex({
+    read: () => void socket?.resume(),
+    write: (chunk: Buffer, _encoding, done) => {
+      socket ??= begin();
+      socket.write(chunk, done);
+    },
+    final: (done) => {
+      socket?.end();
+      done();
+    },
+    destroy: (error, done) => {
+      socket?.destroy();
+      done(error);
+    },
+  });
+  const begin = (): Socket => {
+    const socket = made(connect({ path }));
+    socket.on('data', (chunk: Buffer) => {
+      if (!stream.push(chunk)) socket.pause();
+    });
+    socket.on('error', (cause) => stream.destroy(nobodyThere(path, cause)));
+    socket.once('close', () => {
+      if (!stream.destroyed) stream.push(null);
+    });
+    return socket;
+  };
+  return stream;
 }
 
 function connectLocal(path: string): Promise<Socket> {

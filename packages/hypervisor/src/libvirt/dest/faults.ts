@@ -27,6 +27,22 @@ export function notHalted(name: string, state: string): GuestError {
   );
 }
 
+export function endedThere(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_GONE',
+    `the domain ${name} has ended on the destination: its post-copy cannot be finished, and what it did since the switchover is only on its disks`,
+    `what is left of it on the source is from before, and must never run: end it there ("virsh destroy ${shellWord(name)}"), then start the domain from its disks`,
+  );
+}
+
+export function movedAlready(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_MOVED',
+    `nothing is left to finish: the destination has all of the domain ${name}`,
+    'none',
+  );
+}
+
 export function gone(what: string): GuestError {
   return new GuestError('E_GUEST_GONE', what, "look into libvirt's and QEMU's logs on the destination host");
 }

@@ -1,6 +1,8 @@
 /** Whether the domain may come in: as a new migration (`prepare`), or to finish a post-copy that came to a halt (`rejoin`). */
 import type { GuestError } from '@vmferry/engine/errors';
 import type { DestPlan, GuestDescription, LibvirtDescription, PrepareResult } from '@vmferry/engine/guest';
+import { isLibvirtError } from '@vmferry/native/libvirt/errors';
+import { answerOf } from '../answer.ts';
 import { comesBack } from '../comes-back.ts';
 import { ifThere } from '../if-there.ts';
 import type { LibvirtOptions } from '../options.ts';
@@ -8,7 +10,7 @@ import { type DestPolicy, type DestPreflight, destPreflight } from '../preflight
 import { parseDomainFacts } from '../preflight/domain-facts.ts';
 import { notes, refusals } from '../preflight/finding.ts';
 import type { DestDomain } from './domain.ts';
-import { notHalted, otherDirectory, otherKind } from './faults.ts';
+import { endedThere, movedAlready, notHalted, otherDirectory, otherKind } from './faults.ts';
 
 export class DestLook {
   readonly #domain: DestDomain;
@@ -75,9 +77,28 @@ export class DestLook {
     this.#rejoining = true;
     const reasons = this.#sameDirectory(libvirt);
     const { state, reason } = (await ifThere(this.#domain.state)) ?? { state: 'absent', reason: 'unknown' };
-    if (reason !== 'post-copy-failed') reasons.push(notHalted(this.#domain.name, `${state} (${reason})`));
+    // Whether it has halted only its QEMU knows, whose monitor libvirt keeps to itself: libvirt refuses one that has not.
+    if (reason !== 'post-copy-failed' && reason !== 'post-copy')
+      reasons.push(await this.#notHalted(state, reason));
     if (reasons.length > 0) return { ok: false, reasons };
     return { ok: true, hypervisorVersion: await this.#version(), nics: [] };
+  }
+
+  async #notHalted(state: string, reason: string): Promise<GuestError> {
+    const { name } = this.#domain;
+    if (state === 'absent' || state === 'shut-off') return endedThere(name);
+    return (await this.#hasJob()) ? notHalted(name, `${state} (${reason})`) : movedAlready(name);
+  }
+
+  /** Of one that is still coming in libvirt tells no more than that. */
+  async #hasJob(): Promise<boolean> {
+    try {
+      const { type } = await answerOf('told of its job', (await this.#domain.handle()).jobInfo());
+      return type !== 'none' && type !== 'completed';
+    } catch (error) {
+      if (isLibvirtError(error, 'VIR_ERR_OPERATION_INVALID')) return true;
+      throw error;
+    }
   }
 
   #describe({ uuid, rendezvous }: LibvirtDescription): void {

@@ -104,6 +104,12 @@ class Relay {
   }
 }
 
+export interface CallingOptions {
+  readonly holdAnswer: boolean;
+  /** What is to be done once the destination is prepared, before libvirtd hears of it. Where it fails, it is hung up on. */
+  readonly prepared?: () => Promise<boolean>;
+}
+
 /**
  * The source's libvirtd, which calls. The good answer to its call to finish makes it end the guest: it waits until
  * `letGo`. From then on that libvirtd can be told whatever becomes of the tunnel.
@@ -113,11 +119,15 @@ export class CallingRpc extends Relay {
   readonly held: Promise<void>;
   readonly #state: CallingState;
 
-  constructor(daemon: Socket, { holdAnswer }: { readonly holdAnswer: boolean }) {
+  constructor(daemon: Socket, { holdAnswer, prepared }: CallingOptions) {
     const state = new CallingState(holdAnswer);
     super(daemon, {
       onDaemon: (message) => state.onCall(message),
-      onTunnel: (message) => state.pass(message),
+      onTunnel: (message) => {
+        if (!prepared || !state.isPrepared(message)) return state.pass(message);
+        void prepared().then((goesOn) => (goesOn ? this.tell(message.bytes) : this.hangUp()));
+        return undefined;
+      },
     });
     this.#state = state;
     this.held = state.hasAnswer;
@@ -138,6 +148,7 @@ class CallingState {
   #resolveHasAnswer: () => void = () => {};
   #hold: boolean;
   #serial: number | undefined;
+  #prepareSerial: number | undefined;
   readonly #held: RpcMessage[] = [];
 
   constructor(hold: boolean) {
@@ -153,6 +164,12 @@ class CallingState {
 
   onCall(message: RpcMessage): void {
     if (isFinish(message) && !isCancelled(message)) this.#serial = message.serial;
+    if (isPrepare(message)) this.#prepareSerial = message.serial;
+  }
+
+  /** The good answer to the call to prepare. */
+  isPrepared(message: RpcMessage): boolean {
+    return message.ok && isAnswer(message, this.#prepareSerial);
   }
 
   pass(message: RpcMessage): RpcMessage | undefined {

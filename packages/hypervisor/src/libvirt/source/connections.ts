@@ -8,7 +8,7 @@ import { EventQueue } from '@vmferry/engine/event-queue';
 import type { SideConnection } from '@vmferry/engine/guest';
 import type { LibvirtOptions } from '../options.ts';
 import { Rendezvous } from '../rendezvous.ts';
-import { CallingRpc } from '../rpc/relay.ts';
+import { type CallingOptions, CallingRpc } from '../rpc/relay.ts';
 import { newRendezvous } from './tokens.ts';
 
 export class SourceConnections {
@@ -36,7 +36,7 @@ export class SourceConnections {
   /** Hangs up at once while it is not `wanted`: a libvirt that is answered by nobody would wait for ever. */
   serveCalls(
     rendezvous: Rendezvous,
-    how: { readonly holdAnswer: boolean },
+    how: CallingOptions,
     { wanted, begun }: { readonly wanted: () => boolean; readonly begun: (calls: CallingRpc) => void },
   ): Promise<void> {
     return this.#serve(rendezvous.here('rpc'), (socket) => {
@@ -62,11 +62,9 @@ export class SourceConnections {
     });
   }
 
+  /** Of a post-copy that is resumed. What is not taken is hung up on. */
   serveMemory(rendezvous: Rendezvous, begun: (memory: Socket) => void): Promise<void> {
-    return this.#serve(rendezvous.here('ram'), (stream) => {
-      begun(stream);
-      this.side.push({ kind: 'ram', stream });
-    });
+    return this.#serve(rendezvous.here('ram'), begun);
   }
 
   async #serve(path: string, take: (socket: Socket) => void): Promise<void> {

@@ -6,7 +6,8 @@ import { asking } from '../errors.ts';
 import { ifThere } from '../if-there.ts';
 import type { MigrateCall } from './call.ts';
 import type { SourceDomain } from './domain.ts';
-import { left } from './finishing.ts';
+import { notInPostcopy } from './faults.ts';
+import { isPostcopy, left } from './finishing.ts';
 
 /** From the destination's answer to the end of the source's QEMU; a few seconds, under emulation. */
 const ENDED_MS = 60_000;
@@ -47,6 +48,18 @@ async function endedUnattended(domain: SourceDomain, { postcopy, undefineSource 
     if (error instanceof GuestError && error.code === 'E_GUEST_GONE') return true;
     throw error;
   }
+}
+
+/**
+ * The destination has all of a domain whose post-copy came to a halt here, and nobody has told libvirt.
+ *
+ * @throws GuestError E_REFUSED where it is not in post-copy
+ */
+export async function endMoved(domain: SourceDomain, undefineSource: boolean): Promise<void> {
+  const state = await domain.stateOrGone();
+  if (left(state)) return;
+  if (!isPostcopy(state)) throw notInPostcopy(domain.handle.name, `${state!.state} (${state!.reason})`);
+  await ifThere(() => endLeft(domain, undefineSource));
 }
 
 async function endLeft({ handle }: SourceDomain, undefineSource: boolean): Promise<void> {

@@ -123,6 +123,33 @@ export function stalled(ms: number): GuestError {
   );
 }
 
+export function notInPostcopy(name: string, state: string): GuestError {
+  return new GuestError(
+    'E_REFUSED',
+    `no unfinished post-copy of ${name} waits on the source: it is ${state}`,
+    `see its state on both hosts with "virsh domstate --reason ${shellWord(name)}"`,
+  );
+}
+
+/** QEMU says that the destination has all of it, and libvirt has not heard of it. */
+export function sentAndHere(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `all of the domain ${name} has been sent, and libvirt has not ended it on the source`,
+    `see that it runs on the destination ("virsh domstate --reason ${shellWord(name)}"), then end it on the source ("virsh destroy ${shellWord(name)}")`,
+  );
+}
+
+/** @param status what QEMU says of its migration, and what no word of anybody's changes */
+export function neverResumes(name: string, status: string): GuestError {
+  const word = shellWord(name);
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `the source's QEMU of the domain ${name} cannot be resumed: it says "${status}", though its stream has ended`,
+    `see the domain on the destination ("virsh domstate --reason ${word}"). If it runs there, and not in post-copy, it has moved: end it on the source ("virsh destroy ${word}"). Otherwise what it did since the switchover is lost: end it on both hosts and start it from its disks`,
+  );
+}
+
 export function notTakenUp(name: string, ms: number): GuestError {
   return new GuestError(
     'E_STALLED',

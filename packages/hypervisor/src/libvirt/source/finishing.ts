@@ -15,7 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { GuestError } from '@vmferry/engine/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import { asGuestError, messageOf } from '../errors.ts';
-import { notTakenUp, stalled } from './faults.ts';
+import { notTakenUp, sentAndHere, stalled } from './faults.ts';
 
 const TRIES = 3;
 const POLL_MS = 200;
@@ -37,10 +37,12 @@ export interface Attempt {
   readonly answer: Promise<unknown>;
   /** QEMU's connection for the memory, once it is there. */
   readonly ram: () => Pick<Socket, 'destroyed' | 'bytesRead'> | undefined;
+  /** Why libvirt was hung up on, if it was. */
+  readonly refused: () => unknown;
   /** The last status that QEMU told of its migration since. */
   readonly status: () => string | undefined;
   /** Hangs up on libvirt and on QEMU. */
-  readonly cut: () => void;
+  readonly cut: () => Promise<void>;
 }
 
 export interface HaltedDomain {
@@ -48,6 +50,8 @@ export interface HaltedDomain {
   readonly nameThere: string;
   /** Undefined once it is gone. */
   state(): Promise<DomainState | undefined>;
+  /** QEMU waits to be resumed; false where it has sent all. @throws GuestError where it can never be resumed */
+  ready(): Promise<boolean>;
   ask(): Attempt;
 }
 
@@ -59,14 +63,15 @@ export interface HaltedDomain {
  */
 export async function finish(domain: HaltedDomain, tell: (note: string) => void): Promise<void> {
   for (let tries = 1; ; tries += 1) {
+    if (!(await domain.ready())) return await untilLeft(domain);
     const attempt = domain.ask();
     const why = await carriedOut(domain, attempt);
     if (why === undefined) return;
-    attempt.cut();
+    await attempt.cut();
     const answered = await Promise.race([attempt.answer.then(() => true), sleep(GIVEN_UP_MS, false)]);
     const state = await domain.state();
     if (left(state)) return;
-    if (tries === TRIES || !answered || state?.reason !== 'post-copy-failed') throw asGuestError(why);
+    if (tries === TRIES || !answered || !isPostcopy(state)) throw asGuestError(why);
     tell(
       `libvirt was asked ${tries === 1 ? 'once' : `${tries} times`} to finish the post-copy and did not: ${messageOf(asGuestError(why))}. It is asked again.`,
     );
@@ -90,6 +95,8 @@ async function carriedOut(domain: HaltedDomain, attempt: Attempt): Promise<unkno
     const now = performance.now();
     const ram = attempt.ram();
     if (ram === undefined) {
+      const refused = attempt.refused();
+      if (refused !== undefined) return refused;
       if (answer) return answer.error;
       if (now - began > TAKEN_UP_MS) return notTakenUp(domain.nameThere, TAKEN_UP_MS);
     } else if (ram.destroyed) {
@@ -105,6 +112,20 @@ async function carriedOut(domain: HaltedDomain, attempt: Attempt): Promise<unkno
 /** It is not there any more, or only its definition. */
 export function left(state: DomainState | undefined): boolean {
   return state === undefined || state.state === 'shut-off';
+}
+
+/** Of which it is known here that it may never run here again. */
+export function isPostcopy(state: DomainState | undefined): boolean {
+  return state?.reason === 'post-copy' || state?.reason === 'post-copy-failed';
+}
+
+/** libvirt ends by itself what has sent all. */
+async function untilLeft(domain: HaltedDomain): Promise<void> {
+  const deadline = performance.now() + ENDED_MS;
+  while (!left(await domain.state())) {
+    if (performance.now() > deadline) throw sentAndHere(domain.nameThere);
+    await sleep(POLL_MS);
+  }
 }
 
 function cutOff(): GuestError {

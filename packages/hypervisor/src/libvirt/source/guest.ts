@@ -39,7 +39,7 @@ import { MigrateCall } from './call.ts';
 import { SourceConnections } from './connections.ts';
 import { Departure } from './departure.ts';
 import { SourceDomain } from './domain.ts';
-import { untilEnded } from './ending.ts';
+import { endMoved, untilEnded } from './ending.ts';
 import { daemonGone, gone } from './faults.ts';
 import { HaltedPostcopy } from './halted.ts';
 import { SourceLook } from './look.ts';
@@ -100,7 +100,7 @@ export class LibvirtSourceGuest implements SourceGuest {
     this.#look = look;
     this.#departure = new Departure({ domain, events, connections, call, losses, look });
     this.#rollBack = new RollBack(this.#departure, { domain, connections, call, options });
-    this.#halted = new HaltedPostcopy({ domain, events, connections, call, losses });
+    this.#halted = new HaltedPostcopy({ domain, events, connections, call, losses, options });
     connection.once('close', (reason) => {
       if (reason !== 'client') this.#resolveGone(daemonGone(reason));
     });
@@ -211,6 +211,10 @@ export class LibvirtSourceGuest implements SourceGuest {
     await asking(() => this.#halted.finish(plan, tell));
   }
 
+  async endMoved({ undefineSource }: ManagedPlan): Promise<void> {
+    await asking(() => endMoved(this.#domain, undefineSource));
+  }
+
   async forget(): Promise<void> {
     const { stream, undefineSource } = this.#departure;
     await untilEnded(this.#domain, this.#call, { postcopy: stream?.postcopy ?? false, undefineSource });
@@ -218,6 +222,7 @@ export class LibvirtSourceGuest implements SourceGuest {
 
   async close(): Promise<void> {
     this.#unsubscribe();
+    await this.#halted.letGo();
     this.#connections.close();
     this.#departure.stream?.close();
     await this.#connections.removeDirectory();

@@ -67,7 +67,9 @@ export class SourceLook {
     const xml = await domain.xml();
     // A guest's agent may take its time.
     const [own, nics] = await Promise.all([
-      state.reason === 'post-copy-failed' ? this.#sketch(xml) : describeGuest(monitorOf(domain), name),
+      state.reason === 'post-copy-failed' || state.reason === 'post-copy'
+        ? this.#sketch(xml)
+        : describeGuest(monitorOf(domain), name),
       withAddresses(domain, readInterfaces(xml), xml),
     ]);
     this.#blocks = own.blocks;

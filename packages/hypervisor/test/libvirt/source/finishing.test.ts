@@ -13,7 +13,7 @@ interface Told {
 }
 
 /** A domain whose every attempt ends as told; `states` come one after the other, the last for ever. */
-function domain(attempts: readonly Told[], states: readonly (DomainState | undefined)[]) {
+function domain(attempts: readonly Told[], states: readonly (DomainState | undefined)[], sent = false) {
   const asked: Attempt[] = [];
   const notes: string[] = [];
   const left = [...states];
@@ -27,13 +27,15 @@ function domain(attempts: readonly Told[], states: readonly (DomainState | undef
         {
           nameThere: 'web1-there',
           state: () => Promise.resolve(left.length > 1 ? left.shift() : left[0]),
+          ready: () => Promise.resolve(!sent),
           ask: () => {
             const { answer, ram, status } = attempts[asked.length]!;
             const attempt: Attempt = {
               answer: Promise.resolve(answer),
               ram: () => ram,
               status: () => status,
-              cut: () => {
+              refused: () => undefined,
+              cut: async () => {
                 cuts.count += 1;
               },
             };
@@ -82,10 +84,15 @@ test('a domain that stays halted whatever is tried is left to the operator', asy
 
 test.each([
   { state: 'running', reason: 'unpaused' },
-  { state: 'paused', reason: 'post-copy' },
   { state: 'paused', reason: 'user' },
 ] as const)('of a domain that is $state ($reason) nothing more is asked', async (state) => {
   const other = domain([{ answer: refused }], [state]);
   await expect(other.run()).rejects.toBe(refused);
   expect(other.asked).toHaveLength(1);
+});
+
+test('a domain whose QEMU has sent all is not asked for: libvirt ends it', async () => {
+  const sent = domain([], [halted, undefined], true);
+  await sent.run();
+  expect(sent.asked).toHaveLength(0);
 });
