@@ -37,17 +37,25 @@ const places = {
   'post-copy complete': { dest: 'complete-done', hold: true, request: POSTCOPY },
 } as const satisfies Record<string, Place>;
 
+/** Of a post-copy that came to a halt, and is being finished. */
+const resumptions = {
+  /** libvirt connects. */
+  'resume called for': { source: 'rpc', hold: false, request: {} },
+  /** libvirt has prepared the destination, whose QEMU is about to be asked. */
+  resume: { source: 'ram', hold: false, request: {} },
+  'resume, nobody asked': { source: 'ram', hold: true, request: {} },
+  'resume, there to be asked': { dest: 'ram-there', hold: true, request: {} },
+  'resume, pages travel': { source: 'ram', hold: false, request: { maxBandwidth: SLOW } },
+  /** All pages are there. */
+  'resume complete': { dest: 'complete-done', hold: true, request: {} },
+} as const satisfies Record<string, Place>;
+
 export const moments = [
   ...(Object.keys(places) as (keyof typeof places)[]),
+  ...(Object.keys(resumptions) as (keyof typeof resumptions)[]),
   'disks',
   'rounds',
   'post-copy',
-  'resume called for',
-  'resume',
-  'resume, QEMU here waits',
-  'resume, QEMU there waits',
-  'resume, pages travel',
-  'resume complete',
 ] as const;
 export type Moment = (typeof moments)[number];
 
@@ -80,43 +88,16 @@ export async function reach(lab: LibvirtLab, moment: Moment): Promise<Reached> {
       await attempt.ticks();
       return free(attempt);
     }
-    case 'resume called for':
-    case 'resume': {
-      const halted = await lab.halt();
-      const there = lab.source!.at(moment === 'resume' ? 'ram' : 'rpc');
-      const attempt = lab.resume(halted);
-      await there;
-      return free(attempt);
-    }
-    case 'resume, pages travel': {
-      const halted = await lab.halt();
-      const there = lab.source!.at('ram');
-      const attempt = lab.resume(halted, { maxBandwidth: SLOW });
-      await there;
-      return free(attempt);
-    }
-    case 'resume, QEMU here waits':
-    case 'resume, QEMU there waits':
-    case 'resume complete': {
-      const halted = await lab.halt();
-      const here = moment === 'resume, QEMU here waits';
-      const agent = here ? lab.source! : lab.dest!;
-      const step = here ? 'ram' : moment === 'resume complete' ? 'complete-done' : 'ram-there';
-      agent.hold(step);
-      const there = agent.at(step);
-      there.catch(() => {});
-      const attempt = lab.resume(halted);
-      await there;
-      return { attempt, goOn: () => agent.goOn() };
-    }
     default: {
-      const place: Place = places[moment];
+      const halted = moment in resumptions ? await lab.halt() : undefined;
+      const place: Place = { ...places, ...resumptions }[moment];
       const agent = 'source' in place ? lab.source! : lab.dest!;
       const step = 'source' in place ? place.source : place.dest;
       if (place.hold) agent.hold(step);
       const there = agent.at(step);
       there.catch(() => {});
-      const attempt = await lab.begin(place.request);
+      const { request } = place;
+      const attempt = halted ? lab.resume(halted, request) : await lab.begin(request);
       await there;
       return { attempt, goOn: () => agent.goOn() };
     }

@@ -1,7 +1,7 @@
 /** Where the guests of staged agents tell that they have got to, and can be held. */
 
 /**
- * `rpc`, `ram`: libvirt, or a halted guest's QEMU, connects to the agent. `commit`: it is on disk, and nobody was told;
+ * `rpc`: libvirt connects to the agent; `ram`: a halted guest's memory is about to be connected. `commit`: it is on disk, and nobody was told;
  * `committed`: libvirt was. The process stands still at these two until it is killed.
  */
 export type SourceStep =
@@ -16,7 +16,7 @@ export type SourceStep =
 
 /**
  * Before and after the guest was made ready for the stream, was loaded, was let run, and had all its pages. `ram-there`: a
- * halted guest's QEMU has taken the connection, and nothing has come by it.
+ * halted guest's QEMU is about to be connected to.
  */
 export type DestStep =
   | 'ram-there'

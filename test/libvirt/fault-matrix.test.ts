@@ -25,6 +25,7 @@ const stays = { runsOn: 'source', outcome: 'failed' } as const;
 const staysUntold = { runsOn: 'source', outcome: 'killed' } as const;
 /** Whole and paused over there, until an operator ends it. */
 const staysTwofold = { ...staysUntold, by: /^virsh destroy there: running .* \| paused/ } as const;
+const finishedLater = { runsOn: 'dest', outcome: 'killed', by: /^resume 1$/ } as const;
 const movedUntold = { runsOn: 'dest', outcome: 'attention' } as const;
 
 type Row = readonly [Cell, Expected];
@@ -50,6 +51,13 @@ const tracks: Readonly<Record<string, readonly Row[]>> = {
     [{ moment: 'accepted', fault: 'stall' }, movedUntold],
     [
       { moment: 'post-copy', fault: 'stall' },
+      { ...movedUntold, by: /^resume 1$/ },
+    ],
+  ],
+  'agents killed while the QEMUs of a halted post-copy are resumed': [
+    [{ moment: 'resume, nobody asked', fault: 'kill source' }, finishedLater],
+    [
+      { moment: 'resume, there to be asked', fault: 'kill dest' },
       { ...movedUntold, by: /^resume 1$/ },
     ],
   ],

@@ -15,8 +15,9 @@ import type { MigrationEvent } from '@vmferry/engine/events';
 import type { GuestDescription, SourceGuest } from '@vmferry/engine/guest';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
+import type { ControlMessage } from '@vmferry/wire/messages';
 import { Destination, destinationOf } from './destination.ts';
-import { factsOf, Refused, refusal } from './failures.ts';
+import { factsOf, knownCode, Refused, refusal } from './failures.ts';
 import { managedPlan } from './managed-plan.ts';
 import type { MigrationOptions } from './migration.ts';
 
@@ -24,6 +25,9 @@ import type { MigrationOptions } from './migration.ts';
 const COMPLETE_TIMEOUT_MS = 30_000;
 /** The hypervisors and the agents that were there before need a moment to see that their connections broke. */
 const HALT_MS = 1000;
+const AGAIN = 'then run "vmferry resume" again';
+/** Remedies that say it themselves, or that nothing can be resumed any more. */
+const FINAL = /vmferry resume|virsh destroy/;
 
 export class Resumption implements RunningMigration {
   readonly done: Promise<MigrationReport>;
@@ -36,6 +40,8 @@ export class Resumption implements RunningMigration {
   #guest: SourceGuest | undefined;
   #destination: Destination | undefined;
   #journal: SessionJournal<'source'> | undefined;
+  /** What the destination said before it went away. */
+  #peer: ControlMessage<'failure'>['error'] | undefined;
 
   constructor(options: MigrationOptions) {
     this.#options = options;
@@ -140,12 +146,18 @@ export class Resumption implements RunningMigration {
   async #finish(destination: Destination): Promise<void> {
     const guest = this.#guest!;
     this.#setPhase('postcopy');
+    destination.control.onMessage = (message) => {
+      if (message.type === 'failure') this.#peer ??= message.error;
+    };
     await destination.start();
     void destination.carryAll(guest.sideConnections, this.#options.agent.log);
     await new Promise((resolve) => setTimeout(resolve, HALT_MS));
     const plan = managedPlan(this.#options.request);
     const finished = guest.finishPostcopy!(plan, (text) => this.#note(text));
-    await Promise.race([finished, this.#lost(destination)]);
+    const gone = guest.gone.then((error) => {
+      throw error;
+    });
+    await Promise.race([finished, gone, this.#lost(destination)]);
     this.#setPhase('completion');
     await destination.control.expect('complete', COMPLETE_TIMEOUT_MS);
     destination.control.send({ type: 'goodbye' });
@@ -153,6 +165,10 @@ export class Resumption implements RunningMigration {
 
   async #lost(destination: Destination): Promise<never> {
     const { error } = await destination.control.link.closed;
+    if (this.#peer) {
+      const { code, message, remedy } = this.#peer;
+      throw new GuestError(knownCode(code), `on the destination: ${message}`, remedy);
+    }
     throw new GuestError(
       'E_LINK_LOST',
       `The link to the destination was lost: ${error?.message ?? 'the destination agent closed the connection'}`,
@@ -172,9 +188,11 @@ export class Resumption implements RunningMigration {
 
   #errorReport(error: unknown, outcome: Outcome): ErrorReport {
     if (error instanceof Refused) return error.report;
+    const facts = factsOf(error);
     // Before anything is touched nobody has looked.
-    const guestRunsOn = outcome === 'refused' ? 'unknown' : 'dest';
-    return { ...factsOf(error), phase: this.#phase, guestRunsOn };
+    if (outcome === 'refused') return { ...facts, phase: this.#phase, guestRunsOn: 'unknown' };
+    const remedy = FINAL.test(facts.remedy) ? facts.remedy : `${facts.remedy}; ${AGAIN}`;
+    return { ...facts, remedy, phase: this.#phase, guestRunsOn: 'dest' };
   }
 
   #end(outcome: Outcome, error?: unknown): MigrationReport {

@@ -122,6 +122,20 @@ describe('the source', () => {
     expect(done.actions).toMatchObject([{ type: 'forget' }, { outcome: 'completed', guestRunsOn: 'dest' }]);
   });
 
+  it('has no post-copy finished that has lost its guest on either host', () => {
+    const why = 'The domain ended.';
+    const lost = (type: 'guest-gone' | 'failed') =>
+      source('postcopy', ...toSealed, ready, written('committed'), running, {
+        type,
+        code: 'E_GUEST_GONE',
+        why,
+      }).actions[0] as { readonly remedy: string };
+    expect(lost('guest-gone')).toMatchObject({ outcome: 'attention', guestRunsOn: 'dest' });
+    expect(lost('failed')).toMatchObject({ outcome: 'attention', guestRunsOn: 'neither', why });
+    expect(lost('guest-gone').remedy).toMatch(/end it there .* start it from its disks/);
+    expect(lost('failed').remedy).toMatch(/must never run: end it .* from its disks/);
+  });
+
   describe('when the guest does not run on the destination', () => {
     const slow: SourceEvent = { type: 'tick' };
     const why = 'The disk is locked.';

@@ -154,6 +154,6 @@ export function notTakenUp(name: string, ms: number): GuestError {
   return new GuestError(
     'E_STALLED',
     `the domain's memory was not asked for within ${ms / 1000} s: the destination's libvirt or its QEMU does not answer`,
-    `run "virsh qemu-monitor-command ${shellWord(name)} --hmp info status" on the destination. If it does not return, that QEMU waits for memory in a way in which it hears nobody any more, and what it has is lost: end the domain on both hosts (virsh destroy ${shellWord(name)}) and start it from its disks. Otherwise run "vmferry resume" again`,
+    `run "vmferry resume" again. If it ends so time and again, or libvirt says that another thread has the migration, the destination's QEMU waits for memory in a way in which it hears nobody any more, and what it has is lost: end the domain on both hosts (virsh destroy ${shellWord(name)}) and start it from its disks`,
   );
 }

@@ -222,6 +222,7 @@ export class LibvirtSourceGuest implements SourceGuest {
 
   async close(): Promise<void> {
     this.#unsubscribe();
+    this.#call.giveUp();
     await this.#halted.letGo();
     this.#connections.close();
     this.#departure.stream?.close();

@@ -14,7 +14,7 @@ import type { MigrateCall } from './call.ts';
 import type { SourceConnections } from './connections.ts';
 import type { SourceDomain } from './domain.ts';
 import { untilUndefined } from './ending.ts';
-import { notTakenUp } from './faults.ts';
+import { givenUp, notTakenUp } from './faults.ts';
 import { type Attempt, finish } from './finishing.ts';
 import type { Losses } from './losses.ts';
 import { resumeOptions } from './migrate-options.ts';
@@ -72,6 +72,7 @@ export class HaltedPostcopy {
     });
     const how = resumeOptions(plan, rendezvous, { persistent: await domain.handle.isPersistent() });
     const ready = async (): Promise<boolean> => {
+      if (call.givenUp) throw givenUp();
       const blocks = await blocksToResume(domain.handle, options);
       this.#blocks = blocks ?? [];
       return blocks !== undefined;

@@ -211,4 +211,32 @@ describe('the source’s relay', () => {
     rpc.stream.write(reply);
     expect(await read(libvirtd, reply.length)).toEqual(reply);
   });
+
+  test.each([true, false])(
+    'hears that the destination is prepared once it goes on there (%s), or is hung up on',
+    async (goesOn) => {
+      const [libvirtd, ours] = await daemon();
+      let decide: (goesOn: boolean) => void = () => {};
+      const decided = new Promise<boolean>((resolve) => {
+        decide = resolve;
+      });
+      const rpc = new CallingRpc(ours, { holdAnswer: false, prepared: () => decided });
+      const call = prepare({ migrate_uri: 'unix:///run/ram' });
+      libvirtd.write(call);
+      await read(rpc.stream, call.length);
+      const prepared = rpcMessage({
+        procedure: RpcProcedure.migratePrepare3Params,
+        type: RpcType.reply,
+        payload: word(3),
+      });
+      rpc.stream.write(Buffer.concat([prepared, ping]));
+      expect(await read(libvirtd, ping.length)).toEqual(ping);
+      decide(goesOn);
+      if (goesOn) expect(await read(libvirtd, prepared.length)).toEqual(prepared);
+      else {
+        libvirtd.resume();
+        await once(libvirtd, 'close');
+      }
+    },
+  );
 });

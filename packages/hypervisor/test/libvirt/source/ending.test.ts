@@ -1,7 +1,7 @@
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import { expect, test, vi } from 'vitest';
 import type { SourceDomain } from '../../../src/libvirt/source/domain.ts';
-import { untilUndefined } from '../../../src/libvirt/source/ending.ts';
+import { endMoved, untilUndefined } from '../../../src/libvirt/source/ending.ts';
 
 /** A domain that has ended, whose definition goes after so many looks. */
 function ended(looks: number) {
@@ -25,4 +25,19 @@ test('one that it leaves is taken away', async () => {
   const { domain, undefine } = ended(Number.POSITIVE_INFINITY);
   await untilUndefined(domain, 0);
   expect(undefine).toHaveBeenCalledExactlyOnceWith(['keep-nvram']);
+});
+
+test.each([
+  ['paused', 'post-copy', ['destroy']],
+  ['paused', 'post-copy-failed', ['destroy']],
+  ['paused', 'user', 'E_REFUSED'],
+  ['running', 'unpaused', 'E_REFUSED'],
+  ['shut-off', 'migrated', []],
+] as const)('what is left of a domain that has moved, %s (%s), is ended where it may be', async (...row) => {
+  const [state, reason, expected] = row;
+  const done: string[] = [];
+  const handle = { name: 'web1', destroy: async () => void done.push('destroy') };
+  const domain = { handle, stateOrGone: async () => ({ state, reason }) } as unknown as SourceDomain;
+  const code = await endMoved(domain, false).catch((error: { readonly code: string }) => error.code);
+  expect(code ?? done).toEqual(expected);
 });
