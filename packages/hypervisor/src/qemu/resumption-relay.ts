@@ -10,6 +10,7 @@
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { StreamError } from './stream/error.ts';
 import { Command, RecordType } from './stream/format.ts';
 import { ReturnPathDecoder, ReturnPathEncoder } from './stream/return-path.ts';
 
@@ -17,6 +18,8 @@ import { ReturnPathDecoder, ReturnPathEncoder } from './stream/return-path.ts';
 const COMMAND_BYTES = 5;
 /** A QEMU that lives says all that it asks in fractions of that. */
 const ANSWERED_MS = 5000;
+/** Bitmaps of 8 TiB. */
+const HELD_BYTES = 256 * 1024 * 1024;
 
 export class ResumptionRelay {
   /** For the tunnel. */
@@ -24,11 +27,13 @@ export class ResumptionRelay {
   /** The destination's QEMU goes on, and has told what it has. Rejects when the tunnel ends before. */
   readonly goesOn: Promise<void>;
   #resolveGoesOn: () => void = () => {};
+  #rejectGoesOn: (error: Error) => void = () => {};
   readonly #replies = new ReturnPathDecoder();
   readonly #requests = new ReturnPathEncoder();
   /** For the source's QEMU: which pages are there, then the word to go on with what was asked for since. */
   readonly #pagesThere: Uint8Array[] = [];
   readonly #since: Uint8Array[] = [];
+  #heldBytes = 0;
   #acknowledged = false;
   #socket: Socket | undefined;
   /** What QEMU has said of its resuming, which ends in the middle of a message. */
@@ -41,17 +46,19 @@ export class ResumptionRelay {
   constructor(blocks: readonly string[]) {
     this.goesOn = new Promise((resolve, reject) => {
       this.#resolveGoesOn = resolve;
-      setImmediate(() => this.stream.once('close', () => reject(new Error('the tunnel ended'))));
+      this.#rejectGoesOn = reject;
     });
     this.goesOn.catch(() => {});
     this.stream = new Duplex({
       read: () => void this.#socket?.resume(),
       write: (chunk: Buffer, _encoding, done) => this.#fromThere(chunk, done),
+      // What the destination's QEMU says last must arrive before the end.
       final: (done) => {
-        this.#socket?.end();
-        done();
+        if (this.#socket && this.#isAnswered) this.#socket.end(() => done());
+        else done();
       },
       destroy: (error, done) => {
+        this.#rejectGoesOn(error ?? new Error('the tunnel ended'));
         void this.cut();
         done(error);
       },
@@ -96,16 +103,22 @@ export class ResumptionRelay {
             ? this.#requests.requestPages(reply.blockName, reply.start, reply.length)
             : reply.bytes;
         if (this.#isAnswered) this.#socket?.write(bytes);
-        else (this.#acknowledged || reply.type === 'resume-ack' ? this.#since : this.#pagesThere).push(bytes);
-        if (reply.type !== 'resume-ack') continue;
-        this.#acknowledged = true;
-        this.#resolveGoesOn();
+        else this.#hold(bytes, reply.type === 'resume-ack');
       }
       if (this.#isAnswered && this.#socket?.writableNeedDrain) this.#socket.once('drain', () => done());
       else done();
     } catch (error) {
       done(error as Error);
     }
+  }
+
+  #hold(bytes: Uint8Array, acknowledges: boolean): void {
+    this.#heldBytes += bytes.length;
+    if (this.#heldBytes > HELD_BYTES)
+      throw new StreamError('The destination says too much before it goes on.');
+    this.#acknowledged ||= acknowledges;
+    (this.#acknowledged ? this.#since : this.#pagesThere).push(bytes);
+    if (acknowledges) this.#resolveGoesOn();
   }
 
   #fromHere(chunk: Buffer): void {

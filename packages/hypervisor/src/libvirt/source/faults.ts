@@ -140,6 +140,14 @@ export function sentAndHere(name: string): GuestError {
   );
 }
 
+export function goesOn(name: string): GuestError {
+  return new GuestError(
+    'E_GUEST_BUSY',
+    `the post-copy of ${name} is under way: its QEMU sends memory`,
+    `let it come to its end, which "virsh domstate --reason ${shellWord(name)}" shows; if it halts again, run "vmferry resume" again`,
+  );
+}
+
 /** @param status what QEMU says of its migration, and what no word of anybody's changes */
 export function neverResumes(name: string, status: string): GuestError {
   const word = shellWord(name);

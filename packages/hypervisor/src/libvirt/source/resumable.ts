@@ -1,7 +1,7 @@
 /**
  * A halted post-copy's QEMU on the source, before libvirt is asked to resume it.
  *
- *     postcopy-active ── migrate-pause ──▶ postcopy-paused ── resumed to this agent ──▶ active ── hung up on ──▶ paused
+ *     postcopy-active ── sends nothing: migrate-pause ──▶ postcopy-paused ── resumed to this agent ──▶ active ── hung up on ──▶ paused
  *
  * Resumed to this agent, which has nothing of the guest, it says which RAM blocks it will ask the destination's for: with
  * that the destination's can be asked before (`resumption-relay`).
@@ -15,9 +15,11 @@ import { acceptResumption, answerResumption } from '../../qemu/resumption.ts';
 import { monitorOf } from '../monitor.ts';
 import type { LibvirtOptions } from '../options.ts';
 import { Rendezvous } from '../rendezvous.ts';
-import { neverResumes } from './faults.ts';
+import { goesOn, neverResumes } from './faults.ts';
 import { newRendezvous } from './tokens.ts';
 
+/** A stream that brings nothing for so long is none. */
+const STANDS_MS = 3000;
 /** From the end of QEMU's stream to its having seen it. */
 const PAUSED_MS = 5000;
 const POLL_MS = 50;
@@ -32,29 +34,46 @@ export async function blocksToResume(
   options: LibvirtOptions,
 ): Promise<readonly string[] | undefined> {
   const monitor = monitorOf(domain);
-  const status = await statusWhenPaused(monitor);
+  const status = await statusWhenPaused(monitor, domain.name);
   if (status === 'completed') return undefined;
   if (status !== 'postcopy-paused') throw neverResumes(domain.name, status);
   const names = await namesOfBlocks(monitor, options);
-  const after = await statusWhenPaused(monitor);
+  const after = await statusWhenPaused(monitor, domain.name);
   if (after !== 'postcopy-paused') throw neverResumes(domain.name, after);
   return names;
 }
 
-/** What QEMU says of its migration, once it says that it is paused, or in a while. */
-async function statusWhenPaused(monitor: QmpExecutor): Promise<string> {
-  const deadline = performance.now() + PAUSED_MS;
-  for (let told = false; ; ) {
-    const { status = 'none' } = await typed(monitor, 'query-migrate', migrateReply);
-    if (!/^postcopy-(active|recover)/.test(status) || performance.now() > deadline) return status;
+/**
+ * What QEMU says of its migration once it says that it is paused, or in a while.
+ *
+ * @throws GuestError E_GUEST_BUSY where it goes on
+ */
+async function statusWhenPaused(monitor: QmpExecutor, name: string): Promise<string> {
+  const began = performance.now();
+  let sent: number | undefined;
+  let told = false;
+  for (;;) {
+    const { status = 'none', ram } = await typed(monitor, 'query-migrate', migrateReply);
+    if (!/^postcopy-(active|recover)/.test(status)) return status;
+    const waitedMs = performance.now() - began;
+    if (waitedMs > STANDS_MS + PAUSED_MS) return status;
     if (status === 'postcopy-active' && !told) {
-      told = true;
-      await monitor.execute('migrate-pause').catch((error: unknown) => {
-        // It may have seen it meanwhile.
-        if (!(error instanceof QmpError)) throw error;
-      });
+      if (sent !== undefined && ram && ram.transferred > sent) throw goesOn(name);
+      if (waitedMs > STANDS_MS) {
+        told = true;
+        await pause(monitor);
+      } else if (waitedMs > STANDS_MS / 2) sent ??= ram?.transferred;
     }
     await sleep(POLL_MS);
+  }
+}
+
+async function pause(monitor: QmpExecutor): Promise<void> {
+  try {
+    await monitor.execute('migrate-pause');
+  } catch (error) {
+    // It may have seen it meanwhile.
+    if (!(error instanceof QmpError)) throw error;
   }
 }
 
