@@ -15,9 +15,9 @@ import type { MigrationEvent } from '@vmferry/engine/events';
 import type { GuestDescription, SourceGuest } from '@vmferry/engine/guest';
 import { ReportBuilder } from '@vmferry/engine/report/builder';
 import type { MigrationReport, Outcome } from '@vmferry/engine/report/report';
-import type { ControlMessage } from '@vmferry/wire/messages';
+import { PeerError } from '@vmferry/wire/errors';
 import { Destination, destinationOf } from './destination.ts';
-import { factsOf, knownCode, Refused, refusal } from './failures.ts';
+import { factsOf, Refused, refusal } from './failures.ts';
 import { managedPlan } from './managed-plan.ts';
 import type { MigrationOptions } from './migration.ts';
 
@@ -40,8 +40,6 @@ export class Resumption implements RunningMigration {
   #guest: SourceGuest | undefined;
   #destination: Destination | undefined;
   #journal: SessionJournal<'source'> | undefined;
-  /** What the destination said before it went away. */
-  #peer: ControlMessage<'failure'>['error'] | undefined;
 
   constructor(options: MigrationOptions) {
     this.#options = options;
@@ -146,9 +144,6 @@ export class Resumption implements RunningMigration {
   async #finish(destination: Destination): Promise<void> {
     const guest = this.#guest!;
     this.#setPhase('postcopy');
-    destination.control.onMessage = (message) => {
-      if (message.type === 'failure') this.#peer ??= message.error;
-    };
     await destination.start();
     void destination.carryAll(guest.sideConnections, this.#options.agent.log);
     await new Promise((resolve) => setTimeout(resolve, HALT_MS));
@@ -157,18 +152,18 @@ export class Resumption implements RunningMigration {
     const gone = guest.gone.then((error) => {
       throw error;
     });
-    await Promise.race([finished, gone, this.#lost(destination)]);
+    const complete = destination.control.expect('complete', Number.POSITIVE_INFINITY);
+    const failed = complete.catch((error: unknown) => {
+      if (error instanceof PeerError) throw error;
+    });
+    await Promise.race([finished, gone, this.#lost(destination), failed.then(() => finished)]);
     this.#setPhase('completion');
-    await destination.control.expect('complete', COMPLETE_TIMEOUT_MS);
+    await inTime(complete);
     destination.control.send({ type: 'goodbye' });
   }
 
   async #lost(destination: Destination): Promise<never> {
     const { error } = await destination.control.link.closed;
-    if (this.#peer) {
-      const { code, message, remedy } = this.#peer;
-      throw new GuestError(knownCode(code), `on the destination: ${message}`, remedy);
-    }
     throw new GuestError(
       'E_LINK_LOST',
       `The link to the destination was lost: ${error?.message ?? 'the destination agent closed the connection'}`,
@@ -206,6 +201,22 @@ export class Resumption implements RunningMigration {
     this.#hub.publish({ type: 'finished', report: this.#report });
     return this.#report;
   }
+}
+
+async function inTime(complete: Promise<unknown>): Promise<void> {
+  const late = new Promise<never>((_, reject) => {
+    const timer = setTimeout(() => reject(notComplete()), COMPLETE_TIMEOUT_MS);
+    void complete.catch(() => {}).then(() => clearTimeout(timer));
+  });
+  await Promise.race([complete, late]);
+}
+
+function notComplete(): GuestError {
+  return new GuestError(
+    'E_TIMEOUT',
+    'all of the guest has been sent, and the destination has not said that it has it',
+    'see that it runs there, and not in post-copy ("virsh domstate --reason")',
+  );
 }
 
 function unsupported(guest: string): GuestError {
