@@ -41,6 +41,8 @@ import { Whereabouts } from './whereabouts.ts';
 
 /** From the break of a hypervisor's socket to the news that it is gone. */
 const GONE_MS = 500;
+/** The same once the guest was promised, when nothing is lost by waiting: libvirt tells of an end when all of it is over. */
+const PROMISED_GONE_MS = 5000;
 
 export interface SessionOptions {
   readonly identity: SessionIdentity;
@@ -333,7 +335,8 @@ export class DestSession implements RunningMigration, EndingSession {
 
   /** A stream that breaks is often the first sign of a hypervisor's end, which then is told as that. */
   async #receiverFailed(guest: DestGuest, error: unknown): Promise<void> {
-    const wait = new Promise((resolve) => setTimeout(resolve, GONE_MS));
+    const promised = this.#begun?.switchover.standing === 'promised';
+    const wait = new Promise((resolve) => setTimeout(resolve, promised ? PROMISED_GONE_MS : GONE_MS));
     await Promise.race([guest.gone, wait]);
     this.#fail(error);
   }
