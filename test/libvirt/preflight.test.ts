@@ -143,6 +143,27 @@ test('what a bridge is on the destination, and a device that QEMU lacks there, a
   expect(findings[0]?.message).toMatch(/lo on host-b is no bridge/);
 });
 
+test('graphics that cannot be served there, and a MAC address that another guest has, are told at once', async () => {
+  const nic = `<interface type='bridge'><mac address='52:54:00:00:00:07'/><source bridge='br0'/></interface>`;
+  const vnc = (address: string) =>
+    `<graphics type='vnc' port='5999' autoport='no'><listen type='address' address='${address}'/></graphics>`;
+  const other = await bootSectorDomain({ name: 'twin', uuid: OTHER_UUID, devices: nic + vnc('0.0.0.0') });
+  await toB.createTransient(other);
+  const domain = await toA.createTransient(await guestXml(undefined, nic + vnc('10.77.0.1')));
+  const before = await everything();
+  const { findings } = await preflight(domain);
+  expect(told(findings)).toEqual(['refusal E_NO_NETWORK', 'refusal E_NO_NETWORK', 'warning E_NO_NETWORK']);
+  const words = findings.map(({ message }) => message).join('\n');
+  for (const found of ['10.77.0.1', 'port 5999', 'domain twin has one']) expect(words).toContain(found);
+  expect(await everything()).toEqual(before);
+  const chosen = (xml: string) =>
+    xml.replaceAll('10.77.0.1', '0.0.0.0').replace(`port='5999'`, `port='5998'`);
+  const destXml = chosen(await domain.xml(['migratable']));
+  const wish = { copyStorage: 'none', destXml } as const;
+  const changed = await preflight(domain, { wish, policy: { allowXmlChanges: ['graphics-listen'] } });
+  expect(told(changed.findings)).toEqual(['warning E_NO_NETWORK']);
+});
+
 test('a pool, a secret and a network filter that the destination lacks are refused at once', async () => {
   const domain = await toA.define(
     await guestXml(

@@ -6,7 +6,7 @@ export const xmlChanges = [
   'disk-source',
   /** The network, bridge or device that an interface is on. */
   'interface-source',
-  /** Addresses and networks that graphics listen on. */
+  /** Addresses, networks and ports that graphics listen on. */
   'graphics-listen',
   /** Which CPUs and NUMA nodes of the host it is pinned to. */
   'pinning',

@@ -5,7 +5,9 @@ import type { LibvirtHost } from '@vmferry/native/libvirt/host';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import { ifThere } from '../if-there.ts';
 import { type HostCapabilities, readDomainCapabilities, readHostCapabilities } from '../xml/capabilities.ts';
+import { interfacesOf } from '../xml/domain.ts';
 import type { DomainShape } from '../xml/domain-shape.ts';
+import { XmlError } from '../xml/tree.ts';
 import { cpuVerdict } from './cpu-verdict.ts';
 import type { DomainFacts } from './domain-facts.ts';
 import type {
@@ -15,6 +17,7 @@ import type {
   KnownNetwork,
   KnownVolume,
   MachineSupport,
+  Neighbour,
 } from './host-facts.ts';
 import type { HostView } from './host-view.ts';
 
@@ -82,6 +85,8 @@ export async function gatherHost(
     secrets,
     interfaces,
     domains,
+    neighbours,
+    listening,
     ofStorage,
   ] = await Promise.all([
     itself,
@@ -96,6 +101,8 @@ export async function gatherHost(
     shape.secrets.length > 0 ? ifOffered(host.secrets()) : undefined,
     view.interfaces(),
     domainsLike(connection, shape),
+    shape.interfaces.length > 0 ? neighboursOf(connection) : [],
+    shape.graphics.length > 0 ? view.listening() : undefined,
     volumesAndPlaces(),
   ]);
   return {
@@ -113,6 +120,8 @@ export async function gatherHost(
     secrets,
     interfaces,
     domains,
+    neighbours,
+    listening,
     ...ofStorage,
     ownArgumentsAllowed: policy.allowQemuArguments,
     qemuUser: capabilities.qemuUser,
@@ -224,6 +233,28 @@ async function domainsLike(
     }),
   );
   return found.flat();
+}
+
+async function neighboursOf(connection: LibvirtConnection): Promise<Neighbour[]> {
+  const running = await connection.domains(['active']);
+  const found = await Promise.all(
+    running.map(async (domain) => {
+      const { name, uuid } = domain;
+      const xml = await ifThere(() => domain.xml());
+      return xml === undefined ? [] : [{ name, uuid, interfaces: readInterfaces(xml) }];
+    }),
+  );
+  return found.flat();
+}
+
+/** What another domain has that is not understood is no matter of this one's. */
+function readInterfaces(xml: string): Neighbour['interfaces'] {
+  try {
+    return interfacesOf(xml);
+  } catch (error) {
+    if (error instanceof XmlError) return [];
+    throw error;
+  }
 }
 
 function knownState({ state, reason }: DomainState): KnownDomain['state'] {

@@ -1,5 +1,6 @@
 /** What the destination's host has for a domain that wants to come. Sizes in bytes, times in milliseconds. */
 import type { VolumeType } from '@vmferry/native/libvirt/host';
+import type { DomainInterface } from '../xml/domain-shape.ts';
 import type { CpuVerdict, HostVersions } from './domain-facts.ts';
 
 /** What is at a path. */
@@ -35,6 +36,13 @@ export interface KnownDomain {
   readonly state: 'inactive' | 'active' | 'coming-in';
 }
 
+/** A domain that runs here, and the interfaces that it has. */
+export interface Neighbour {
+  readonly name: string;
+  readonly uuid: string;
+  readonly interfaces: readonly DomainInterface[];
+}
+
 export interface KnownNetwork {
   readonly active: boolean;
   /** The host's bridge that it uses; "" for none. */
@@ -44,6 +52,15 @@ export interface KnownNetwork {
 export type KnownVolume =
   | { readonly found: 'no-pool' | 'inactive-pool' | 'nothing' }
   | { readonly found: 'volume'; readonly type: VolumeType; readonly path: string };
+
+export interface HostListening {
+  /** IP addresses of its own, as Node writes them. */
+  readonly addresses: ReadonlySet<string>;
+  /** Anything can be listened at, also what the host has not yet (`ip_nonlocal_bind`). */
+  readonly anyAddress: boolean;
+  /** TCP sockets that listen. */
+  readonly taken: readonly { readonly address: string; readonly port: number }[];
+}
 
 export interface HostFacts {
   readonly host: { readonly uuid: string; readonly name: string };
@@ -73,6 +90,10 @@ export interface HostFacts {
   readonly interfaces: ReadonlyMap<string, boolean> | undefined;
   /** Domains here with the name or the UUID. */
   readonly domains: readonly KnownDomain[];
+  /** Looked at only where the domain that comes has interfaces. */
+  readonly neighbours: readonly Neighbour[];
+  /** Looked at only for a domain with graphics; undefined where this agent cannot tell. */
+  readonly listening: HostListening | undefined;
   /** What is at the paths that the domain names. */
   readonly places: ReadonlyMap<string, Place>;
   readonly userfaultfd: { readonly available: true } | { readonly available: false; readonly why: string };

@@ -3,6 +3,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { deviceBytes, deviceIdentity } from './block-device.ts';
 import type { HostFacts, Place } from './host-facts.ts';
+import { hostListening } from './host-listening.ts';
 
 /** `/dev/userfaultfd` in place of the system call. */
 const OPENS_DEVICE_SINCE = 8_000_000;
@@ -32,6 +33,11 @@ export class HostView {
     const isBridge = async (name: string) =>
       openVSwitch || (await stat(this.#at(`/sys/class/net/${name}/bridge`)).catch(absent)) !== undefined;
     return new Map(await Promise.all(names.map(async (name) => [name, await isBridge(name)] as const)));
+  }
+
+  /** Where something could listen. */
+  listening(): Promise<HostFacts['listening']> {
+    return hostListening(this.#root);
   }
 
   async defaultHugePageBytes(): Promise<number | undefined> {

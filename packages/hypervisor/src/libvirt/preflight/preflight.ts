@@ -18,6 +18,7 @@ import {
   reachabilityRule,
   sharedStorageRule,
 } from './rules/disks.ts';
+import { graphicsRule } from './rules/graphics.ts';
 import { nameRule, otherHostRule, takenRule } from './rules/identity.ts';
 import { deviceKindsRule, emulatorRule, machineRule, ownArgumentsRule } from './rules/machine.ts';
 import { hugePagesRule, memoryRule } from './rules/memory.ts';
@@ -65,6 +66,7 @@ const destRules: readonly DestRule[] = [
   secretsRule,
   filesRule,
   networksRule,
+  graphicsRule,
   clockRule,
 ];
 

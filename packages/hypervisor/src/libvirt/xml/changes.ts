@@ -27,6 +27,10 @@ const PLACES: Readonly<Record<XmlChange, readonly string[]>> = {
   ),
   'graphics-listen': [
     '/domain/devices/graphics/@listen',
+    '/domain/devices/graphics/@port',
+    '/domain/devices/graphics/@autoport',
+    '/domain/devices/graphics/@tlsPort',
+    '/domain/devices/graphics/@websocket',
     '/domain/devices/graphics/listen/@address',
     '/domain/devices/graphics/listen/@network',
   ],

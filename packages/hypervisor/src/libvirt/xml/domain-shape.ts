@@ -68,6 +68,21 @@ const interfaceSchema = z.object({
 });
 export type DomainInterface = z.infer<typeof interfaceSchema>;
 
+const graphicsSchema = z.object({
+  type: z.enum(['vnc', 'spice']),
+  listen: z.discriminatedUnion('type', [
+    /** "" for what the host's libvirt listens on by default. It may be a name. */
+    z.object({ type: z.literal('address'), address: z.string().max(255) }),
+    /** The first address of a network of libvirt's. */
+    z.object({ type: z.literal('network'), network: z.string().max(255) }),
+    /** A socket in the file system, or nothing. */
+    z.object({ type: z.literal('none') }),
+  ]),
+  /** TCP ports that it must have; without those that libvirt chooses. */
+  ports: z.array(z.int().min(1).max(65_535)).max(8),
+});
+export type DomainGraphics = z.infer<typeof graphicsSchema>;
+
 const hugePagesSchema = z.object({
   /** 0: the host's default. */
   pageBytes: size,
@@ -116,6 +131,7 @@ export const domainShapeSchema = z.object({
   pinnedNodes: hostIds,
   disks: z.array(diskSchema).max(1024),
   interfaces: z.array(interfaceSchema).max(1024),
+  graphics: z.array(graphicsSchema).max(64).default([]),
   /** Devices that are bound to this host: what each is, and which. */
   bound: z.array(z.object({ what: word, which: z.string().max(1024) })).max(1024),
   /** Files that must be at the same path over there. */

@@ -4,6 +4,7 @@
  */
 import { boundDevices, deviceKinds, encryptionOf, neededSecrets, requiredFiles } from './domain-needs.ts';
 import type { Disk, DomainInterface, DomainShape } from './domain-shape.ts';
+import { readGraphics } from './graphics.ts';
 import { parseDocument, toXml, XmlElement, XmlError } from './tree.ts';
 
 const QEMU_NAMESPACE = 'http://libvirt.org/schemas/domain/qemu/1.0';
@@ -50,6 +51,7 @@ export function readDomain(xml: string): DomainShape {
     ...readPinning(domain),
     disks: devices?.all('disk').map(readDisk) ?? [],
     interfaces: devices?.all('interface').map(readInterface) ?? [],
+    graphics: readGraphics(devices),
     bound: [...boundDevices(domain, devices)],
     files: [...requiredFiles(domain, devices)],
     secrets: [...neededSecrets(devices)],
@@ -185,6 +187,11 @@ function* backingChain(disk: XmlElement): Generator<Disk['backing'][number]> {
     if (source.type === 'none') return;
     yield { source, format: store.child('format')?.attribute('type') ?? '' };
   }
+}
+
+/** Of a domain of which nothing else matters. @throws XmlError */
+export function interfacesOf(xml: string): DomainInterface[] {
+  return parseDocument(xml, 'domain').child('devices')?.all('interface').map(readInterface) ?? [];
 }
 
 function readInterface(nic: XmlElement): DomainInterface {

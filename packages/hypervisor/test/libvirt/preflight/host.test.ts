@@ -36,6 +36,46 @@ test('interfaces are told, and which of them are bridges', async () => {
   expect((await view.interfaces())?.get('eth0')).toBe(true);
 });
 
+test('which addresses it has, and what listens there', async () => {
+  expect(await view.listening()).toBeUndefined();
+  const net = '/proc/1/net';
+  await put(
+    `${net}/fib_trie`,
+    `Local:
+  +-- 10.0.0.0/24 2 0 2
+     |-- 10.0.0.0
+        /24 link UNICAST
+     |-- 10.0.0.2
+        /32 host LOCAL
+     |-- 10.0.0.255
+        /32 link BROADCAST
+`,
+  );
+  await put(`${net}/if_inet6`, 'fd000000000000000000000000000002 04 40 00 82     eth0\n');
+  await put(
+    `${net}/tcp`,
+    `  sl  local_address rem_address   st tx_queue
+   0: 0200000A:170D 00000000:0000 0A 00000000:00000000 00:00000000
+   1: 0200000A:170E 0300000A:9999 01 00000000:00000000 00:00000000
+`,
+  );
+  await put(
+    `${net}/tcp6`,
+    `  sl  local_address                         remote_address                        st tx_queue
+   0: 000000FD000000000000000002000000:170F 00000000000000000000000000000000:0000 0A 00000000:00000000
+   1: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 00000000:00000000
+`,
+  );
+  expect(await view.listening()).toMatchObject({
+    addresses: new Set(['10.0.0.2', 'fd00::2']),
+    taken: [
+      { address: '10.0.0.2', port: 5901 },
+      { address: 'fd00::2', port: 5903 },
+      { address: '::', port: 22 },
+    ],
+  });
+});
+
 test('the size of a huge page that names none', async () => {
   expect(await view.defaultHugePageBytes()).toBeUndefined();
   await put('/proc/meminfo', 'MemTotal: 1 kB\nHugepagesize:       2048 kB\n');

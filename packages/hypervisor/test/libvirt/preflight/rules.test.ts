@@ -6,7 +6,12 @@ import {
   parseDomainFacts,
 } from '@vmferry/hypervisor/libvirt/preflight/domain-facts';
 import { type Finding, notes, refusals } from '@vmferry/hypervisor/libvirt/preflight/finding';
-import type { HostFacts, KnownVolume, Place } from '@vmferry/hypervisor/libvirt/preflight/host-facts';
+import type {
+  HostFacts,
+  HostListening,
+  KnownVolume,
+  Place,
+} from '@vmferry/hypervisor/libvirt/preflight/host-facts';
 import type { PreflightPlan } from '@vmferry/hypervisor/libvirt/preflight/plan';
 import { destFindings, sourceFindings } from '@vmferry/hypervisor/libvirt/preflight/preflight';
 import fc from 'fast-check';
@@ -65,6 +70,29 @@ const device = (identity?: string) =>
     ['/img/a', { found: 'something', kind: 'block', inode: 1, ...(identity ? { device: identity } : {}) }],
   ]);
 const nic = (xml: string) => shape({ devices: `<interface ${xml}</interface>` });
+const screen = (xml: string) => shape({ devices: `<graphics ${xml}</graphics>` });
+const fixed = (listen: string, type = 'vnc') =>
+  screen(
+    `type='${type}' port='5901' autoport='no' listen='${listen}'><listen type='address' address='${listen}'/>`,
+  );
+const listening = (address: string, changes: Partial<HostListening> = {}) => ({
+  listening: {
+    addresses: new Set(['10.0.0.2']),
+    anyAddress: false,
+    taken: [{ address, port: 5901 }],
+    ...changes,
+  },
+});
+const twin = (uuid: string, source: string) => ({
+  neighbours: [
+    {
+      name: 'twin',
+      uuid,
+      interfaces: nic(`type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='${source}'/>`)
+        .interfaces,
+    },
+  ],
+});
 const huge = (page: string) =>
   shape({ more: `<memoryBacking><hugepages>${page}</hugepages></memoryBacking>` });
 
@@ -603,6 +631,91 @@ const dest: Record<string, Case> = {
     finds: [['refusal', 'E_NO_NETWORK']],
   },
   "QEMU's own user network": { domain: { shape: nic(`type='user'>`) }, finds: [['warning', 'E_NO_NETWORK']] },
+  'a MAC address that another guest has on the same bridge': {
+    domain: { shape: nic(`type='network'><mac address='52:54:00:00:00:01'/><source network='default'/>`) },
+    host: twin(OTHER_UUID, 'br0'),
+    finds: [['warning', 'E_NO_NETWORK']],
+    words: /52:54:00:00:00:01 comes to br0 on host-b, where the domain twin/,
+  },
+  'a MAC address that another guest has elsewhere': {
+    domain: { shape: nic(`type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/>`) },
+    host: twin(OTHER_UUID, 'br1'),
+  },
+  'a MAC address of its own that is there already': {
+    domain: { shape: nic(`type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/>`) },
+    host: twin(UUID, 'br0'),
+  },
+  'graphics on an address that is not there': {
+    domain: { shape: fixed('10.0.0.1') },
+    finds: [['refusal', 'E_NO_NETWORK']],
+    words: /\(vnc\) listen on 10\.0\.0\.1, which is no address of host-b.*--dest-xml/,
+  },
+  'graphics on an IPv6 address that is not there': {
+    domain: { shape: fixed('fd00::1', 'spice') },
+    finds: [['refusal', 'E_NO_NETWORK']],
+  },
+  'graphics on an address that is there, however it is written': {
+    domain: { shape: fixed('FD00:0:0::0002') },
+  },
+  'graphics on an address of which the host need not know': {
+    domain: { shape: fixed('10.0.0.1') },
+    host: listening('10.0.0.2', { anyAddress: true }),
+  },
+  'graphics on an address, where nobody can tell': {
+    domain: { shape: fixed('10.0.0.1') },
+    host: { listening: undefined },
+  },
+  'graphics on all addresses, on the loopback, and on a name': {
+    domain: {
+      shape: {
+        ...shape(),
+        graphics: ['0.0.0.0', '::', '127.0.0.5', 'console.example'].flatMap((at) => fixed(at).graphics),
+      },
+    },
+  },
+  'graphics on a network that is not active': {
+    domain: { shape: screen(`type='spice' autoport='yes'><listen type='network' network='off'/>`) },
+    finds: [['refusal', 'E_NO_NETWORK']],
+    words: /"off", which is not active on host-b.*net-start off/,
+  },
+  'graphics on a network that is not there': {
+    domain: { shape: screen(`type='vnc'><listen type='network' network='lost'/>`) },
+    finds: [['refusal', 'E_NO_NETWORK']],
+    words: /"lost", which host-b does not have/,
+  },
+  'a fixed port that is taken': {
+    domain: { shape: fixed('10.0.0.2') },
+    host: listening('10.0.0.2'),
+    finds: [['refusal', 'E_NO_NETWORK']],
+    words: /fixed port 5901.*autoport="yes"/,
+  },
+  'a fixed port that is taken on all addresses': {
+    domain: { shape: fixed('127.0.0.1') },
+    host: listening('0.0.0.0'),
+    finds: [['refusal', 'E_NO_NETWORK']],
+  },
+  'a fixed port on all addresses that is taken on one': {
+    domain: { shape: fixed('0.0.0.0') },
+    host: listening('10.0.0.2'),
+    finds: [['refusal', 'E_NO_NETWORK']],
+  },
+  'a fixed port that is taken on another address': {
+    domain: { shape: fixed('127.0.0.1') },
+    host: listening('10.0.0.2'),
+  },
+  'a port that libvirt chooses': {
+    domain: { shape: screen(`type='vnc' port='5901' autoport='yes' listen='0.0.0.0'>`) },
+    host: listening('0.0.0.0'),
+  },
+  'a fixed port for web sockets': {
+    domain: { shape: screen(`type='vnc' port='-1' autoport='yes' websocket='5901'>`) },
+    host: listening('127.0.0.1'),
+    finds: [['refusal', 'E_NO_NETWORK']],
+  },
+  'a socket in the file system': {
+    domain: { shape: screen(`type='vnc' port='5901'><listen type='socket' socket='/run/a'/>`) },
+    host: listening('0.0.0.0'),
+  },
   'clocks that agree': { host: { wallClockMs: 1_004_900 } },
   'a clock ahead by more than the way takes': {
     host: { wallClockMs: 1_005_100 },

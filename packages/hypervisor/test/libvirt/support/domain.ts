@@ -71,6 +71,8 @@ export function hostFacts(changes: Partial<HostFacts> = {}): HostFacts {
       ['eth0', false],
     ]),
     domains: [],
+    neighbours: [],
+    listening: { addresses: new Set(['10.0.0.2', 'fd00::2']), anyAddress: false, taken: [] },
     places: new Map(),
     userfaultfd: { available: true },
     ownArgumentsAllowed: false,

@@ -4,7 +4,43 @@ import { type Finding, refusal, warning } from '../finding.ts';
 import type { HostFacts } from '../host-facts.ts';
 
 export function networksRule({ shape }: DomainFacts, facts: HostFacts): Finding[] {
-  return shape.interfaces.flatMap((nic) => [...networkFindings(nic, facts), ...filterFindings(nic, facts)]);
+  return shape.interfaces.flatMap((nic) => [
+    ...networkFindings(nic, facts),
+    ...filterFindings(nic, facts),
+    ...sameMacFindings(nic, shape.uuid, facts),
+  ]);
+}
+
+/** A bridge hands on to one of them only, whichever has sent last. */
+function sameMacFindings(nic: DomainInterface, uuid: string, facts: HostFacts): Finding[] {
+  const { neighbours, networks, host } = facts;
+  const bridge = bridgeOf(nic, networks);
+  if (bridge === undefined || nic.mac === '') return [];
+  return neighbours
+    .filter((each) => each.uuid !== uuid)
+    .filter(({ interfaces }) =>
+      interfaces.some(({ mac, ...its }) => mac === nic.mac && bridgeOf({ mac, ...its }, networks) === bridge),
+    )
+    .map(({ name }) =>
+      warning(
+        'E_NO_NETWORK',
+        `the guest's interface ${nic.mac} comes to ${bridge} on ${host.name}, where the domain ${name} has one with the same MAC address`,
+        'Give one of the two another MAC address: what is sent to it would come to either.',
+      ),
+    );
+}
+
+/** What stands for all that are on it: the host's bridge or device, or a network that has none of its own. */
+function bridgeOf({ type, source }: DomainInterface, networks: HostFacts['networks']): string | undefined {
+  switch (type) {
+    case 'network':
+      return networks.get(source)?.bridge || `the network ${source}`;
+    case 'bridge':
+    case 'direct':
+      return source;
+    default:
+      return undefined;
+  }
 }
 
 function filterFindings({ filter, mac, type }: DomainInterface, facts: HostFacts): Finding[] {
