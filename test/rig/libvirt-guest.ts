@@ -8,6 +8,7 @@ import { type LinuxGuestOptions, linuxHardware } from '../guest/linux.ts';
 import { SerialGuest } from './guest.ts';
 import type { LibvirtHost } from './libvirt.ts';
 import { Serial } from './serial.ts';
+import { machineType } from './versions.ts';
 
 export interface DomainOptions extends LinuxGuestOptions {
   readonly name: string;
@@ -24,7 +25,7 @@ export async function linuxDomain(options: DomainOptions): Promise<string> {
   return `<domain type='qemu'>
     <name>${name}</name><uuid>${uuid}</uuid>
     <memory unit='MiB'>${memoryMiB}</memory><vcpu>${smp}</vcpu>
-    <os><type arch='x86_64' machine='pc'>hvm</type>
+    <os><type arch='x86_64' machine='${await machineType('pc')}'>hvm</type>
       <kernel>${boot.kernel}</kernel><initrd>${boot.initrd}</initrd><cmdline>${boot.append}</cmdline></os>
     <features><acpi/></features>
     <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model></cpu>

@@ -12,7 +12,7 @@ import { ownPrefix } from './owner.ts';
 import { ManagedProcess, TimeoutError } from './process.ts';
 import { repoRoot } from './repo.ts';
 import type { TwoHosts } from './two-hosts.ts';
-import type { HostName } from './versions.ts';
+import { type HostName, replacedQemu } from './versions.ts';
 
 /** What libvirtd finds under its usual paths, each bound to a folder of the host's. */
 const BINDS = {
@@ -52,7 +52,7 @@ max_core = 0
 /*
  * libvirtd in mount and UTS namespaces of its own, over the network namespace that it is started in. /dev/kvm is
  * hidden: it opens here and runs no guest. Read-only, because libvirtd probes QEMU anew for every start as long as it
- * may write there and QEMU found no KVM.
+ * may write there and QEMU found no KVM. The QEMU that the host is to have lies in the installed one's place.
  */
 const START = `
 set -e
@@ -60,23 +60,27 @@ hostname "$1"
 for pair in $3; do mkdir -p "\${pair#*:}"; mount --bind "$2/\${pair%%:*}" "\${pair#*:}"; done
 mount --bind "$2/hosts" /etc/hosts
 if [ -e /dev/kvm ]; then mount --bind "$2/empty" /dev/kvm; mount -o remount,ro,bind /dev/kvm; fi
+if [ -n "$4" ]; then mount --bind "$4" "$(command -v qemu-system-x86_64)"; fi
 exec libvirtd --config /etc/libvirt/libvirtd.conf --pid-file /run/libvirt/libvirtd.pid
 `;
 
 /** Probing QEMU takes libvirtd 12 s; it checks by itself whether what it found the last time still holds. */
-const capabilitiesCache = () => join(repoRoot(), '.cache', 'libvirt', 'capabilities');
+const capabilitiesCache = (qemu: string) =>
+  join(repoRoot(), '.cache', 'libvirt', 'capabilities', encodeURIComponent(qemu));
 
 export interface LibvirtHostOptions {
   /** For messages and the host's name. */
   readonly name: string;
   /** A network namespace, whose removal ends QEMUs that are left. */
   readonly namespace: string;
+  /** In place of the installed QEMU; "" for that. */
+  readonly qemu?: string;
 }
 
 /** One on each host of the rig, which end with it. */
 export async function startLibvirtHosts(rig: TwoHosts): Promise<Record<HostName, LibvirtHost>> {
   const start = async (name: HostName) =>
-    rig.own(await LibvirtHost.start({ name, namespace: rig.namespace(name) }));
+    rig.own(await LibvirtHost.start({ name, namespace: rig.namespace(name), qemu: replacedQemu(name) }));
   const [a, b] = await Promise.all([start('a'), start('b')]);
   return { a, b };
 }
@@ -88,13 +92,15 @@ export class LibvirtHost {
   readonly dir: string;
   readonly hostUuid = randomUUID();
   readonly #namespace: string;
+  readonly #qemu: string;
   #daemon: ManagedProcess | undefined;
   #stopped: Promise<void> | undefined;
 
-  private constructor(dir: string, { name, namespace }: LibvirtHostOptions) {
+  private constructor(dir: string, { name, namespace, qemu = '' }: LibvirtHostOptions) {
     this.name = name;
     this.dir = dir;
     this.#namespace = namespace;
+    this.#qemu = qemu;
   }
 
   static async start(options: LibvirtHostOptions): Promise<LibvirtHost> {
@@ -144,7 +150,7 @@ export class LibvirtHost {
   /** Also after `killDaemon`; its domains are found again. */
   async startDaemon(): Promise<void> {
     const binds = Object.entries(BINDS).map(([folder, path]) => `${folder}:${path}`);
-    const script = ['bash', '-c', START, 'sh', `host-${this.name}`, this.dir, binds.join(' ')];
+    const script = ['bash', '-c', START, 'sh', `host-${this.name}`, this.dir, binds.join(' '), this.#qemu];
     this.#daemon = new ManagedProcess(['unshare', '-m', '-u', '--propagation', 'private', ...script], {
       namespace: this.#namespace,
       log: join(this.dir, 'log', 'stderr'),
@@ -191,7 +197,7 @@ export class LibvirtHost {
       if (this.#daemon !== undefined && this.#daemon.status === undefined) {
         await this.#destroyAll();
         await this.#daemon.stop(5000);
-        await keepCapabilities(this.dir);
+        await keepCapabilities(this.dir, this.#qemu);
       }
       await rm(this.dir, { recursive: true, force: true });
     })();
@@ -210,9 +216,10 @@ export class LibvirtHost {
     await writeFile(path('etc/libvirt.conf'), '');
     const known = path('cache/qemu/capabilities');
     await mkdir(known);
-    const files = existsSync(capabilitiesCache()) ? await readdir(capabilitiesCache()) : [];
+    const kept = capabilitiesCache(this.#qemu);
+    const files = existsSync(kept) ? await readdir(kept) : [];
     for (const file of files.filter((name) => name.endsWith('.xml'))) {
-      await copyFile(join(capabilitiesCache(), file), join(known, file));
+      await copyFile(join(kept, file), join(known, file));
     }
   }
 
@@ -244,14 +251,15 @@ export class LibvirtHost {
   }
 }
 
-async function keepCapabilities(dir: string): Promise<void> {
+async function keepCapabilities(dir: string, qemu: string): Promise<void> {
   const found = join(dir, 'cache', 'qemu', 'capabilities');
   if (!existsSync(found)) return;
-  await mkdir(capabilitiesCache(), { recursive: true });
+  const kept = capabilitiesCache(qemu);
+  await mkdir(kept, { recursive: true });
   for (const file of await readdir(found)) {
     // Another host may read or write it at the same time.
-    const scratch = join(capabilitiesCache(), `${randomUUID()}.new`);
+    const scratch = join(kept, `${randomUUID()}.new`);
     await copyFile(join(found, file), scratch);
-    await rename(scratch, join(capabilitiesCache(), file));
+    await rename(scratch, join(kept, file));
   }
 }

@@ -22,6 +22,11 @@ export function qemuOf(host: HostName): string {
   return process.env[host === 'a' ? 'VMFERRY_QEMU_A' : 'VMFERRY_QEMU_B'] || INSTALLED;
 }
 
+/** The path of one that takes the installed one's place; "" for none. */
+export function replacedQemu(host: HostName): string {
+  return qemuOf(host) === INSTALLED ? '' : qemuOf(host);
+}
+
 /** Of `QEMU emulator version 7.2.22 (Debian …)`, the first numbers. */
 export async function versionOf(binary: string): Promise<{ readonly major: number; readonly text: string }> {
   const { stdout } = await run([binary, '--version']);

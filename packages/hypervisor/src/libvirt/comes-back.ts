@@ -3,7 +3,7 @@
 /**
  * - `undone`: QEMU before 10.0 can be told to cancel it (`source/undo-postcopy`).
  * - `never`: QEMU 10.0 and 10.1 refuse to.
- * - `by-itself`: QEMU from 10.2 on runs it again, until it hears that it is loaded.
+ * - `by-itself`: QEMU from 10.2 on runs it again, until it has noticed that it is loaded.
  */
 export type ComesBack = 'undone' | 'never' | 'by-itself';
 

@@ -72,9 +72,14 @@ export class DomainEvents {
 /** The statuses in which QEMU's migration is over. */
 export type MigrationEnding = 'completed' | 'failed' | 'cancelled';
 
-export function migrationEnding(happening: DomainHappening): MigrationEnding | undefined {
+/** What QEMU's migration has become. */
+export function migrationStatus(happening: DomainHappening): string | undefined {
   if (happening.type !== 'monitor' || happening.event !== 'MIGRATION') return undefined;
-  const { status } = happening.data;
+  return String(happening.data['status']);
+}
+
+export function migrationEnding(happening: DomainHappening): MigrationEnding | undefined {
+  const status = migrationStatus(happening);
   return status === 'completed' || status === 'failed' || status === 'cancelled' ? status : undefined;
 }
 

@@ -12,18 +12,15 @@
  */
 import { GuestError } from '@vmferry/engine/errors';
 import type { LocalSocket } from '@vmferry/native/local-socket';
+import { LET_GO, LET_GO_TIMEOUT_MS, RUNS_AGAIN } from './lets-go.ts';
 import type { MigrationListener } from './migration-socket.ts';
 import { awaitMigration, isOver } from './migration-status.ts';
 import type { QmpClient } from './qmp/client.ts';
 import type { QmpEvent } from './qmp/message.ts';
 import { migrateReply, typed } from './qmp/schema.ts';
 
-const RUNS_AGAIN = 'postcopy-device';
-/** QEMU has noticed, or does not need to. */
-const LET_GO = ['postcopy-active', 'completed'];
 const CONNECT_TIMEOUT_MS = 10_000;
 const SETTLE_TIMEOUT_MS = 60_000;
-const LET_GO_TIMEOUT_MS = 30_000;
 const SEE_LOG = "see QEMU's log on the source";
 
 /** Where nothing else is said, methods throw `QmpError` when the monitor fails. */

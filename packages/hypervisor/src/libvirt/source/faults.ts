@@ -103,6 +103,15 @@ export function stuckInPostcopy(name: string): GuestError {
   );
 }
 
+/** QEMU 10.2 and newer may by itself, as long as it has not noticed that the guest is loaded. */
+export function runsAgain(status: string): GuestError {
+  return new GuestError(
+    'E_GUEST_FAILED',
+    `QEMU's post-copy ended (${status}) before it had noticed that the destination has loaded the guest`,
+    "see QEMU's log on the source, and the domain's state on both hosts",
+  );
+}
+
 export function notSetBack(name: string, downtimeMs: bigint, error: unknown): string {
   return `The domain's maximum downtime could not be set back to ${downtimeMs} ms ("virsh migrate-setmaxdowntime ${shellWord(name)} ${downtimeMs}" does it): ${messageOf(asGuestError(error))}.`;
 }

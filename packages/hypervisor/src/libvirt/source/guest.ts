@@ -42,6 +42,7 @@ import { SourceDomain } from './domain.ts';
 import { endMoved, untilEnded } from './ending.ts';
 import { daemonGone, gone } from './faults.ts';
 import { HaltedPostcopy } from './halted.ts';
+import { letsGo } from './lets-go.ts';
 import { SourceLook } from './look.ts';
 import { Losses } from './losses.ts';
 import { RollBack } from './roll-back.ts';
@@ -191,6 +192,12 @@ export class LibvirtSourceGuest implements SourceGuest {
 
   deliverReply(reply: Uint8Array): void {
     this.#departure.stream?.deliverReply(reply);
+  }
+
+  async letsGo(): Promise<void> {
+    const { stream } = this.#departure;
+    if (!stream?.postcopy || this.#look.comesBack !== 'by-itself') return;
+    await asking(() => letsGo(this.#domain.handle, this.#events, stream));
   }
 
   rollback(): Promise<void> {

@@ -20,7 +20,7 @@ import type { SourceDomain } from './domain.ts';
 import { gone, notSetBack, stands, stuckInPostcopy } from './faults.ts';
 import { left } from './finishing.ts';
 import { JOB_STAYS, undoHalted } from './undo-halted.ts';
-import { callItRunning, undoPostcopy } from './undo-postcopy.ts';
+import { callItRunning, comeBackByItself, undoPostcopy } from './undo-postcopy.ts';
 
 /** From the word that the migration is given up to its end, before libvirt's calls are cut off. */
 const ABORT_MS = 1000;
@@ -118,8 +118,9 @@ export class RollBack {
   async #endPostcopy({ wasRunning, comesBack }: Before): Promise<void> {
     const domain = this.#domain.handle;
     const { stream } = this.#departure;
-    if (!stream || comesBack !== 'undone') throw stuckInPostcopy(domain.name);
-    if ((await undoPostcopy(domain, { wasRunning, stream })) === 'halted') {
+    if (!stream || comesBack === 'never') throw stuckInPostcopy(domain.name);
+    if (comesBack === 'by-itself') await comeBackByItself(domain, stream);
+    else if ((await undoPostcopy(domain, { wasRunning, stream })) === 'halted') {
       if (!wasRunning) throw stuckInPostcopy(domain.name);
       await undoHalted(domain, this.#options);
       this.#remark = JOB_STAYS;

@@ -14,6 +14,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Domain } from '@vmferry/native/libvirt/domain';
+import { RUNS_AGAIN } from '../../qemu/lets-go.ts';
 import { migrationStatus } from '../../qemu/migration-status.ts';
 import type { OutgoingStream } from '../../qemu/outgoing-stream.ts';
 import { QmpError } from '../../qemu/qmp/errors.ts';
@@ -72,6 +73,16 @@ export async function undoPostcopy(
     stream.cut();
     await drained;
   }
+}
+
+/**
+ * QEMU 10.2 and newer runs the guest again by itself when its stream breaks, as long as it has not noticed that it is
+ * loaded. Resolves when it does. @throws GuestError where it has noticed
+ */
+export async function comeBackByItself(domain: Domain, stream: Undoing['stream']): Promise<void> {
+  stream.cut();
+  const status = await statusOf(monitorOf(domain), [RUNS_AGAIN, 'failing']);
+  if (status !== 'failed') throw stuckInPostcopy(domain.name);
 }
 
 /** While QEMU writes nothing for nearly all of the time. */
