@@ -1,7 +1,7 @@
 /**
  * What came in is ended: it never ran.
  *
- *     coming in ── hung up on ──▶ libvirt ends it ──▶ gone: the images that were created for it go
+ *     coming in ── hung up on ──▶ libvirt ends it ──▶ gone: the files that were created for it go
  *     taken for moved, paused ── undone here ──────────┘
  *     promised to the source, or loaded in a post-copy that is final ──▶ kept: it is not this side's to end
  */
@@ -54,6 +54,7 @@ export async function discard(arrived: Arrived, { promised }: { readonly promise
       },
     );
     await intake.images?.remove();
+    await look.preflight?.nvram.remove();
     const volumes = arrived.look.preflight?.volumes.remove(domain.connection.host);
     if (volumes) await answerOf("removed the disks' volumes", volumes);
   });

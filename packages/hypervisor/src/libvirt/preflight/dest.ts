@@ -2,6 +2,7 @@
 import type { XmlChange } from '@vmferry/engine/xml-changes';
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import { confineExisting, type NamedDirectory } from '../images/confine.ts';
+import { NewNvram } from '../images/nvram.ts';
 import { type ImageRequest, imageRequests } from '../images/request.ts';
 import { ImageStore } from '../images/store.ts';
 import { NewVolumes, type VolumeName } from '../images/volumes.ts';
@@ -36,6 +37,7 @@ export interface DestPreflight {
   readonly store: ImageStore;
   /** libvirt creates these. */
   readonly volumes: NewVolumes;
+  readonly nvram: NewNvram;
 }
 
 /**
@@ -66,7 +68,16 @@ export async function destPreflight(
     ...(await store.check(requests)),
   ];
   const volumes = new NewVolumes(volumesToCome(facts, host), (path) => view.bornMs(path));
-  return { findings: refusalsFirst(found), images: requests, store, volumes };
+  const nvram = new NewNvram(nvramToCome(facts, host), {
+    root: policy.hostRoot ?? '/',
+    directories: policy.imageDirectories,
+  });
+  return { findings: refusalsFirst(found), images: requests, store, volumes, nvram };
+}
+
+/** Nothing is known to be there. */
+function nvramToCome({ shape: { nvram } }: DomainFacts, { places }: HostFacts): string | undefined {
+  return nvram !== undefined && places.get(nvram.path)?.found === 'nothing' ? nvram.path : undefined;
 }
 
 /** Of the disks that are copied: those that are not there yet. */

@@ -263,7 +263,7 @@ function knownState({ state, reason }: DomainState): KnownDomain['state'] {
 }
 
 function pathsOf(
-  { shape: { disks, files } }: DomainFacts,
+  { shape: { disks, files, nvram } }: DomainFacts,
   volumes: ReadonlyMap<string, KnownVolume>,
 ): string[] {
   const ofDisks = disks.flatMap(({ target, source, backing }) => {
@@ -272,5 +272,6 @@ function pathsOf(
     const below = backing.flatMap((image) => ('path' in image.source ? [image.source.path] : []));
     return [...(path === undefined ? [] : [path]), ...below];
   });
-  return [...ofDisks, ...files.map(({ path }) => path)];
+  const ofFirmware = nvram === undefined ? [] : [nvram.path, ...(nvram.template ? [nvram.template] : [])];
+  return [...ofDisks, ...files.map(({ path }) => path), ...ofFirmware];
 }

@@ -15,6 +15,7 @@ import {
   diskCacheRule,
   filesRule,
   localMediaRule,
+  nvramRule,
   reachabilityRule,
   sharedStorageRule,
 } from './rules/disks.ts';
@@ -65,6 +66,7 @@ const destRules: readonly DestRule[] = [
   copyTargetRule,
   secretsRule,
   filesRule,
+  nvramRule,
   networksRule,
   graphicsRule,
   clockRule,

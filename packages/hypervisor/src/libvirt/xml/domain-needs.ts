@@ -100,6 +100,15 @@ export function* requiredFiles(
   }
 }
 
+/** Of a file: libvirt makes no other. */
+export function nvramOf(domain: XmlElement): Pick<DomainShape, 'nvram'> {
+  const nvram = domain.at('os', 'nvram');
+  const path = nvram?.child('source')?.attribute('file') ?? nvram?.text ?? '';
+  if (!path.startsWith('/')) return {};
+  const template = nvram?.attribute('template') ?? '';
+  return { nvram: { path, ...(template.startsWith('/') ? { template } : {}) } };
+}
+
 /** Of a serial port libvirt makes a console as well, which is the same device. */
 function* behindCharacterDevices(devices: XmlElement | undefined): Generator<DomainShape['files'][number]> {
   const told = new Set<string>();

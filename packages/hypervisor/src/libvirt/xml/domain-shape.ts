@@ -136,6 +136,8 @@ export const domainShapeSchema = z.object({
   bound: z.array(z.object({ what: word, which: z.string().max(1024) })).max(1024),
   /** Files that must be at the same path over there. */
   files: z.array(z.object({ what: word, path })).max(1024),
+  /** The file of the firmware's variables, and what libvirt makes it from where it is not there. */
+  nvram: z.object({ path, template: path.optional() }).optional(),
   /** Secrets that libvirt has to keep over there as well. */
   secrets: z.array(secretSchema).max(1024).default([]),
   /** Kinds of devices, as domain capabilities list them: `disk`, `bus`, `virtio`. */

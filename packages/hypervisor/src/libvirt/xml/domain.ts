@@ -2,7 +2,14 @@
  * Reads a domain's XML. Source: libvirt's `formatdomain` page. What it does not know it leaves alone; what it knows and
  * cannot be is an `XmlError`.
  */
-import { boundDevices, deviceKinds, encryptionOf, neededSecrets, requiredFiles } from './domain-needs.ts';
+import {
+  boundDevices,
+  deviceKinds,
+  encryptionOf,
+  neededSecrets,
+  nvramOf,
+  requiredFiles,
+} from './domain-needs.ts';
 import type { Disk, DomainInterface, DomainShape } from './domain-shape.ts';
 import { readGraphics } from './graphics.ts';
 import { parseDocument, toXml, XmlElement, XmlError } from './tree.ts';
@@ -54,6 +61,7 @@ export function readDomain(xml: string): DomainShape {
     graphics: readGraphics(devices),
     bound: [...boundDevices(domain, devices)],
     files: [...requiredFiles(domain, devices)],
+    ...nvramOf(domain),
     secrets: [...neededSecrets(devices)],
     kinds: [...deviceKinds(devices)],
     ownArguments: domain.children.some(

@@ -70,6 +70,7 @@ const device = (identity?: string) =>
     ['/img/a', { found: 'something', kind: 'block', inode: 1, ...(identity ? { device: identity } : {}) }],
   ]);
 const nic = (xml: string) => shape({ devices: `<interface ${xml}</interface>` });
+const uefi = shape({ os: `<nvram template='/fw/VARS'>/nvram/a</nvram>` });
 const screen = (xml: string) => shape({ devices: `<graphics ${xml}</graphics>` });
 const fixed = (listen: string, type = 'vnc') =>
   screen(
@@ -631,6 +632,25 @@ const dest: Record<string, Case> = {
     finds: [['refusal', 'E_NO_NETWORK']],
   },
   "QEMU's own user network": { domain: { shape: nic(`type='user'>`) }, finds: [['warning', 'E_NO_NETWORK']] },
+  'firmware variables that come from a template': {
+    domain: { shape: uefi },
+    host: { places: new Map<string, Place>([['/nvram/a', { found: 'nothing' }]]) },
+  },
+  'firmware variables that are there, without their template': {
+    domain: { shape: uefi },
+    host: { places: new Map<string, Place>([['/fw/VARS', { found: 'nothing' }]]) },
+  },
+  'firmware variables without anything to make them of': {
+    domain: { shape: uefi },
+    host: {
+      places: new Map<string, Place>([
+        ['/nvram/a', { found: 'nothing' }],
+        ['/fw/VARS', { found: 'nothing' }],
+      ]),
+    },
+    finds: [['refusal', 'E_FILE_MISSING']],
+    words: /neither .*\/nvram\/a, nor \/fw\/VARS/,
+  },
   'a MAC address that another guest has on the same bridge': {
     domain: { shape: nic(`type='network'><mac address='52:54:00:00:00:01'/><source network='default'/>`) },
     host: twin(OTHER_UUID, 'br0'),

@@ -12,13 +12,14 @@ export const OTHER_UUID = '11111111-2222-4000-8000-000000000002';
 export function domainXml({
   devices = '',
   more = '',
+  os = '',
   attributes = '',
   cpu = `<cpu mode='custom' match='exact' check='full'><model fallback='forbid'>qemu64</model></cpu>`,
   memory = `<memory unit='KiB'>1048576</memory>`,
 } = {}): string {
   return `<domain type='kvm' ${attributes}><name>web</name><uuid>${UUID}</uuid>${memory}
     <vcpu placement='static'>2</vcpu>
-    <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>${cpu}${more}
+    <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type>${os}</os>${cpu}${more}
     <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>${devices}</devices></domain>`;
 }
 

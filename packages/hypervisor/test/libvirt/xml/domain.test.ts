@@ -23,6 +23,17 @@ test('what a domain is', () => {
   expect(domainShapeSchema.parse(read)).toEqual(read);
 });
 
+test('where the firmware keeps its variables', () => {
+  const of = (nvram: string) => shape({ os: nvram }).nvram;
+  expect(of('')).toBeUndefined();
+  expect(of(`<nvram template='/fw/VARS.fd'>/nvram/web.fd</nvram>`)).toEqual({
+    path: '/nvram/web.fd',
+    template: '/fw/VARS.fd',
+  });
+  expect(of(`<nvram type='file'><source file='/nvram/web.fd'/></nvram>`)).toEqual({ path: '/nvram/web.fd' });
+  expect(of(`<nvram type='block'><source dev='/dev/vg/nvram'/></nvram>`)).toBeUndefined();
+});
+
 test('only what CPUs are compared by is kept of a CPU', () => {
   const xml = `<cpu mode='custom' match='exact' check='full'><model fallback='forbid'>EPYC</model><vendor>AMD</vendor>
     <topology sockets='1' cores='2' threads='1'/><feature policy='require' name='x2apic'/>

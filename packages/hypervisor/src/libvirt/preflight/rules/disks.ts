@@ -200,6 +200,20 @@ function anotherFile(
 }
 
 /** Firmware, kernels and other files beside the disks. */
+/** libvirt makes the file of the firmware's variables before their content comes. */
+export function nvramRule({ shape: { nvram } }: DomainFacts, { places, host }: HostFacts): Finding[] {
+  if (nvram?.template === undefined) return [];
+  const isMissing = (path: string) => places.get(path)?.found === 'nothing';
+  if (!isMissing(nvram.path) || !isMissing(nvram.template)) return [];
+  return [
+    refusal(
+      'E_FILE_MISSING',
+      `${host.name} has neither the file of the guest's firmware variables, ${nvram.path}, nor ${nvram.template}, of which libvirt makes it`,
+      'Install the same firmware there as on the source, at the same path.',
+    ),
+  ];
+}
+
 export function filesRule({ shape }: DomainFacts, { places, host }: HostFacts): Finding[] {
   return shape.files.flatMap(({ what, path }) => {
     const place = places.get(path);
