@@ -1,6 +1,8 @@
 import { expect, test } from 'vitest';
 import { type Arrived, discard } from '../../../src/libvirt/dest/discard.ts';
 
+const FILES = ['images', 'nvram', 'volumes'];
+
 /** What came in was taken for moved; a domain of its UUID stands paused. */
 function paused(stopped: boolean) {
   const done: string[] = [];
@@ -21,7 +23,13 @@ function paused(stopped: boolean) {
       handle: async () => handle,
       state: async () => state,
     },
-    look: { definedBefore: false },
+    look: {
+      definedBefore: false,
+      preflight: {
+        nvram: { remove: async () => void done.push('nvram') },
+        volumes: { remove: async () => void done.push('volumes') },
+      },
+    },
     connections: { refuse: () => {}, hangUp: () => {}, calls: undefined },
     intake: {
       stream: { postcopy: false, answerWithZeros: () => {}, close: () => {} },
@@ -32,16 +40,16 @@ function paused(stopped: boolean) {
   return { arrived, done };
 }
 
-test('a domain that was taken for moved and never ran is ended, with its definition and images', async () => {
+test('a domain that was taken for moved and never ran is ended, with its definition and files', async () => {
   const { arrived, done } = paused(false);
   await discard(arrived, { promised: false });
-  expect(done).toEqual(['destroy', 'undefine', 'images']);
+  expect(done).toEqual(['destroy', 'undefine', ...FILES]);
 });
 
 test('one that has come by another migration since the first one ended is let be', async () => {
   const { arrived, done } = paused(true);
   await discard(arrived, { promised: false });
-  expect(done).toEqual(['images']);
+  expect(done).toEqual(FILES);
 });
 
 test('one that the source was promised is kept', async () => {
