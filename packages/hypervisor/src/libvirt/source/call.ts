@@ -84,8 +84,10 @@ export class MigrateCall {
     if (ending === 'completed') return;
     // Without libvirtd nobody says how QEMU ended. In post-copy the destination does, which alone decides.
     if (this.#domain.lost && postcopy()) return;
-    // What libvirt has to say of it comes with the end of its job.
+    // What libvirt has to say of it comes with the end of its job. Once that has gone well QEMU is ended, and its own word
+    // may not come any more.
     const error = await this.#answer;
+    if (error === undefined && this.#ended) return;
     throw asGuestError(
       error ?? new GuestError('E_GUEST_FAILED', 'QEMU gave the migration up', "see QEMU's log on the source"),
     );
