@@ -284,6 +284,8 @@ export interface SourceGuest {
    * every phase until `forget`; works however far the stream got, as long as the destination never ran.
    */
   rollback(): Promise<void>;
+  /** After a roll-back: somebody else than this agent had the migration given up, and who. */
+  readonly abortedBy?: GuestError | undefined;
   /** After a roll-back: how the guest differs from before all the same, and what the operator can do. */
   readonly remark?: string | undefined;
   /** The commit is on disk: the destination may run the guest from now on. */

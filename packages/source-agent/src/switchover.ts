@@ -215,9 +215,10 @@ export class Switchover {
     stopTraffic('the migration was given up');
     try {
       await departure.guest.rollback();
-      const { remark } = departure.guest;
+      const { abortedBy, remark } = departure.guest;
       if (remark !== undefined) account.note(remark);
-      this.tell({ type: 'rolled-back' });
+      const cause = abortedBy && { code: abortedBy.code, why: abortedBy.message };
+      this.tell({ type: 'rolled-back', cause });
     } catch (error) {
       const { code, message } = factsOf(error);
       // A guest that has ended cannot run twice, and there is nothing left to mend.

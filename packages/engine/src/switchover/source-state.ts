@@ -65,8 +65,11 @@ export type SourceEvent =
   | { readonly type: 'state-complete' }
   /** The hypervisor has nothing more to send and cannot restart the guest by itself any more. */
   | { readonly type: 'stream-end' }
-  /** The guest runs on the source, as before the migration. */
-  | { readonly type: 'rolled-back' }
+  /**
+   * The guest runs on the source, as before the migration. `cause`: what is known of it only now, and better than what it
+   * was given up for.
+   */
+  | { readonly type: 'rolled-back'; readonly cause?: Failure | undefined }
   | ({ readonly type: 'rollback-failed' } & Failure);
 
 export type SourceAction =

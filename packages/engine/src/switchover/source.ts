@@ -353,7 +353,7 @@ function rollingBack(
   switch (event.type) {
     case 'rolled-back': {
       if (state.phase !== 'rolling-back') return stay(state);
-      const { cause } = state;
+      const { cause = state.cause } = event;
       const remedy =
         'The guest runs on the source as before; remove the cause and start the migration again.';
       return enter(

@@ -94,6 +94,15 @@ describe('the source', () => {
     expect(source('postcopy', ...toSealed, ready, ended).state.phase).toBe('uncommitting');
   });
 
+  it('tells what is known better of a failure once the guest runs again', () => {
+    const cause = { code: 'E_CANCELLED', why: 'Somebody else aborted it.' } as const;
+    const back = source('precopy', linkLost, { type: 'rolled-back', cause });
+    expect(back).toMatchObject({
+      state: { phase: 'rolled-back', cause },
+      actions: [{ outcome: 'cancelled', code: 'E_CANCELLED', why: cause.why }, { type: 'journal' }],
+    });
+  });
+
   it('can be cancelled before the commit and no longer after it', () => {
     const early = source('precopy', { type: 'cancel' }, { type: 'rolled-back' });
     expect(early.actions[0]).toMatchObject({ outcome: 'cancelled' });

@@ -5,7 +5,7 @@ import type { JobStatistics } from '@vmferry/native/libvirt/job';
 
 export type DomainHappening =
   | { readonly type: 'lifecycle'; readonly change: LifecycleChange }
-  /** QEMU's own: STOP, RESUME, MIGRATION, MIGRATION_PASS, BLOCK_JOB_COMPLETED. */
+  /** QEMU's own: STOP, RESUME, MIGRATION, MIGRATION_PASS, BLOCK_JOB_COMPLETED, BLOCK_JOB_CANCELLED. */
   | {
       readonly type: 'monitor';
       readonly event: string;
@@ -34,9 +34,13 @@ export class DomainEvents {
       connection.subscribe('job-completed', ({ domain, statistics }) => {
         if (mine(domain)) events.#tell({ type: 'job-completed', statistics });
       }),
-      connection.subscribeMonitor('^(STOP|RESUME|MIGRATION|MIGRATION_PASS|BLOCK_JOB_COMPLETED)$', monitor, {
-        flags: ['pattern'],
-      }),
+      connection.subscribeMonitor(
+        '^(STOP|RESUME|MIGRATION|MIGRATION_PASS|BLOCK_JOB_(COMPLETED|CANCELLED))$',
+        monitor,
+        {
+          flags: ['pattern'],
+        },
+      ),
     ]);
     return events;
   }
@@ -67,6 +71,16 @@ export class DomainEvents {
     this.#listeners.clear();
     await Promise.all(this.#subscriptions.splice(0).map((subscription) => subscription.close()));
   }
+}
+
+/** QEMU was told to give the memory's migration, or a disk's copy, up. */
+export function isCancelled(happening: DomainHappening): boolean {
+  if (happening.type !== 'monitor') return false;
+  const { event, data } = happening;
+  return (
+    event === 'BLOCK_JOB_CANCELLED' ||
+    (event === 'MIGRATION' && (data['status'] === 'cancelling' || data['status'] === 'cancelled'))
+  );
 }
 
 /** The statuses in which QEMU's migration is over. */

@@ -21,6 +21,8 @@ export class MigrateCall {
   #answer: Promise<unknown> | undefined;
   #ended = false;
   #givenUp = false;
+  #cancelled = false;
+  #explained = false;
   #qemuEnded: Promise<MigrationEnding> | undefined;
 
   constructor(domain: SourceDomain) {
@@ -46,6 +48,24 @@ export class MigrateCall {
   /** Nothing begins any more. */
   giveUp(): void {
     this.#givenUp = true;
+  }
+
+  /** Something was lost, at which libvirt gives it up by itself. */
+  explained(): void {
+    this.#explained = true;
+  }
+
+  /** QEMU was told to give it up. */
+  cancelled(): void {
+    this.#cancelled ||= !this.#givenUp && !this.#explained;
+  }
+
+  /**
+   * Whether it was aborted by another client of libvirt's, as far as its answer has come. libvirt's own word for it may be
+   * that of the destination's end, which follows.
+   */
+  async abortedByOthers(): Promise<boolean> {
+    return this.#cancelled && this.#ended && (await this.#answer) !== undefined;
   }
 
   /** From here on how QEMU's part of it ends is heard. */

@@ -12,6 +12,14 @@ export function givenUp(): GuestError {
   );
 }
 
+export function aborted(): GuestError {
+  return new GuestError(
+    'E_CANCELLED',
+    'The migration was aborted through libvirt on the source (virsh domjobabort).',
+    'start it again when it is wanted',
+  );
+}
+
 export function cannotKeep(): GuestError {
   return new GuestError(
     'E_UNSUPPORTED',

@@ -22,13 +22,16 @@ export class Losses {
   /** The destination's libvirt has finished well, and this side's has not been told yet. */
   readonly finishedThere: Promise<void>;
   #resolveFinishedThere: () => void = () => {};
-  readonly #call: Pick<MigrateCall, 'answer' | 'ended' | 'givenUp'>;
+  readonly #call: Pick<MigrateCall, 'answer' | 'ended' | 'givenUp' | 'explained'>;
   readonly #tell: (error: GuestError) => void;
   #memoryBegan = false;
   #diskClosed = false;
 
   /** @param tell why the migration cannot go on */
-  constructor(call: Pick<MigrateCall, 'answer' | 'ended' | 'givenUp'>, tell: (error: GuestError) => void) {
+  constructor(
+    call: Pick<MigrateCall, 'answer' | 'ended' | 'givenUp' | 'explained'>,
+    tell: (error: GuestError) => void,
+  ) {
     this.#call = call;
     this.#tell = tell;
     this.finishedThere = new Promise((resolve) => {
@@ -49,6 +52,7 @@ export class Losses {
       if (calls.holds && !this.#call.givenUp) this.#tell(hungUp());
     }
     if (first !== 'detached') return;
+    this.#call.explained();
     // Whoever knows more of why it broke has told it by then.
     await Promise.race([this.#call.answer, sleep(TOLD_MS, undefined, { ref: false })]);
     if (!this.#call.ended && !this.#call.givenUp) this.#tell(callsLost());
@@ -61,12 +65,14 @@ export class Losses {
 
   async diskClosed(): Promise<void> {
     this.#diskClosed = true;
+    if (!this.#memoryBegan) this.#call.explained();
     await Promise.race([this.#call.answer, sleep(DISK_TOLD_MS, undefined, { ref: false })]);
     if (!this.#memoryBegan && !this.#call.ended && !this.#call.givenUp) this.#tell(diskLost());
   }
 
   /** @param error of QEMU's, where it gave the copy up */
   copyEnded(error: unknown): void {
+    if (typeof error === 'string') this.#call.explained();
     if (typeof error !== 'string' || this.#diskClosed || this.#call.givenUp) return;
     this.#tell(diskFailed(error));
   }

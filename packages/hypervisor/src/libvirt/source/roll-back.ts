@@ -8,6 +8,7 @@
  * Domain states say what became of it, not return codes. Where libvirtd is lost it is begun anew with the next one.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { GuestError } from '@vmferry/engine/errors';
 import { isLibvirtError } from '@vmferry/native/libvirt/errors';
 import { answerOf, doneAnewIfLost } from '../answer.ts';
 import type { ComesBack } from '../comes-back.ts';
@@ -17,7 +18,7 @@ import type { MigrateCall } from './call.ts';
 import type { SourceConnections } from './connections.ts';
 import type { Departure } from './departure.ts';
 import type { SourceDomain } from './domain.ts';
-import { gone, notSetBack, stands, stuckInPostcopy } from './faults.ts';
+import { aborted, gone, notSetBack, stands, stuckInPostcopy } from './faults.ts';
 import { left } from './finishing.ts';
 import { JOB_STAYS, undoHalted } from './undo-halted.ts';
 import { callItRunning, comeBackByItself, undoPostcopy } from './undo-postcopy.ts';
@@ -39,6 +40,7 @@ export class RollBack {
   readonly #departure: Departure;
   readonly #options: LibvirtOptions;
   #remark: string | undefined;
+  #abortedBy: GuestError | undefined;
 
   constructor(
     departure: Departure,
@@ -64,6 +66,11 @@ export class RollBack {
   /** How the domain differs from before all the same. */
   get remark(): string | undefined {
     return this.#remark;
+  }
+
+  /** Another client of libvirt's had the migration given up. */
+  get abortedBy(): GuestError | undefined {
+    return this.#abortedBy;
   }
 
   /** Any number of times. Only as long as the guest never ran on the destination. */
@@ -113,6 +120,7 @@ export class RollBack {
     this.#departure.stream?.cut();
     await drained;
     this.#departure.takenBack();
+    if (await this.#call.abortedByOthers()) this.#abortedBy = aborted();
   }
 
   async #endPostcopy({ wasRunning, comesBack }: Before): Promise<void> {

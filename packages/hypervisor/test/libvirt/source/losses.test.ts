@@ -33,7 +33,8 @@ async function finishing(): Promise<{
   const said = new Promise<GuestError>((resolve) => {
     tell = resolve;
   });
-  const losses = new Losses({ answer: new Promise(() => {}), ended: false, givenUp: false }, tell);
+  const under = { answer: new Promise(() => {}), ended: false, givenUp: false, explained: () => {} };
+  const losses = new Losses(under, tell);
   const rendezvous = await connections.open();
   await connections.serveCalls(
     rendezvous,
