@@ -10,6 +10,7 @@
  * as none comes, more slowly while the guest has just arrived. Until the guest runs on the destination there is none
  * at all: its devices' state is being loaded there, which takes faults too, and its first steps are nothing but faults.
  */
+import { weightOf } from '@vmferry/engine/carriage/batch-limits';
 import type { PageBatch, PageRange, SourceGuest } from '@vmferry/engine/guest';
 import { Backlog } from '@vmferry/engine/postcopy/backlog';
 import {
@@ -23,7 +24,7 @@ import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/
 import { pages } from '@vmferry/engine/units';
 import type { Carrier } from './carrier.ts';
 
-/** What is read from the hypervisor ahead of the link while no fault waits. */
+/** What is read from the hypervisor ahead of the link while no fault waits, by weight. */
 const READ_AHEAD = 1024 * 1024;
 /** How much a new answer's time weighs against those before. */
 const ANSWER_WEIGHT = 0.2;
@@ -33,7 +34,7 @@ const ANSWER_MS = 50;
 export interface PostcopySenderOptions {
   readonly guest: SourceGuest;
   readonly carrier: Pick<Carrier, 'express' | 'bulk' | 'bulkOutstanding' | 'linkBytesPerSec'>;
-  /** The most content bytes that may wait. */
+  /** The most that may wait, by weight. */
   readonly backlogBytes: number;
   /** The most pages that one answer may have: see `expressPages`. */
   readonly answerPages: number;
@@ -58,6 +59,8 @@ export class PostcopySender {
   #expressing = 0;
   /** Content bytes of express batches that have not arrived. */
   #expressBytes = 0;
+  /** What the background's pages of zeroes that have not arrived weigh. */
+  #zeroesOutstanding = 0;
   #closed = false;
   /** Content bytes of the background that may go although faults come, and when there will be more. */
   #granted = 0;
@@ -170,7 +173,7 @@ export class PostcopySender {
     const limit = this.#waiting
       ? this.#options.backlogBytes
       : Math.min(this.#options.backlogBytes, READ_AHEAD);
-    return this.#backlog.bytes >= limit;
+    return this.#backlog.weight >= limit;
   }
 
   get #waiting(): boolean {
@@ -244,8 +247,15 @@ export class PostcopySender {
       }
       const batch = this.#backlog.next();
       if (!batch) return;
-      this.#granted = Math.max(0, this.#granted - batch.content.length);
-      await carrier.bulk(batch, this.#fly(batch));
+      const land = this.#fly(batch);
+      const weight = weightOf(batch.content.length, batch.pages.length);
+      const zeroes = weight - batch.content.length;
+      this.#granted = Math.max(0, this.#granted - weight);
+      this.#zeroesOutstanding += zeroes;
+      await carrier.bulk(batch, () => {
+        land();
+        this.#zeroesOutstanding -= zeroes;
+      });
       this.#wakeReaders();
     }
   }
@@ -254,7 +264,7 @@ export class PostcopySender {
   #mayGo(): boolean {
     const { bulkOutstanding, linkBytesPerSec } = this.#options.carrier;
     const now = performance.now();
-    if (!this.#waiting && bulkOutstanding < this.#budget) {
+    if (!this.#waiting && bulkOutstanding + this.#zeroesOutstanding < this.#budget) {
       this.#nextGrantAt = now + STARVED_MS;
       return true;
     }

@@ -294,6 +294,37 @@ test('a reader waits while the backlog is full, unless a fault waits for what it
   sender.close();
 });
 
+test('pages of zeroes fill the backlog and the link too', async () => {
+  vi.useFakeTimers();
+  try {
+    const { sender, sent, land } = rig();
+    const zeroes = (first: number): PageBatch => ({ ...batchOf(first, 256), content: new Uint8Array(0) });
+    // Nothing goes while the guest has just arrived, and a reader has to wait.
+    let read = 0;
+    const reading = (async () => {
+      for (let first = 0; first < 256 * 100; first += 256) {
+        await sender.add(zeroes(first));
+        read += 1;
+      }
+    })();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(sent).toEqual([]);
+    expect(read).toBeLessThan(10);
+    // What has not arrived is in the budget, so not all of it goes at once.
+    await vi.advanceTimersByTimeAsync(300);
+    expect(sent.length).toBeGreaterThan(0);
+    expect(sent.length).toBeLessThan(30);
+    for (let turn = 0; turn < 100; turn += 1) {
+      land();
+      await vi.advanceTimersByTimeAsync(5);
+    }
+    await reading;
+    sender.close();
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
 test('while faults are answered slowly the bulk waits longer after each', async () => {
   vi.useFakeTimers();
   try {

@@ -20,6 +20,12 @@ const PAGES_PER_RAW_PAGE = 8;
 /** What a carrier may put before the list. */
 const CARRIER_HEADER_BYTES = 64;
 
+/** What pages have both agents and hypervisors do, in bytes of content: a page of zeroes is some work too. */
+export function weightOf(contentBytes: number, pages: number): number {
+  const zeroPages = Math.max(0, pages - contentBytes / PAGE_BYTES);
+  return contentBytes + (zeroPages * PAGE_BYTES) / PAGES_PER_RAW_PAGE;
+}
+
 /** As much content as a worker reads ahead in post-copy. */
 export const POSTCOPY_BATCH: BatchLimits = { rawPages: 64, pages: 256 };
 

@@ -6,6 +6,7 @@
  * near the last faults goes first, forward before backward (pre-paging after Hines and Gopalan, VEE 2009),
  * then what has waited longest. A fault on a page that waits here is answered from here.
  */
+import { weightOf } from '../carriage/batch-limits.ts';
 import type { PageBatch, PageRange } from '../guest.ts';
 import type { BlockIndex } from '../units.ts';
 import { cutBatch } from './cut.ts';
@@ -31,10 +32,16 @@ export class Backlog {
   readonly #waiting: Waiting[] = [];
   readonly #pivots: Pivot[] = [];
   #bytes = 0;
+  #weight = 0;
 
   /** Content bytes that wait. */
   get bytes(): number {
     return this.#bytes;
+  }
+
+  /** See `weightOf`: what waits has to be looked through for each batch that goes, zeroes or not. */
+  get weight(): number {
+    return this.#weight;
   }
 
   get empty(): boolean {
@@ -54,6 +61,7 @@ export class Backlog {
     }
     this.#waiting.splice(index, 0, { batch, lowest, highest });
     this.#bytes += batch.content.length;
+    this.#weight += weightOf(batch.content.length, batch.pages.length);
   }
 
   /**
@@ -112,6 +120,7 @@ export class Backlog {
   #remove(index: number): PageBatch {
     const [{ batch }] = this.#waiting.splice(index, 1) as [Waiting];
     this.#bytes -= batch.content.length;
+    this.#weight -= weightOf(batch.content.length, batch.pages.length);
     return batch;
   }
 
