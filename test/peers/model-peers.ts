@@ -225,7 +225,7 @@ export function simulatedPeer(size: GuestSize): ModelPeer {
   };
   const guestFile = (writes: number) => ({
     name,
-    memory: `${memoryMiB}M`,
+    memory: `${memoryMiB}MiB`,
     vcpus: 1,
     content: SIMULATED.content,
     workload: workload(writes),

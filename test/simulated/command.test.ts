@@ -58,7 +58,7 @@ async function agent(role: 'source' | 'dest' | 'host', ...args: readonly string[
 const SOUND = 'are what the workload must have produced';
 const TINY = `
 name: tiny
-memory: 16M
+memory: 16MiB
 vcpus: 2
 workload:
   kind: mix
@@ -208,6 +208,8 @@ describe('between two agents', () => {
     await writeFile(join(dir, 'bad.yaml'), 'name: bad\nmemory: 12\n');
     const { status, stderr } = await vmferry('agent', 'dest', '--simulate', './bad.yaml');
     expect(status).toBe(2);
-    expect(stderr).toMatch(/bad\.yaml: memory: write a size, as in 512M or 16G \(line 2\)/);
+    expect(stderr).toMatch(
+      /bad\.yaml: memory: write a size, as in 512MiB \(powers of 1024\) or 512MB \(powers of 1000\) \(line 2\)/,
+    );
   });
 });

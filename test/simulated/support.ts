@@ -14,7 +14,7 @@ import { type Agents, startAgents } from '../migrate/agents.ts';
 export function definition(file: Record<string, unknown> = {}): GuestDefinition {
   const defaults = {
     name: 'g',
-    memory: '24M',
+    memory: '24MiB',
     vcpus: 2,
     workload: { kind: 'uniform', pagesPerSec: 2000 },
   };

@@ -31,6 +31,6 @@ test.each([
 });
 
 test('a guest file may begin with a mark of its encoding, and end its lines as Windows does', async () => {
-  const path = file('windows.yaml', '\ufeffname: a\r\nmemory: 4M\r\n');
+  const path = file('windows.yaml', '\ufeffname: a\r\nmemory: 4MiB\r\n');
   expect((await loadGuest(path, '.')).file).toMatchObject({ name: 'a', memory: 4 * 1024 ** 2 });
 });

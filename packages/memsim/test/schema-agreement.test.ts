@@ -10,7 +10,7 @@ import { scenarioSchema, sweepSchema } from '../src/scenario/schema.ts';
 
 /** What a JSON Schema cannot say: how values go together, and how much an amount with a unit comes to. */
 const BEYOND_A_SCHEMA =
-  /beyond the guest's memory|add up to 1|pages are more than|at most 4 deep|memory is|at least one page|a rate is more than|may mean bits or bytes|is too much for|^from 1ms to|^at most (60s|1TB\/s)|^at least 4KiB/;
+  /beyond the guest's memory|add up to 1|pages are more than|at most 4 deep|memory is|at least one page|no whole pages|a rate is more than|may mean bits or bytes|is too much for|^from 1ms to|^at most (60s|1TB\/s)|^at least 4KiB/;
 
 const validator = async (name: string): Promise<ValidateFunction> =>
   new Ajv({ strict: true, allowUnionTypes: true }).compile(
@@ -49,9 +49,9 @@ const entries = (
   optional: Record<string, fc.Arbitrary<unknown>> = {},
 ) => fc.record({ ...required, ...optional }, { requiredKeys: Object.keys(required) });
 
-const size = one('1M', '64 MiB', '1.5G');
-const count = one(1, 3, 256, '16K', '1M');
-const pagesPerSec = one(1, 5000, 0.5, 1e8, '20M/s', '1 GiB/s');
+const size = one('1MiB', '64 MiB', '1.5GiB', '512MB', '3 kb');
+const count = one(1, 3, 256, '16KiB', '1MiB', '1MB');
+const pagesPerSec = one(1, 5000, 0.5, 1e8, '20MiB/s', '1 GB/s');
 const seconds = one(0.001, 1, 86_400);
 const share = one(0, 0.25, 1);
 const where = { region: mostly(entries({ first: one(0, 100), pages: count })) };
@@ -116,7 +116,7 @@ const migration = {
   onStall: one('throttle'),
 };
 const named = mostly(
-  fc.oneof(fc.constantFrom('web', { file: 'a.yaml' }, { name: 'a', memory: '4M' }), guest),
+  fc.oneof(fc.constantFrom('web', { file: 'a.yaml' }, { name: 'a', memory: '4MiB' }), guest),
 );
 const scenario = entries(
   { guest: named, link },
@@ -175,7 +175,7 @@ describe('the JSON Schemas for editors', () => {
   it('take and refuse the sweeps that the parser does', () => agree(sweep, sweeps, sweepSchema));
 
   it.each(libraryNames)('take the guest %s of the library, as a file may have it', (name) => {
-    const content: unknown = JSON.parse(JSON.stringify({ ...libraryGuest(name), memory: '16G' }));
+    const content: unknown = JSON.parse(JSON.stringify({ ...libraryGuest(name), memory: '16GiB' }));
     expect(guests(content), JSON.stringify(guests.errors)).toBe(true);
   });
 });

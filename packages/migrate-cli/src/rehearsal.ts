@@ -29,7 +29,7 @@ const MOVES: readonly ChosenStrategy[] = ['precopy', 'precopy', 'postcopy', 'pre
 const GUEST: GuestDefinition = {
   file: guestFileSchema.parse({
     name: 'rehearsal',
-    memory: '16M',
+    memory: '16MiB',
     content: { zero: 0.1, text: 0.6, random: 0.3, duplicate: 0 },
     workload: { kind: 'uniform', pagesPerSec: 200 },
   }),

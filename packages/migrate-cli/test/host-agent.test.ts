@@ -9,7 +9,7 @@ import { type Running, start, vmferry } from './rig.ts';
 
 const GUEST = `
 name: tiny
-memory: 16M
+memory: 16MiB
 vcpus: 2
 workload:
   kind: mix
@@ -236,7 +236,7 @@ describe('vmferry agent host', () => {
   });
 
   it('refuses two guests of one name that are not the same', async () => {
-    await writeFile(join(dir, 'other.yaml'), 'name: tiny\nmemory: 32M\n');
+    await writeFile(join(dir, 'other.yaml'), 'name: tiny\nmemory: 32MiB\n');
     const args = ['agent', 'host', '--start', guest, '--simulate', join(dir, 'other.yaml')];
     const running = start(args, { agents: embeddedAgents });
     expect(await running.status).toBe(2);

@@ -417,7 +417,7 @@ describe('vmferry migrate with agents inside', () => {
   it('gives both the simulated guest of a file, and calls it by its name', async () => {
     const agents = new Embedded();
     agents.source.script = (migration) => void migration.finish();
-    await writeFile(join(dir, 'small.yaml'), 'name: tiny\nmemory: 1M\n');
+    await writeFile(join(dir, 'small.yaml'), 'name: tiny\nmemory: 1MiB\n');
     await writeFile(join(dir, 'vmferry.yaml'), 'simulate: [./small.yaml, web]\n');
     const line = ['migrate', `sim:${join(dir, 'small.yaml')}`, '--state-dir', dir, '--json'];
     expect(await start(line, { agents: agents.factory }).status).toBe(0);

@@ -16,7 +16,7 @@ beforeAll(async () => {
     path('hog.yaml'),
     'guest: memory-hog\nlink: { bandwidth: 100mbit }\nmigration: { strategy: precopy, onStall: abort, maxDowntime: 1s }\n',
   );
-  await writeFile(path('mine.yaml'), 'name: mine\nmemory: 128M\n');
+  await writeFile(path('mine.yaml'), 'name: mine\nmemory: 128MiB\n');
   await writeFile(path('file.yaml'), 'guest: { file: mine.yaml }\nlink: { bandwidth: 1gbit }\n');
   await writeFile(
     path('sweep.yaml'),

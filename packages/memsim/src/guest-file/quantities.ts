@@ -1,32 +1,37 @@
 /**
- * Amounts as a guest file has them. Sizes are powers of 1024, as QEMU's `-m` reads them: 512M is 512 MiB.
- * Amounts of pages may be written as sizes, and rates of pages as sizes a second.
+ * Amounts as a guest file has them. Sizes are those of scenarios and of the command: 512MiB is 512 * 1024², 512MB is
+ * 512 * 1000². Amounts of pages may be written as sizes, and rates of pages as sizes a second.
  */
+import { parseRate, parseSize, UnitError } from '@vmferry/engine/quantities';
 import { type Bytes, bytes, PAGE_BYTES, type Pages, pages } from '@vmferry/engine/units';
 import { z } from 'zod';
+import { BYTES, written } from '../written.ts';
 
-const SIZE = /^(\d+(?:\.\d+)?) ?([KMGT])(?:iB|B)?$/;
-const RATE = /^(\d+(?:\.\d+)?) ?([KMGT])(?:iB|B)?\/s$/;
-const FACTORS: Readonly<Record<string, number>> = {
-  K: 1024,
-  M: 1024 ** 2,
-  G: 1024 ** 3,
-  T: 1024 ** 4,
-};
+const SIZE = new RegExp(written(BYTES));
+const RATE = new RegExp(written(`${BYTES}/[sS]`));
 
 const MIN_MEMORY = 1024 ** 2;
 const MAX_MEMORY = 1024 ** 4;
 const MAX_PAGES = MAX_MEMORY / PAGE_BYTES;
 const MAX_PAGES_PER_SEC = 100_000_000;
+const SIZE_NEEDED = 'write a size, as in 512MiB (powers of 1024) or 512MB (powers of 1000)';
 
-/** "512M", "16G": bytes, 1M to 1T and whole pages. */
+/** What is wrong with a size in bytes that is not whole pages, and what to write instead. */
+function partOfPage(size: number): string | undefined {
+  if (size % PAGE_BYTES === 0) return undefined;
+  const below = Math.floor(size / PAGE_BYTES) * 4;
+  const near = below === 0 ? '4KiB' : `${below}KiB or ${below + 4}KiB`;
+  return `${size} bytes are no whole pages of ${PAGE_BYTES}: write ${near}`;
+}
+
+/** "512MiB", "16GiB": bytes, 1MiB to 1TiB and whole pages. */
 export const memorySize = z
-  .string('write a size, as in 512M or 16G')
-  .regex(SIZE, 'write a size, as in 512M or 16G')
-  .transform((text): Bytes => bytes(amount(SIZE, text)))
-  .refine((size) => size >= MIN_MEMORY && size <= MAX_MEMORY, 'memory is 1M to 1T')
-  .refine((size) => size % PAGE_BYTES === 0, `memory is a multiple of ${PAGE_BYTES} bytes`)
-  .meta({ description: 'Guest memory: 512M, 16G. 1M to 1T, powers of 1024.', examples: ['512M', '16G'] });
+  .string(SIZE_NEEDED)
+  .regex(SIZE, SIZE_NEEDED)
+  .transform((text, context): Bytes => bytes(parsed(parseSize, text, context)))
+  .refine((size) => size >= MIN_MEMORY && size <= MAX_MEMORY, 'memory is 1MiB to 1TiB')
+  .superRefine(wholePages)
+  .meta({ description: 'Guest memory: 512MiB, 16GiB. 1MiB to 1TiB.', examples: ['512MiB', '16GiB'] });
 
 /** A page's number. */
 export const pageNumber = z
@@ -35,24 +40,29 @@ export const pageNumber = z
   .max(MAX_PAGES - 1)
   .transform((n): Pages => pages(n));
 
-/** A number of pages, 1 or more, or a size ("64M"). */
+/** A number of pages, 1 or more, or a size ("64MiB"). */
 export const pageCount = z
   .union(
     [
       // The bounds are checked behind the union, which would hide what they say.
-      z.int().meta({ minimum: 1, maximum: MAX_PAGES }),
+      z
+        .int()
+        .transform((count) => count * PAGE_BYTES)
+        .meta({ minimum: 1, maximum: MAX_PAGES }),
       z
         .string()
         .regex(SIZE)
-        .transform((text) => Math.round(amount(SIZE, text) / PAGE_BYTES)),
+        .transform((text, context) => parsed(parseSize, text, context)),
     ],
-    { error: 'write a number of pages, 1 or more, or a size, as in 64M' },
+    { error: 'write a number of pages, 1 or more, or a size, as in 64MiB' },
   )
-  .refine((n) => n >= 1 && n <= MAX_PAGES, 'at least one page, and at most 1T')
+  .superRefine(wholePages)
+  .transform((size) => size / PAGE_BYTES)
+  .refine((n) => n >= 1 && n <= MAX_PAGES, 'at least one page, and at most 1TiB')
   .transform((n): Pages => pages(n))
-  .meta({ description: 'A number of pages of 4096 bytes, or a size: 64M.' });
+  .meta({ description: 'A number of pages of 4096 bytes, or a size: 64MiB.' });
 
-/** Pages a second over all vCPUs, or bytes a second ("20M/s"). */
+/** Pages a second over all vCPUs, or bytes a second ("20MB/s"). */
 export const pageRate = z
   .union(
     [
@@ -60,15 +70,15 @@ export const pageRate = z
       z
         .string()
         .regex(RATE)
-        .transform((text) => amount(RATE, text) / PAGE_BYTES),
+        .transform((text, context) => parsed(parseRate, text, context) / PAGE_BYTES),
     ],
-    { error: 'write a rate above 0 in pages a second, as in 5000, or in bytes a second, as in 20M/s' },
+    { error: 'write a rate above 0 in pages a second, as in 5000, or in bytes a second, as in 20MB/s' },
   )
   .refine(
     (n) => n > 0 && n <= MAX_PAGES_PER_SEC,
     `a rate is more than 0 and at most ${MAX_PAGES_PER_SEC} pages a second`,
   )
-  .meta({ description: 'Pages a second over all vCPUs, or a size a second: 20M/s.' });
+  .meta({ description: 'Pages a second over all vCPUs, or a size a second: 20MB/s.' });
 
 /** A duration in seconds. */
 export const duration = z
@@ -77,7 +87,17 @@ export const duration = z
   .max(86_400, 'at most 86400 s')
   .meta({ description: 'Seconds.' });
 
-function amount(form: RegExp, text: string): number {
-  const [, number = '', unit = ''] = form.exec(text) ?? [];
-  return Number(number) * (FACTORS[unit] ?? Number.NaN);
+export function wholePages(size: number, context: z.core.$RefinementCtx): void {
+  const message = partOfPage(size);
+  if (message !== undefined) context.addIssue({ code: 'custom', message });
+}
+
+function parsed(parse: (text: string) => number, text: string, context: z.core.$RefinementCtx): number {
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!(error instanceof UnitError)) throw error;
+    context.addIssue({ code: 'custom', message: error.message });
+    return z.NEVER;
+  }
 }

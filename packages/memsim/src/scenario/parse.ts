@@ -1,6 +1,5 @@
 /** From a scenario's text to what the simulator takes. Reads no files itself: those that a scenario names come in. */
 import type { strategies } from '@vmferry/engine/options';
-import { PAGE_BYTES } from '@vmferry/engine/units';
 import { CheckedDocument } from '../checked-document.ts';
 import { libraryGuest, libraryNames } from '../guest-file/library.ts';
 import { type GuestFile, guestFileSchema, type Workload as WorkloadInFile } from '../guest-file/schema.ts';
@@ -209,10 +208,8 @@ function hasTrace(workload: WorkloadInFile): boolean {
   }
 }
 
-/** @param asked is rounded to whole pages */
-function resized(guest: GuestFile, asked: number, file: string): GuestFile {
-  const memory = Math.round(asked / PAGE_BYTES) * PAGE_BYTES;
-  const parsed = guestFileSchema.safeParse({ ...unparsed(guest), memory: `${memory / 1024 ** 2}M` });
+function resized(guest: GuestFile, memory: number, file: string): GuestFile {
+  const parsed = guestFileSchema.safeParse({ ...unparsed(guest), memory: `${memory}B` });
   if (parsed.success) return parsed.data;
   const why = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ');
   throw new ScenarioError(

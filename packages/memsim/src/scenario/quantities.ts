@@ -1,10 +1,7 @@
 /** Amounts as a scenario has them: "300ms", "1gbit", "10MiB". Milliseconds, bytes per second and bytes. */
 import { parseDuration, parseRate, parseSize, UnitError } from '@vmferry/engine/quantities';
 import { z } from 'zod';
-
-/** What editors are told of how it is written; the parser has the last word. */
-const written = (unit: string): string => String.raw`^\s*(?:\d+(?:\.\d+)?|\.\d+)\s*${unit}\s*$`;
-const BYTES = '(?:[kKmMgGtT][iI]?)?[bB]';
+import { BYTES, written } from '../written.ts';
 
 const quantity = (
   parse: (text: string) => number,
@@ -40,7 +37,7 @@ export const rate = quantity(
 );
 export const size = quantity(
   parseSize,
-  'A size: 64MiB, 1.5GB.',
-  ['64MiB', '1.5GB'],
+  'A size: 64MiB (powers of 1024), 512MB (powers of 1000).',
+  ['64MiB', '512MB'],
   written(`(?:${BYTES})?`),
 );

@@ -1,6 +1,7 @@
 /** What a scenario says: a guest, a link, what hosts take, a strategy with its goals. */
 import { compressModes, migrateRequestSchema, stallActions, strategies } from '@vmferry/engine/options';
 import { z } from 'zod';
+import { wholePages } from '../guest-file/quantities.ts';
 import { guestFileSchema } from '../guest-file/schema.ts';
 import { costNames } from './costs.ts';
 import { duration, rate, size } from './quantities.ts';
@@ -164,7 +165,10 @@ export const scenarioSchema = z
     about: z.string().max(2000).optional(),
     source: sourceSchema.optional(),
     guest: guestSchema,
-    memory: size.optional().meta({ description: "Instead of the guest's own, in whole pages." }),
+    memory: size
+      .superRefine(wholePages)
+      .optional()
+      .meta({ description: "Instead of the guest's own, in whole pages." }),
     textLeft: z
       .number()
       .min(0.01)
@@ -204,7 +208,7 @@ export const sweepSchema = z
       }, `name at least one link, and at most ${MAX_AXIS}`)
       .meta({ minProperties: 1, maxProperties: MAX_AXIS }),
     sizes: z
-      .array(size)
+      .array(size.superRefine(wholePages))
       .min(1)
       .max(MAX_AXIS)
       .optional()

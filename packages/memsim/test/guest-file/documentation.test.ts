@@ -26,7 +26,7 @@ test('the pipelines of the documentation are YAML and name guests and strategies
 test('the documentation lists every guest of the library and every kind of workload', () => {
   for (const name of libraryNames) {
     const memory = libraryGuest(name)!.memory / 2 ** 20;
-    const size = memory % 1024 === 0 ? `${memory / 1024}G` : `${memory}M`;
+    const size = memory % 1024 === 0 ? `${memory / 1024}GiB` : `${memory}MiB`;
     expect(page).toMatch(new RegExp(`\\| \`${name}\` +\\| ${size} +\\|`));
   }
   for (const kind of workloadKinds) expect(page).toMatch(new RegExp(`^\\| \`${kind}\` +\\|`, 'm'));

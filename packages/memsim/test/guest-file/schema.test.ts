@@ -10,13 +10,13 @@ const parse = (text: string) => parseGuestFile(text, 'web.yaml');
 test('a guest file gives sizes in bytes, rates in pages a second, and defaults for the rest', () => {
   const guest = parse(`
 name: web
-memory: 512M
+memory: 512MiB
 vcpus: 2
 workload:
   kind: mix
   parts:
-    - {kind: uniform, pagesPerSec: 20M/s}
-    - {kind: hot-and-cold, pagesPerSec: 50, hotPages: 1M, hotShare: 0.9, region: {first: 16, pages: 64M}}
+    - {kind: uniform, pagesPerSec: 20MiB/s}
+    - {kind: hot-and-cold, pagesPerSec: 50, hotPages: 1MiB, hotShare: 0.9, region: {first: 16, pages: 64MiB}}
 `);
   expect(guest).toEqual({
     name: 'web',
@@ -40,8 +40,16 @@ workload:
   });
 });
 
+test('sizes in powers of 1000 and of 1024 are what they are elsewhere', () => {
+  const { memory, workload } = parse(
+    'name: a\nmemory: 512MB\nworkload: {kind: uniform, pagesPerSec: 4096kB/s, region: {first: 0, pages: 256 mb}}',
+  );
+  expect(memory).toBe(512e6);
+  expect(workload).toMatchObject({ pagesPerSec: 1000, region: { pages: 62_500 } });
+});
+
 test('shares of content that are not named are none', () => {
-  expect(parse('{name: a, memory: 1M, content: {zero: 1}}').content).toEqual({
+  expect(parse('{name: a, memory: 1MiB, content: {zero: 1}}').content).toEqual({
     zero: 1,
     text: 0,
     random: 0,
@@ -51,7 +59,7 @@ test('shares of content that are not named are none', () => {
 
 test('what parts have in common is written once, with anchors and merge keys', () => {
   const { workload } = parse(`name: a
-memory: 4M
+memory: 4MiB
 workload:
   kind: mix
   parts:
@@ -72,39 +80,44 @@ content: {zero: 0.5}
 workload: {kind: unifrom, pagesPerSec: 3}
 `),
   ).toThrow(
-    /^web\.yaml: .*memory: .*512M.* \(line 2\).*vcpus: .*\(line 3\).*content: .*add up to 1 \(line 5\).*workload\.kind: there is no such kind; there are idle, uniform, .*\(line 6\).*unknown key colour \(line 4\)/s,
+    /^web\.yaml: .*memory: .*512MiB.* \(line 2\).*vcpus: .*\(line 3\).*content: .*add up to 1 \(line 5\).*workload\.kind: there is no such kind; there are idle, uniform, .*\(line 6\).*unknown key colour \(line 4\)/s,
   );
 });
 
 test.each([
-  ['memory: 8193B', /memory: write a size, as in 512M or 16G/],
-  ['memory: 2T', /memory: memory is 1M to 1T/],
-  ['memory: 1.0001M', /memory: memory is a multiple of 4096 bytes/],
-  ['memory: 4M\nworkload: {kind: uniform, pagesPerSec: fast}', /workload\.pagesPerSec: write a rate above 0/],
-  ['memory: 4M\nworkload: {kind: uniform, pagesPerSec: 0}', /workload\.pagesPerSec: a rate is more than 0/],
-  ['memory: 4M\nworkload: {kind: uniform}', /workload\.pagesPerSec: is missing: write a rate/],
+  ['memory: 512M', /memory: write a size, as in 512MiB \(powers of 1024\) or 512MB \(powers of 1000\)/],
+  ['memory: 10MB', /memory: 10000000 bytes are no whole pages of 4096: write 9764KiB or 9768KiB \(line 2\)/],
+  ['memory: 8192B', /memory: memory is 1MiB to 1TiB/],
+  ['memory: 2TiB', /memory: memory is 1MiB to 1TiB/],
+  ['memory: 1.0001MiB', /memory: 1048681 bytes are no whole pages of 4096: write 1024KiB or 1028KiB/],
   [
-    'memory: 4M\nworkload: {kind: uniform, pagesPerSec: 1, region: {first: 1000, pages: 25}}',
+    'memory: 4MiB\nworkload: {kind: uniform, pagesPerSec: fast}',
+    /workload\.pagesPerSec: write a rate above 0/,
+  ],
+  ['memory: 4MiB\nworkload: {kind: uniform, pagesPerSec: 0}', /workload\.pagesPerSec: a rate is more than 0/],
+  ['memory: 4MiB\nworkload: {kind: uniform}', /workload\.pagesPerSec: is missing: write a rate/],
+  [
+    'memory: 4MiB\nworkload: {kind: uniform, pagesPerSec: 1, region: {first: 1000, pages: 25}}',
     /workload\.region: it ends beyond the guest's memory, which has 1024 pages/,
   ],
   [
-    'memory: 4M\nworkload: {kind: mix, parts: [{kind: strided, pagesPerSec: 1, stride: 8M}]}',
+    'memory: 4MiB\nworkload: {kind: mix, parts: [{kind: strided, pagesPerSec: 1, stride: 8MiB}]}',
     /workload\.parts\[0\]\.stride: 2048 pages are more than the 1024 that the workload has \(line 3\)/,
   ],
   [
-    'memory: 4M\nworkload: {kind: moving, pagesPerSec: 1, windowPages: 9M, stepPages: 1, everySeconds: 0}',
+    'memory: 4MiB\nworkload: {kind: moving, pagesPerSec: 1, windowPages: 9MiB, stepPages: 1, everySeconds: 0}',
     /workload\.everySeconds: at least 0.001 s/,
   ],
   [
-    `memory: 4M\nworkload: ${'{kind: mix, parts: ['.repeat(5)}{kind: idle}${']}'.repeat(5)}`,
+    `memory: 4MiB\nworkload: ${'{kind: mix, parts: ['.repeat(5)}{kind: idle}${']}'.repeat(5)}`,
     /at most 4 deep/,
   ],
-  ['memory: 4M\nname: b', /^web\.yaml: Map keys must be unique \(line 3\)$/],
-  ['memory: 4M\nworkload: {pagesPerSec: 5}', /workload\.kind: is missing; there are idle, .* \(line 3\)/],
-  ['memory: 4M\n---\nname: b', /another document begins, and one is needed \(line 3\)/],
-  ['memory: !size 4M', /Unresolved tag: !size \(line 2\)/],
+  ['memory: 4MiB\nname: b', /^web\.yaml: Map keys must be unique \(line 3\)$/],
+  ['memory: 4MiB\nworkload: {pagesPerSec: 5}', /workload\.kind: is missing; there are idle, .* \(line 3\)/],
+  ['memory: 4MiB\n---\nname: b', /another document begins, and one is needed \(line 3\)/],
+  ['memory: !size 4MiB', /Unresolved tag: !size \(line 2\)/],
   [
-    'memory: 4M\nworkload: {kind: mix, parts: [&a {kind: uniform, pagesPerSec: 1}, {<<: *a, pagesPerSec: 0}]}',
+    'memory: 4MiB\nworkload: {kind: mix, parts: [&a {kind: uniform, pagesPerSec: 1}, {<<: *a, pagesPerSec: 0}]}',
     /workload\.parts\[1\]\.pagesPerSec: a rate is more than 0 .*\(line 3\)/,
   ],
 ])('%s is refused in words', (text, why) => {

@@ -134,7 +134,7 @@ test('no write is lost by the dirty log: whenever the guest stands still, what w
   // All vCPUs, as fast as they can, and the harvest meet in one word of the log.
   const region = { first: 0, pages: 32 };
   const workload = { kind: 'uniform', pagesPerSec: 100_000_000, region };
-  const machine = fresh(guest({ memory: '1M', vcpus: 4, workload }));
+  const machine = fresh(guest({ memory: '1MiB', vcpus: 4, workload }));
   const { dirtyLog } = machine;
   const generations = machine.generations as Uint32Array;
   const seen = new Uint32Array(region.pages);
@@ -337,7 +337,7 @@ test('a page that came damaged keeps its bytes, and gives them on', async () => 
 });
 
 test('a peer cannot fill the host with pages that are nobody’s', () => {
-  const to = SimulatedMachine.empty(guest({ memory: '64M' }));
+  const to = SimulatedMachine.empty(guest({ memory: '64MiB' }));
   machines.push(to);
   const bytes = Buffer.alloc(PAGE_BYTES, 1);
   expect(() => {

@@ -13,7 +13,8 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const LINK = 'link: { bandwidth: 100mbit }\nran: 0s\nmigration: { strategy: precopy, compress: off }\n';
-const GUEST = 'name: recorded\nmemory: 64M\ncontent: { random: 1 }\nworkload: { kind: trace, file: t.txt }\n';
+const GUEST =
+  'name: recorded\nmemory: 64MiB\ncontent: { random: 1 }\nworkload: { kind: trace, file: t.txt }\n';
 
 function trace(file: string, writtenPages: number): void {
   const lines = Array.from({ length: writtenPages }, (_, page) => `${page} ${page} w`);

@@ -30,13 +30,13 @@ const SETTLE_MS = 500;
 const GUEST: GuestDefinition = {
   file: guestFileSchema.parse({
     name: 'demo',
-    memory: '256M',
+    memory: '256MiB',
     vcpus: 2,
     content: { zero: 0.5, text: 0.375, random: 0.125 },
     workload: {
       kind: 'mix',
       parts: [
-        { kind: 'uniform', pagesPerSec: '8M/s', region: { first: 0, pages: '16M' } },
+        { kind: 'uniform', pagesPerSec: '8MiB/s', region: { first: 0, pages: '16MiB' } },
         { kind: 'read-mostly', readsPerSec: 500, pagesPerSec: 20 },
       ],
     },
