@@ -84,7 +84,9 @@ async function explain(thrown: unknown, argv: readonly string[], io: CommandIo):
   // Commander has told its own errors already.
   const error =
     thrown instanceof CommanderError ? usageError(thrown.message.replace(/^error: /, '')) : thrown;
-  const report = refusedReport(errorReportOf(error));
+  const told = errorReportOf(error);
+  // A simulation has no guest that could run anywhere.
+  const report = refusedReport(argv[0] === 'sim' ? { ...told, guestRunsOn: 'neither' } : told);
   if (!(thrown instanceof CommanderError) && report.error !== null)
     await write(io.stderr, renderError(report.error));
   if (options.includes('--json')) await write(io.stdout, `${JSON.stringify(report)}\n`);

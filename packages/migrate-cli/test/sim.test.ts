@@ -107,7 +107,9 @@ describe('vmferry sim', () => {
     const { status, stdout, stderr } = await vmferry(...args, '--json');
     expect(status).toBe(2);
     expect(stderr).toMatch(message);
-    expect(JSON.parse(stdout)).toMatchObject({ outcome: 'refused', error: { side: 'cli' } });
+    expect(stderr).not.toMatch(/guest {2}/);
+    const error = { side: 'cli', guestRunsOn: 'neither' };
+    expect(JSON.parse(stdout)).toMatchObject({ outcome: 'refused', error });
   });
 
   it('says where it could not write, before anything is simulated', async () => {

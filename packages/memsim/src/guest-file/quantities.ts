@@ -2,10 +2,10 @@
  * Amounts as a guest file has them. Sizes are those of scenarios and of the command: 512MiB is 512 * 1024², 512MB is
  * 512 * 1000². Amounts of pages may be written as sizes, and rates of pages as sizes a second.
  */
-import { parseRate, parseSize, UnitError } from '@vmferry/engine/quantities';
+import { parseRate, parseSize } from '@vmferry/engine/quantities';
 import { type Bytes, bytes, PAGE_BYTES, type Pages, pages } from '@vmferry/engine/units';
 import { z } from 'zod';
-import { BYTES, written } from '../written.ts';
+import { amountOf, BYTES, written } from '../written.ts';
 
 const SIZE = new RegExp(written(BYTES));
 const RATE = new RegExp(written(`${BYTES}/[sS]`));
@@ -28,7 +28,7 @@ function partOfPage(size: number): string | undefined {
 export const memorySize = z
   .string(SIZE_NEEDED)
   .regex(SIZE, SIZE_NEEDED)
-  .transform((text, context): Bytes => bytes(parsed(parseSize, text, context)))
+  .transform((text, context): Bytes => bytes(amountOf(parseSize, text, context)))
   .refine((size) => size >= MIN_MEMORY && size <= MAX_MEMORY, 'memory is 1MiB to 1TiB')
   .superRefine(wholePages)
   .meta({ description: 'Guest memory: 512MiB, 16GiB. 1MiB to 1TiB.', examples: ['512MiB', '16GiB'] });
@@ -52,7 +52,7 @@ export const pageCount = z
       z
         .string()
         .regex(SIZE)
-        .transform((text, context) => parsed(parseSize, text, context)),
+        .transform((text, context) => amountOf(parseSize, text, context)),
     ],
     { error: 'write a number of pages, 1 or more, or a size, as in 64MiB' },
   )
@@ -70,7 +70,7 @@ export const pageRate = z
       z
         .string()
         .regex(RATE)
-        .transform((text, context) => parsed(parseRate, text, context) / PAGE_BYTES),
+        .transform((text, context) => amountOf(parseRate, text, context) / PAGE_BYTES),
     ],
     { error: 'write a rate above 0 in pages a second, as in 5000, or in bytes a second, as in 20MB/s' },
   )
@@ -90,14 +90,4 @@ export const duration = z
 export function wholePages(size: number, context: z.core.$RefinementCtx): void {
   const message = partOfPage(size);
   if (message !== undefined) context.addIssue({ code: 'custom', message });
-}
-
-function parsed(parse: (text: string) => number, text: string, context: z.core.$RefinementCtx): number {
-  try {
-    return parse(text);
-  } catch (error) {
-    if (!(error instanceof UnitError)) throw error;
-    context.addIssue({ code: 'custom', message: error.message });
-    return z.NEVER;
-  }
 }

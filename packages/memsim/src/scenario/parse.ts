@@ -73,6 +73,9 @@ export function parseSweep(
   const guests = field(document.content, 'guests');
   if (Array.isArray(guests))
     for (const [index, guest] of guests.entries()) checkGuest(document, guest, ['guests', index]);
+  // A record of the schema's would leave it out without a word.
+  if (Object.hasOwn(field(document.content, 'links') ?? {}, '__proto__'))
+    throw document.fault(['links', '__proto__'], 'no link can be called that: choose another name');
   const sweep = document.check(sweepSchema, document.content);
   const loaded = sweep.guests.map((guest) => guestOf(guest, surroundings));
   const names = loaded.map(({ name }) => name);

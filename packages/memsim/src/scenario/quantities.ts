@@ -1,7 +1,7 @@
 /** Amounts as a scenario has them: "300ms", "1gbit", "10MiB". Milliseconds, bytes per second and bytes. */
-import { parseDuration, parseRate, parseSize, UnitError } from '@vmferry/engine/quantities';
+import { parseDuration, parseRate, parseSize } from '@vmferry/engine/quantities';
 import { z } from 'zod';
-import { BYTES, written } from '../written.ts';
+import { amountOf, BYTES, written } from '../written.ts';
 
 const quantity = (
   parse: (text: string) => number,
@@ -12,15 +12,7 @@ const quantity = (
   z
     .string(`write it with its unit, as in ${examples.join(' or ')}`)
     .meta({ pattern })
-    .transform((text, context) => {
-      try {
-        return parse(text);
-      } catch (error) {
-        if (!(error instanceof UnitError)) throw error;
-        context.addIssue({ code: 'custom', message: error.message });
-        return z.NEVER;
-      }
-    })
+    .transform((text, context) => amountOf(parse, text, context))
     .meta({ description, examples });
 
 export const duration = quantity(

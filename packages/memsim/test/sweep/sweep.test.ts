@@ -66,6 +66,9 @@ describe('a sweep', () => {
     expect(() => parse(`guests: [database]\nsizes: [64MiB]\nlinks: {a: {bandwidth: 1gbit}}\n`)).toThrow(
       /database cannot have 64 MiB/,
     );
+    expect(() => parse('guests: [idle]\nlinks:\n  __proto__: {bandwidth: 1gbit}\n')).toThrow(
+      /links\.__proto__: no link can be called that: choose another name \(line 3\)/,
+    );
     expect(() => parse('guests: [idle]\nlinks: {}\n')).toThrow(/name at least one link/);
   });
 });

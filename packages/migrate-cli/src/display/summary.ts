@@ -94,10 +94,12 @@ const PLACES: Readonly<Record<GuestRunsOn, string>> = {
 
 /** What happened, who says so, where the guest runs, what to do. Ends with a line break. */
 export function renderError(error: ErrorReport): string {
+  // The command had none, where nobody else speaks of one.
+  const none = error.side === 'cli' && error.phase === 'preflight' && error.guestRunsOn === 'neither';
   return [
     `error: ${plain(error.message)} (${error.code})`,
     `  where  ${SIDES[error.side]}, ${phaseWords(error.phase)}`,
-    `  guest  ${PLACES[error.guestRunsOn]}`,
+    ...(none ? [] : [`  guest  ${PLACES[error.guestRunsOn]}`]),
     `  remedy ${plain(error.remedy)}`,
     '',
   ].join('\n');
