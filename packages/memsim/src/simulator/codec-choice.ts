@@ -39,9 +39,9 @@ export class CodecChoice {
   /**
    * True when the codec has changed.
    *
-   * @param congested whether frames wait for the link at this moment
+   * @param blockedShare of the time, how much of it frames wait for the link, 0 to 1
    */
-  look(congested: boolean, { contentBytes, wireBytes }: CodecTotals, now: number): boolean {
+  look(blockedShare: number, { contentBytes, wireBytes }: CodecTotals, now: number): boolean {
     if (this.#mode !== 'auto') return false;
     const content = contentBytes - this.#last.contentBytes;
     const wire = wireBytes - this.#last.wireBytes;
@@ -52,7 +52,7 @@ export class CodecChoice {
     this.#state = decideCodec(
       this.#state,
       {
-        blockedShare: congested ? 1 : 0,
+        blockedShare,
         guestBytesPerSec: (content * 1000) / passedMs,
         ...(before === 'lz4' && wire > 0 ? { ratio: content / wire } : {}),
       },

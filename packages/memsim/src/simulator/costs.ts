@@ -27,7 +27,10 @@ export interface Costs {
   readonly loadStateMs: number;
   /** The same, what post-copy takes besides: pages to be dropped, the handler of faults. */
   readonly postcopyStateMs: number;
-  /** And for each GiB that is missing. */
+  /**
+   * And for each GiB that is missing. Of a QEMU the state of 9 GiB of which nearly nothing was touched took no longer
+   * than that of 0.7 GiB: what grows with size is less than was to be seen.
+   */
   readonly missingMsPerGiB: number;
   /** For each range of pages that was sent and is missing again: the hypervisor tells them one by one. */
   readonly discardUs: number;
@@ -52,8 +55,8 @@ export interface Costs {
   /** A fault's way through both hosts, without the network. */
   readonly faultMs: number;
   /**
-   * What each batch of the background takes them in post-copy besides its pages: 1.4 ms of one core were measured for
-   * both agents.
+   * What each batch of the background takes them in post-copy besides its pages. Of both agents 0.05 to 0.25 ms of one
+   * core were measured with pages that do not pack, and 0.04 ms with pages of zeroes.
    */
   readonly batchMs: number;
   /**
@@ -82,7 +85,7 @@ export const DEFAULT_COSTS: Costs = {
   deviceStateBytes: 400_000,
   loadStateMs: 20,
   postcopyStateMs: 10,
-  missingMsPerGiB: 10,
+  missingMsPerGiB: 0.5,
   discardUs: 0,
   heldBytes: 344_064,
   heldBatches: 2,
@@ -92,7 +95,7 @@ export const DEFAULT_COSTS: Costs = {
   resumeMs: 8,
   postcopyResumeMs: 5,
   faultMs: 0.45,
-  batchMs: 0.7,
+  batchMs: 0.1,
   pathTripMs: 0,
   completeMs: 20,
 };

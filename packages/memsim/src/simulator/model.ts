@@ -101,7 +101,7 @@ export interface PostcopyFigures {
   readonly missingPages: number;
   /** Of those, pages that went out: each once. */
   readonly sentPages: number;
-  /** Pages that the guest wrote while any were missing, each once: its working set. */
+  /** Pages that the guest read or wrote while any were missing, each once: its working set. */
   readonly touchedPages: number;
   readonly faults: number;
   /** Mean wait of a fault, in milliseconds. */

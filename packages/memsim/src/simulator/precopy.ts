@@ -329,7 +329,7 @@ export class Rounds {
   #look(remainingBytes: number, heldBytes: number, congested: boolean): Told {
     const { conductor, now, delivered, wireBytes } = this.#migration;
     const totals = { contentBytes: delivered.contentBytes, wireBytes };
-    if (this.#codecs.look(congested, totals, now)) this.#migration.changed();
+    if (this.#codecs.look(congested ? 1 : 0, totals, now)) this.#migration.changed();
     this.#migration.point(remainingBytes);
     return this.#carryOut(conductor.sample(this.#seen(remainingBytes, heldBytes), delivered, millis(now)));
   }

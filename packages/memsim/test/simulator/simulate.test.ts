@@ -455,6 +455,43 @@ describe('a dirty log', () => {
   });
 });
 
+describe('post-copy of a guest', () => {
+  const postcopy = (parts: Parameters<typeof simulationOf>[0] = {}) =>
+    simulate(simulationOf({ ...parts, request: { strategy: 'postcopy', ...parts.request } }));
+
+  it('that rests costs about what rounds cost, and stands still no longer for being large', () => {
+    const guest = {
+      memoryBytes: 64 * GiB,
+      content: { zero: 0.7, text: 0.2, random: 0.05, duplicate: 0.05 },
+      workload: { kind: 'idle' } as const,
+    };
+    const { report } = postcopy({ guest });
+    const rounds = simulate(simulationOf({ guest, request: { strategy: 'hybrid' } })).report;
+    expect(report.totalMs).toBeLessThan(rounds.totalMs * 1.5);
+    expect(report.downtimeMs).toBeLessThan(100);
+  });
+
+  it('that mostly reads has no more faults than pages that it touches', () => {
+    const workload = { kind: 'read-mostly', readsPerSec: 4000, pagesPerSec: 10 } as const;
+    const figures = postcopy({ guest: { memoryBytes: GiB, workload }, link: { bandwidth: GBIT } }).postcopy!;
+    expect(figures.faults).toBeGreaterThan(100);
+    expect(figures.faults).toBeLessThanOrEqual(figures.touchedPages);
+    expect(figures.touchedPages).toBeLessThanOrEqual(GiB / 4096);
+  });
+
+  it('goes packed while the operator’s limit holds it up', () => {
+    const guest = {
+      memoryBytes: GiB / 4,
+      content: { zero: 0.3, text: 0.7, random: 0, duplicate: 0 },
+      workload: { kind: 'idle' } as const,
+    };
+    const wire = (compress: 'auto' | 'lz4' | 'off') =>
+      postcopy({ guest, request: { compress, maxBandwidth: GBIT / 10 } }).report.wireBytes;
+    expect(wire('auto')).toBeLessThan(wire('lz4') * 1.15);
+    expect(wire('auto')).toBeLessThan(wire('off') * 0.8);
+  });
+});
+
 /** Every number in it, however deep. */
 function figuresOf(value: unknown): number[] {
   if (typeof value === 'number') return [value];

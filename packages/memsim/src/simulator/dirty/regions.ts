@@ -43,6 +43,35 @@ export function resolveWorkload(workload: WorkloadInFile, trace: (file: string) 
   }
 }
 
+/** The same, but what it only reads it writes: what it dirties then is all that it touches. */
+export function readsAsWrites(workload: Workload): Workload {
+  switch (workload.kind) {
+    case 'read-mostly': {
+      const { pagesPerSec, readsPerSec, region } = workload;
+      return { kind: 'uniform', pagesPerSec: pagesPerSec + readsPerSec, region };
+    }
+    case 'scan':
+      return { kind: 'sequential', pagesPerSec: workload.readsPerSec, region: workload.region };
+    case 'trace': {
+      const { reads, writes } = workload.trace;
+      const part = (of: Trace['reads']): Workload => ({ kind: 'trace', trace: { reads: of, writes: of } });
+      return { kind: 'mix', parts: [part(writes), part(reads)] };
+    }
+    case 'phases':
+      return {
+        kind: 'phases',
+        phases: workload.phases.map(({ seconds, workload: inner }) => ({
+          seconds,
+          workload: readsAsWrites(inner),
+        })),
+      };
+    case 'mix':
+      return { kind: 'mix', parts: workload.parts.map(readsAsWrites) };
+    default:
+      return workload;
+  }
+}
+
 export function regionOf(workload: Extract<Workload, { region?: unknown }>, memoryPages: number): Region {
   return workload.region ?? { first: 0, pages: memoryPages };
 }

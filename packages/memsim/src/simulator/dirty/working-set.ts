@@ -1,17 +1,19 @@
 /** The writable working set: which pages a workload dirties from one moment to another, each counted once. */
 import type { AccessRates } from './access-rates.ts';
 import { type Cells, layOut, measure } from './cells.ts';
-import type { Region, Workload } from './regions.ts';
+import { type Region, readsAsWrites, type Workload } from './regions.ts';
 import type { Span, Walk, Writer } from './writer.ts';
 import { writerOf } from './writers.ts';
 
 export class WorkingSet {
   readonly cells: Cells;
+  readonly #workload: Workload;
   readonly #writer: Writer;
 
   /** @param apart where memory is to be told apart besides */
   constructor(workload: Workload, memoryPages: number, apart: readonly Region[] = []) {
     this.cells = layOut(memoryPages, workload, apart);
+    this.#workload = workload;
     this.#writer = writerOf(workload, this.cells);
   }
 
@@ -26,6 +28,16 @@ export class WorkingSet {
   /** Different pages that are dirtied from `a` up to `b`. */
   distinctPages(a: number, b: number): number {
     return measure(this.cells, this.dirtied(a, b));
+  }
+
+  /** Different pages that are read or written from `a` up to `b`. */
+  touchedPages(a: number, b: number): number {
+    const spared = this.newSet().fill(1);
+    if (b > a) writerOf(readsAsWrites(this.#workload), this.cells).spare(a, b, spared);
+    return measure(
+      this.cells,
+      spared.map((share) => 1 - share),
+    );
   }
 
   /** Accesses a second to each cell at random, reads and writes. */

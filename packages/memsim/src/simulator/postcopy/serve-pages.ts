@@ -7,7 +7,7 @@
  */
 import { POSTCOPY_BATCH, pacedBatch } from '@vmferry/engine/carriage/batch-limits';
 import { packsInHaste } from '@vmferry/engine/carriage/haste';
-import { ARRIVAL_MS } from '@vmferry/engine/postcopy/bulk-budget';
+import { ARRIVAL_MS, bulkBudget } from '@vmferry/engine/postcopy/bulk-budget';
 import { answerAlong, neighbourhood, Prepaging } from '@vmferry/engine/postcopy/prepaging';
 import { blockIndex, bytesPerSec, millis, PAGE_BYTES, pages } from '@vmferry/engine/units';
 import { type CodecChoice, LOOK_MS } from '../codec-choice.ts';
@@ -53,6 +53,12 @@ interface Reaches {
   readonly walk: number;
 }
 
+/**
+ * The source's agent is congested while three batches of the background wait for leave to go, beside the one that has
+ * gone. They are made for the most that has gone of late, which is more than what goes on average.
+ */
+const CONGESTED_BATCHES = 4;
+const PEAK = 1.2;
 const ROOM = { bytesInFlight: 0, window: 1 };
 
 const ANSWER_PAGES = answerAlong({ block: blockIndex(0), first: pages(0), count: pages(1) }).count;
@@ -63,6 +69,8 @@ interface Pace {
   readonly broughtPages: number;
   readonly loop: FaultLoop;
   readonly backgroundPerMs: number;
+  /** Share of the time in which batches of the background wait for leave to go. */
+  readonly blockedShare: number;
 }
 
 /** The background where it has its turn: milliseconds a page, and whole batches. */
@@ -138,7 +146,7 @@ class PageService {
     return {
       missingPages: this.#missingAtFirst,
       sentPages: this.#sent,
-      touchedPages: migration.set.distinctPages(this.#beganTau, migration.tau),
+      touchedPages: migration.set.touchedPages(this.#beganTau, migration.tau),
       faults: Math.round(this.#faults),
       meanWaitMs: this.#faults > 0 ? this.#waitedMs / this.#faults : 0,
     };
@@ -235,7 +243,7 @@ class PageService {
     migration.now += Math.max(tookMs, ((migration.wireBytes - wireBytes) * 1000) / rate);
     migration.tau += (tookMs / 1000) * pace.loop.running;
     migration.point(this.#missing.total * PAGE_BYTES);
-    this.#lookAtCodec();
+    this.#lookAtCodec(pace);
   }
 
   /** All that is missing, by the background, up to the link's next change. */
@@ -292,12 +300,11 @@ class PageService {
     return Math.min(broughtPages, this.#around ? ANSWER_PAGES : 1);
   }
 
-  /** So little of the background is on its way at a time that frames never wait for the link's window. */
-  #lookAtCodec(): void {
+  #lookAtCodec({ blockedShare }: Pace): void {
     const { now, delivered, wireBytes } = this.#migration;
     if (now < this.#nextLook) return;
     this.#nextLook = now + LOOK_MS;
-    this.#codecs.look(false, { contentBytes: delivered.contentBytes, wireBytes }, now);
+    this.#codecs.look(blockedShare, { contentBytes: delivered.contentBytes, wireBytes }, now);
   }
 
   /** See `Demands`. */
@@ -361,7 +368,22 @@ class PageService {
     // What is left of the time goes to the background.
     const free = Math.max(0, 1 - loop.faultsPerMs * broughtMs);
     const share = this.#around ? Math.min(free, this.#backgroundShare(demand, loop, bulk)) : free;
-    return { pageMs, broughtPages, loop, backgroundPerMs: share / bulk.pageMs };
+    const backgroundPerMs = share / bulk.pageMs;
+    return { pageMs, broughtPages, loop, backgroundPerMs, blockedShare: this.#blockedShare(share, bulk) };
+  }
+
+  /**
+   * So little of the background is on its way at a time that it never waits for the link's window, but it waits for the
+   * operator's limit.
+   */
+  #blockedShare(share: number, { batchPages }: BulkPace): number {
+    const { link, now, conductor } = this.#migration;
+    const { rateLimit } = conductor;
+    if (!this.#around || rateLimit <= 0 || link.rate(now, 0) <= rateLimit) return 0;
+    const most = bulkBudget(Number.POSITIVE_INFINITY, { linkBytesPerSec: this.#pathRate() });
+    const largest = POSTCOPY_BATCH.rawPages * PAGE_BYTES;
+    const batch = Math.min(largest, PEAK * batchPages * this.#page.rawPages * PAGE_BYTES);
+    return most > (CONGESTED_BATCHES - 1) * batch ? Math.min(1, share) : 0;
   }
 
   /** What an average missing page takes, as long as the link stays as it is. */
