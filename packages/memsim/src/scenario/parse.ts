@@ -12,6 +12,7 @@ import { costsNamed } from './costs.ts';
 import { ScenarioError } from './errors.ts';
 import {
   type LinkInScenario,
+  ownCostsSchema,
   type ScenarioFile,
   type SweepFile,
   scenarioSchema,
@@ -57,6 +58,7 @@ const MAX_TEXT = 4 * 1024 * 1024;
 export function parseScenario(text: string, file: string, surroundings: Surroundings): Scenario {
   const document = documentOf(text, file, 'scenario.schema.json');
   checkGuest(document, field(document.content, 'guest'), ['guest']);
+  checkCosts(document);
   const scenario = document.check(scenarioSchema, document.content);
   const guest = guestOf(scenario.guest, surroundings);
   const name = scenario.name ?? guest.name;
@@ -73,6 +75,7 @@ export function parseSweep(
   const guests = field(document.content, 'guests');
   if (Array.isArray(guests))
     for (const [index, guest] of guests.entries()) checkGuest(document, guest, ['guests', index]);
+  checkCosts(document);
   // A record of the schema's would leave it out without a word.
   if (Object.hasOwn(field(document.content, 'links') ?? {}, '__proto__'))
     throw document.fault(['links', '__proto__'], 'no link can be called that: choose another name');
@@ -139,6 +142,12 @@ function checkGuest(document: CheckedDocument, guest: unknown, at: readonly Prop
     );
   if (typeof guest !== 'object' || guest === null || 'file' in guest) return;
   document.check(guestFileSchema, guest, at);
+}
+
+/** The same. */
+function checkCosts(document: CheckedDocument): void {
+  const costs = field(document.content, 'costs');
+  if (typeof costs === 'object' && costs !== null) document.check(ownCostsSchema, costs, ['costs']);
 }
 
 function field(content: unknown, key: string): unknown {

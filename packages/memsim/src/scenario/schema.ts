@@ -44,41 +44,43 @@ const byteCount = z
   .min(0)
   .max(2 ** 40);
 
+/** A name, and what is different. */
+export const ownCostsSchema = z.strictObject({
+  like: z.enum(costNames).default('vmferry'),
+  setupMs: millis.optional(),
+  scanPageUs: micros.optional(),
+  sendPageUs: micros.optional(),
+  takePageUs: micros.optional(),
+  packCores: z.number().min(0.1).max(1024).optional(),
+  roundMs: millis.optional(),
+  roundMsPerGiB: millis.optional(),
+  stopMs: millis.optional(),
+  bufferedMs: millis.optional(),
+  bufferedBytes: byteCount.optional(),
+  inFlightMs: millis.optional(),
+  inFlightBytes: byteCount.optional(),
+  deviceStateBytes: byteCount.optional(),
+  loadStateMs: millis.optional(),
+  postcopyStateMs: millis.optional(),
+  missingMsPerGiB: millis.optional(),
+  discardUs: micros.optional(),
+  heldBytes: byteCount.optional(),
+  heldBatches: z.number().min(0).max(1024).optional(),
+  leadMs: millis.optional(),
+  leadBytes: byteCount.optional(),
+  commitMs: millis.optional(),
+  resumeMs: millis.optional(),
+  postcopyResumeMs: millis.optional(),
+  faultMs: millis.optional(),
+  batchMs: millis.optional(),
+  pathTripMs: millis.optional(),
+  completeMs: millis.optional(),
+});
+
 const costsSchema = z
-  .union([
-    z.enum(costNames),
-    z.strictObject({
-      like: z.enum(costNames).default('vmferry'),
-      setupMs: millis.optional(),
-      scanPageUs: micros.optional(),
-      sendPageUs: micros.optional(),
-      takePageUs: micros.optional(),
-      packCores: z.number().min(0.1).max(1024).optional(),
-      roundMs: millis.optional(),
-      roundMsPerGiB: millis.optional(),
-      stopMs: millis.optional(),
-      bufferedMs: millis.optional(),
-      bufferedBytes: byteCount.optional(),
-      inFlightMs: millis.optional(),
-      inFlightBytes: byteCount.optional(),
-      deviceStateBytes: byteCount.optional(),
-      loadStateMs: millis.optional(),
-      postcopyStateMs: millis.optional(),
-      missingMsPerGiB: millis.optional(),
-      discardUs: micros.optional(),
-      heldBytes: byteCount.optional(),
-      heldBatches: z.number().min(0).max(1024).optional(),
-      leadMs: millis.optional(),
-      leadBytes: byteCount.optional(),
-      commitMs: millis.optional(),
-      resumeMs: millis.optional(),
-      postcopyResumeMs: millis.optional(),
-      faultMs: millis.optional(),
-      batchMs: millis.optional(),
-      pathTripMs: millis.optional(),
-      completeMs: millis.optional(),
-    }),
-  ])
+  .union([z.enum(costNames), ownCostsSchema], {
+    error: `there are ${costNames.join(', ')}; or a name and what is different, as in {like: vmferry, faultMs: 1}`,
+  })
   .meta({ description: 'What hosts take for their part: a name, or a name and what is different.' });
 
 /** The bounds are those of a migration. */

@@ -123,6 +123,8 @@ describe('a scenario', () => {
     ],
     ['guest: [\n', /scenario\.yaml: .*line 2/s],
     ['', /keys and values/],
+    [`guest: web\ncosts: nobody\n${LINK}`, /costs: there are vmferry, xen-2005, .* \(line 2\)/],
+    [`guest: web\ncosts: { like: vmferry, faultsMs: 1 }\n${LINK}`, /unknown key costs\.faultsMs \(line 2\)/],
     [`guest: web\nguest: web\n${LINK}`, /unique/],
     [`guest: builder\nmemory: 4KiB\n${LINK}`, /cannot have/],
     [
