@@ -15,6 +15,9 @@ import { Slices } from './slices.ts';
 
 /** Less than this of what is too much on its way is none. */
 const LEAST_BYTES = PAGE_BYTES;
+/** Less than this of a page is nothing to send, and a hypervisor that has nothing waits before it looks again. */
+const NO_PAGES = 0.5;
+const EMPTY_ROUND_MS = 50;
 
 /** A policy that looks more often waits for a moment within the round: it may be late by such a part of what is left. */
 const COARSE_LOOKS_MS = 100;
@@ -109,6 +112,9 @@ export class Rounds {
     const sent = simulation.guest.dirtyLog !== 'round' || this.#mayEndWithin ? this.#inSlices() : this.#all();
     if (sent === 'link-dead') return { type: 'link-dead' };
     if (sent.told !== 'go-on') return this.#end(sent.told, sent.share, beganTau);
+    const empty = measure(migration.set.cells, this.#toSend) < NO_PAGES;
+    // What was on its way arrives meanwhile.
+    if (empty) migration.pass(Math.max(EMPTY_ROUND_MS, pipelineOf(migration, this.#codecs.codec).ms));
     migration.pass(costs.roundMs + (costs.roundMsPerGiB * simulation.guest.memoryBytes) / 2 ** 30);
     const next = this.#dirtyAfter(beganTau);
     const nextBytes = measure(migration.set.cells, next) * PAGE_BYTES;
@@ -123,7 +129,7 @@ export class Rounds {
     }
     const told = this.#carryOut(
       conductor.roundEnd(
-        this.#seen(nextBytes, this.#heldBytes()),
+        this.#seen(nextBytes, empty ? 0 : this.#heldBytes()),
         migration.delivered,
         millis(migration.now),
       ),

@@ -455,6 +455,15 @@ describe('a dirty log', () => {
   });
 });
 
+it('a guest at rest leaves after two rounds by pre-copy, and is not throttled', () => {
+  const guest = { memoryBytes: GiB / 4, workload: { kind: 'idle' } as const };
+  const { report, decisions } = simulate(
+    simulationOf({ guest, link: { bandwidth: GBIT }, request: { strategy: 'precopy' } }),
+  );
+  expect(report.rounds.map(({ pages }) => pages)).toEqual([65_536, 0]);
+  expect(decisions.filter(({ what }) => what.startsWith('throttle'))).toEqual([]);
+});
+
 describe('post-copy of a guest', () => {
   const postcopy = (parts: Parameters<typeof simulationOf>[0] = {}) =>
     simulate(simulationOf({ ...parts, request: { strategy: 'postcopy', ...parts.request } }));
