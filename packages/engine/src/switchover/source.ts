@@ -286,12 +286,7 @@ function afterCommit(
     case 'link-lost':
     case 'failed':
       if (event.code === 'E_GUEST_GONE' && state.mode === 'postcopy' && isUnfinished(state)) {
-        return attention(
-          state,
-          'neither',
-          event,
-          guestEndedThere(state),
-        );
+        return attention(state, 'neither', event, guestEndedThere(state));
       }
       if (state.phase === 'committed') return attention(state, 'unknown', event);
       return state.phase === 'finishing' ? attention(state, 'dest', event) : stay(state);
