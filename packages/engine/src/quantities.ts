@@ -1,8 +1,8 @@
 /**
  * Quantities as people write them. Code and JSON have milliseconds, bytes and bytes per second.
  *
- * Sizes and byte rates: kB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB powers of 1024. Bit rates
- * (kbit, mbit, gbit, tbit, as `tc` writes them) are powers of 1000.
+ * Sizes and byte rates: kB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB powers of 1024, and so are K, M, G, T of
+ * sizes, as in QEMU's `-m`. Bit rates (kbit, mbit, gbit, tbit, as `tc` writes them) are powers of 1000.
  */
 
 /** A value that a person wrote and that means nothing here; the message ends with examples. */
@@ -32,6 +32,14 @@ const SIZE_BYTES: ReadonlyMap<string, number> = new Map([
   ['tib', 1024 ** 4],
 ]);
 
+/** Of sizes only: "10M" as a rate may mean bits. */
+const QEMU_BYTES: ReadonlyMap<string, number> = new Map([
+  ['k', 1024],
+  ['m', 1024 ** 2],
+  ['g', 1024 ** 3],
+  ['t', 1024 ** 4],
+]);
+
 const BIT_RATE_BYTES: ReadonlyMap<string, number> = new Map([
   ['bit', 1 / 8],
   ['kbit', 1e3 / 8],
@@ -47,9 +55,10 @@ export function parseDuration(text: string): number {
   return quantity(text, DURATION_MS, 'a duration', '300ms, 2s, 10m or 1h');
 }
 
-/** "64MiB", "1.5GB", "4096": bytes, rounded to whole ones. */
+/** "64MiB", "64M", "1.5GB", "4096": bytes, rounded to whole ones. */
 export function parseSize(text: string): number {
-  return Math.round(quantity(text, SIZE_BYTES, 'a size', '64MiB, 1.5GB or 4096 (bytes)'));
+  const units = new Map([...SIZE_BYTES, ...QEMU_BYTES]);
+  return Math.round(quantity(text, units, 'a size', '64MiB, 1.5GB or 4096 (bytes)'));
 }
 
 /** "1gbit", "500mbit/s", "100MB/s", "12MiB/s", "125000000": bytes per second, rounded to whole ones. */

@@ -5,6 +5,9 @@ import { z } from 'zod';
 /** For editors. Bytes; the parsers (`engine/quantities`) have the last word. */
 export const BYTES = '(?:[kKmMgGtT][iI]?)?[bB]';
 
+/** The same of sizes, which may also have QEMU's units. */
+export const SIZES = '(?:[kKmMgGtT]|(?:[kKmMgGtT][iI]?)?[bB])';
+
 /** A number and its unit. */
 export const written = (unit: string): string => String.raw`^\s*(?:\d+(?:\.\d+)?|\.\d+)\s*${unit}\s*$`;
 

@@ -77,6 +77,10 @@ describe('rates', () => {
     },
   );
 
+  it.each(['10M', '20M/s'])('do not take %j, which may be either, for a size', (text) => {
+    expect(() => parseRate(text)).toThrow(/is not a rate: write 1gbit, 500mbit/);
+  });
+
   it('name what was written when they refuse it', () => {
     expect(() => parseRate('fast/s')).toThrow(/^"fast\/s" is not a rate: write 1gbit/);
   });
@@ -88,6 +92,8 @@ describe('sizes', () => {
     ['1.5GB', 1_500_000_000],
     ['4096', 4096],
     ['1 kib', 1024],
+    ['512M', 512 * 1024 * 1024],
+    ['2g', 2 * 1024 ** 3],
   ])('reads %j', (text, bytes) => {
     expect(parseSize(text)).toBe(bytes);
   });

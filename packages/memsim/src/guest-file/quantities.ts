@@ -1,20 +1,20 @@
 /**
- * Amounts as a guest file has them. Sizes are those of scenarios and of the command: 512MiB is 512 * 1024², 512MB is
- * 512 * 1000². Amounts of pages may be written as sizes, and rates of pages as sizes a second.
+ * Amounts as a guest file has them. Sizes are those of scenarios and of the command: 512MiB and 512M are
+ * 512 * 1024², 512MB is 512 * 1000². Amounts of pages may be written as sizes, and rates of pages as sizes a second.
  */
 import { parseRate, parseSize } from '@vmferry/engine/quantities';
 import { type Bytes, bytes, PAGE_BYTES, type Pages, pages } from '@vmferry/engine/units';
 import { z } from 'zod';
-import { amountOf, BYTES, written } from '../written.ts';
+import { amountOf, BYTES, SIZES, written } from '../written.ts';
 
-const SIZE = new RegExp(written(BYTES));
+const SIZE = new RegExp(written(SIZES));
 const RATE = new RegExp(written(`${BYTES}/[sS]`));
 
 const MIN_MEMORY = 1024 ** 2;
 const MAX_MEMORY = 1024 ** 4;
 const MAX_PAGES = MAX_MEMORY / PAGE_BYTES;
 const MAX_PAGES_PER_SEC = 100_000_000;
-const SIZE_NEEDED = 'write a size, as in 512MiB (powers of 1024) or 512MB (powers of 1000)';
+const SIZE_NEEDED = 'write a size, as in 512MiB or 512M (powers of 1024) or 512MB (powers of 1000)';
 
 /** What is wrong with a size in bytes that is not whole pages, and what to write instead. */
 function partOfPage(size: number): string | undefined {

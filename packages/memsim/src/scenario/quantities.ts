@@ -1,7 +1,7 @@
 /** Amounts as a scenario has them: "300ms", "1gbit", "10MiB". Milliseconds, bytes per second and bytes. */
 import { parseDuration, parseRate, parseSize } from '@vmferry/engine/quantities';
 import { z } from 'zod';
-import { amountOf, BYTES, written } from '../written.ts';
+import { amountOf, BYTES, SIZES, written } from '../written.ts';
 
 const quantity = (
   parse: (text: string) => number,
@@ -29,7 +29,7 @@ export const rate = quantity(
 );
 export const size = quantity(
   parseSize,
-  'A size: 64MiB (powers of 1024), 512MB (powers of 1000).',
+  'A size: 64MiB or 64M (powers of 1024), 512MB (powers of 1000).',
   ['64MiB', '512MB'],
-  written(`(?:${BYTES})?`),
+  written(`(?:${SIZES})?`),
 );

@@ -84,8 +84,18 @@ workload: {kind: unifrom, pagesPerSec: 3}
   );
 });
 
+test.each(['512M', '512MiB', '524288 KiB', '0.5g'])(
+  'memory of %s is 512 MiB, as with QEMU’s -m',
+  (memory) => {
+    expect(parse(`name: web\nmemory: ${memory}\n`).memory).toBe(512 * 1024 ** 2);
+  },
+);
+
 test.each([
-  ['memory: 512M', /memory: write a size, as in 512MiB \(powers of 1024\) or 512MB \(powers of 1000\)/],
+  [
+    'memory: 512',
+    /memory: write a size, as in 512MiB or 512M \(powers of 1024\) or 512MB \(powers of 1000\)/,
+  ],
   ['memory: 10MB', /memory: 10000000 bytes are no whole pages of 4096: write 9764KiB or 9768KiB \(line 2\)/],
   ['memory: 8192B', /memory: memory is 1MiB to 1TiB/],
   ['memory: 2TiB', /memory: memory is 1MiB to 1TiB/],
