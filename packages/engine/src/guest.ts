@@ -295,6 +295,8 @@ export interface SourceGuest {
    * is open is closed.
    */
   suspend?(): Promise<void>;
+  /** Rejects where the guest is here, and in no post-copy that could be finished. */
+  expectHalted?(): Promise<void>;
   /**
    * Finishes a post-copy that came to a halt, of a driver that was opened anew: its stream goes by `sideConnections`.
    * Resolves when the destination has all of the guest. What the plan says of its name there and of its definition here

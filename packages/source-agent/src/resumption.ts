@@ -113,6 +113,8 @@ export class Resumption implements RunningMigration {
     this.#setPhase('preflight');
     const description = await guest.describe();
     if (!guest.finishPostcopy) throw unsupported(request.guest);
+    // First: what the destination says of one that it does not have is true only of one that has moved.
+    await guest.expectHalted?.().catch((error: unknown) => this.#refuse(error, description));
     const destination = await Destination.connect(destinationOf(request, agent));
     this.#destination = destination;
     if (!(await this.#open(destination, description))) {
@@ -137,8 +139,13 @@ export class Resumption implements RunningMigration {
     const answer = await destination.open(description, this.#options.request, true);
     if (answer.ok) return true;
     if (this.#guest?.endMoved && answer.reasons.some(({ code }) => code === 'E_GUEST_MOVED')) return false;
-    const report = refusal(answer.reasons, 'dest', 'preflight');
-    throw new Refused({ ...report, guestRunsOn: description.running ? 'source' : 'unknown' });
+    throw new Refused({ ...refusal(answer.reasons, 'dest', 'preflight'), guestRunsOn: 'unknown' });
+  }
+
+  #refuse(error: unknown, { running }: GuestDescription): never {
+    if (!(error instanceof GuestError)) throw error;
+    const report = refusal([error], 'source', 'preflight');
+    throw new Refused({ ...report, guestRunsOn: running ? 'source' : 'unknown' });
   }
 
   async #finish(destination: Destination): Promise<void> {

@@ -50,16 +50,27 @@ async function endedUnattended(domain: SourceDomain, { postcopy, undefineSource 
   }
 }
 
+/** @throws GuestError E_REFUSED where the domain is here, and not in post-copy */
+export async function expectHalted(domain: SourceDomain): Promise<void> {
+  await halted(domain);
+}
+
 /**
  * The destination has all of a domain whose post-copy came to a halt here, and nobody has told libvirt.
  *
  * @throws GuestError E_REFUSED where it is not in post-copy
  */
 export async function endMoved(domain: SourceDomain, undefineSource: boolean): Promise<void> {
+  if (await halted(domain)) await ifThere(() => endLeft(domain, undefineSource));
+}
+
+/** False where it is gone. */
+async function halted(domain: SourceDomain): Promise<boolean> {
   const state = await domain.stateOrGone();
-  if (left(state)) return;
-  if (!isPostcopy(state)) throw notInPostcopy(domain.handle.name, `${state!.state} (${state!.reason})`);
-  await ifThere(() => endLeft(domain, undefineSource));
+  if (state === undefined || left(state)) return false;
+  const stands = state.state === 'paused' && isPostcopy(state);
+  if (!stands) throw notInPostcopy(domain.handle.name, `${state.state} (${state.reason})`);
+  return true;
 }
 
 async function endLeft({ handle }: SourceDomain, undefineSource: boolean): Promise<void> {

@@ -39,7 +39,7 @@ import { MigrateCall } from './call.ts';
 import { SourceConnections } from './connections.ts';
 import { Departure } from './departure.ts';
 import { SourceDomain } from './domain.ts';
-import { endMoved, untilEnded } from './ending.ts';
+import { endMoved, expectHalted, untilEnded } from './ending.ts';
 import { daemonGone, gone } from './faults.ts';
 import { HaltedPostcopy } from './halted.ts';
 import { letsGo } from './lets-go.ts';
@@ -217,6 +217,10 @@ export class LibvirtSourceGuest implements SourceGuest {
   async suspend(): Promise<void> {
     await this.#halted.suspend(this.#departure.stream);
     await this.close();
+  }
+
+  async expectHalted(): Promise<void> {
+    await asking(() => expectHalted(this.#domain));
   }
 
   async finishPostcopy(plan: ManagedPlan, tell: (note: string) => void): Promise<void> {

@@ -31,6 +31,7 @@ test.each([
   ['paused', 'post-copy', ['destroy']],
   ['paused', 'post-copy-failed', ['destroy']],
   ['paused', 'user', 'E_REFUSED'],
+  ['running', 'post-copy', 'E_REFUSED'],
   ['running', 'unpaused', 'E_REFUSED'],
   ['shut-off', 'migrated', []],
 ] as const)('what is left of a domain that has moved, %s (%s), is ended where it may be', async (...row) => {
