@@ -25,6 +25,8 @@ export default defineConfig({
           name: 'unit',
           globalSetup,
           include: ['packages/*/test/**/*.test.ts', 'native/test/**/*.test.ts'],
+          // By itself vitest leaves a core idle.
+          maxWorkers: '100%',
           testTimeout: 20_000,
           expect,
         },
