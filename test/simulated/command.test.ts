@@ -209,7 +209,7 @@ describe('between two agents', () => {
     const { status, stderr } = await vmferry('agent', 'dest', '--simulate', './bad.yaml');
     expect(status).toBe(2);
     expect(stderr).toMatch(
-      /bad\.yaml: memory: write a size, as in 512MiB \(powers of 1024\) or 512MB \(powers of 1000\) \(line 2\)/,
+      /bad\.yaml: memory: write a size, as in 512MiB or 512M \(powers of 1024\) or 512MB \(powers of 1000\) \(line 2\)/,
     );
   });
 });
