@@ -37,8 +37,8 @@ export default defineConfig({
           name: 'e2e',
           globalSetup,
           include: ['test/**/*.test.ts'],
-          // Every file starts virtual machines, and waits for them: two cores carry two files at a time, and no more.
-          maxWorkers: 2,
+          // Every file starts virtual machines: two cores carry one file at a time, of some kinds two (scripts/test.mjs).
+          maxWorkers: Number(process.env['VMFERRY_TEST_FILES'] ?? 1),
           sequence: { groupOrder: 1 },
           testTimeout: 120_000,
           hookTimeout: 120_000,
