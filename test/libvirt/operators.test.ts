@@ -43,10 +43,9 @@ test('a job that is aborted leaves the guest where it was; one that is suspended
   const aborted = await midway(agents, domain.uri);
   await (await domain.on('a')).abortJob();
   const report = await aborted.done;
-  // On a busy host libvirt's hanging up may be heard before QEMU's word, and is told as that.
-  expect(report.error).toMatchObject({
-    code: expect.stringMatching(/^E_(CANCELLED|LINK_LOST)$/),
-    guestRunsOn: 'source',
+  expect(report).toMatchObject({
+    outcome: 'cancelled',
+    error: { code: 'E_CANCELLED', message: expect.stringContaining('domjobabort'), guestRunsOn: 'source' },
   });
   await runsOnTheSource(domain);
 

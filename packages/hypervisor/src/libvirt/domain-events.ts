@@ -73,14 +73,13 @@ export class DomainEvents {
   }
 }
 
-/** QEMU was told to give the memory's migration, or a disk's copy, up. */
-export function isCancelled(happening: DomainHappening): boolean {
-  if (happening.type !== 'monitor') return false;
-  const { event, data } = happening;
-  return (
-    event === 'BLOCK_JOB_CANCELLED' ||
-    (event === 'MIGRATION' && (data['status'] === 'cancelling' || data['status'] === 'cancelled'))
-  );
+/** When QEMU was told to give the memory's migration, or a disk's copy, up; undefined where this says nothing of it. */
+export function cancelledAtMs(happening: DomainHappening): number | undefined {
+  if (happening.type !== 'monitor') return undefined;
+  const status = migrationStatus(happening);
+  const cancelled =
+    happening.event === 'BLOCK_JOB_CANCELLED' || status === 'cancelling' || status === 'cancelled';
+  return cancelled ? happening.atMs : undefined;
 }
 
 /** The statuses in which QEMU's migration is over. */

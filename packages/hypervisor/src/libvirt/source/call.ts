@@ -22,7 +22,8 @@ export class MigrateCall {
   #ended = false;
   #givenUp = false;
   #cancelled = false;
-  #explained = false;
+  /** From then on libvirt gives it up for this side, or for what was lost. On the host's clock. */
+  #accountedForMs = Number.POSITIVE_INFINITY;
   #qemuEnded: Promise<MigrationEnding> | undefined;
 
   constructor(domain: SourceDomain) {
@@ -48,16 +49,19 @@ export class MigrateCall {
   /** Nothing begins any more. */
   giveUp(): void {
     this.#givenUp = true;
+    this.explained();
   }
 
   /** Something was lost, at which libvirt gives it up by itself. */
   explained(): void {
-    this.#explained = true;
+    this.#accountedForMs = Math.min(this.#accountedForMs, Date.now());
   }
 
-  /** QEMU was told to give it up. */
-  cancelled(): void {
-    this.#cancelled ||= !this.#givenUp && !this.#explained;
+  /**
+   * QEMU was told to give it up, at that time of its host: the news may come after that of what followed from it.
+   */
+  cancelled(atMs: number): void {
+    this.#cancelled ||= atMs < this.#accountedForMs;
   }
 
   /**

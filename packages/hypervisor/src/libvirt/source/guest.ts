@@ -32,7 +32,7 @@ import { type BytesPerSec, bytesPerSec, millis } from '@vmferry/engine/units';
 import type { LibvirtConnection } from '@vmferry/native/libvirt/connection';
 import type { Domain } from '@vmferry/native/libvirt/domain';
 import { letGo, openLibvirt } from '../answer.ts';
-import { DomainEvents, type DomainHappening, isCancelled } from '../domain-events.ts';
+import { cancelledAtMs, DomainEvents, type DomainHappening } from '../domain-events.ts';
 import { asking } from '../errors.ts';
 import { type LibvirtOptions, parseDomainAddress } from '../options.ts';
 import { MigrateCall } from './call.ts';
@@ -121,7 +121,8 @@ export class LibvirtSourceGuest implements SourceGuest {
   }
 
   #watch(happening: DomainHappening): void {
-    if (isCancelled(happening)) this.#call.cancelled();
+    const cancelledMs = cancelledAtMs(happening);
+    if (cancelledMs !== undefined) this.#call.cancelled(cancelledMs);
     if (happening.type === 'lifecycle') {
       const { event, detail } = happening.change;
       if (event !== 'stopped') return;

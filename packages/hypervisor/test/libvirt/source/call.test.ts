@@ -29,20 +29,31 @@ async function aborted(
 
 test('a job that was cancelled, and not from here, was aborted by another client', async () => {
   expect(
-    await aborted(failure('VIR_ERR_OPERATION_ABORTED', 'VIR_FROM_QEMU'), (call) => call.cancelled()),
+    await aborted(failure('VIR_ERR_OPERATION_ABORTED', 'VIR_FROM_QEMU'), (call) =>
+      call.cancelled(Date.now()),
+    ),
   ).toBe(true);
   const cutOff = failure('VIR_ERR_INTERNAL_ERROR', 'VIR_FROM_RPC');
-  expect(await aborted(cutOff, (call) => call.cancelled())).toBe(true);
+  expect(await aborted(cutOff, (call) => call.cancelled(Date.now()))).toBe(true);
+});
+
+test('so was one of which that is heard only after what followed from it', async () => {
+  const late = (call: MigrateCall) => {
+    const cancelledMs = Date.now() - 1;
+    call.explained();
+    call.cancelled(cancelledMs);
+  };
+  expect(await aborted(failure('VIR_ERR_OPERATION_ABORTED', 'VIR_FROM_QEMU'), late)).toBe(true);
 });
 
 test('one that was given up here, or that libvirt gave up by itself, was not', async () => {
   const givenUp = (call: MigrateCall) => {
     call.giveUp();
-    call.cancelled();
+    call.cancelled(Date.now());
   };
   const failing = (call: MigrateCall) => {
     call.explained();
-    call.cancelled();
+    call.cancelled(Date.now());
   };
   for (const meanwhile of [givenUp, failing, () => {}]) {
     expect(await aborted(failure('VIR_ERR_OPERATION_ABORTED', 'VIR_FROM_QEMU'), meanwhile)).toBe(false);
