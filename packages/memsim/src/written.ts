@@ -6,7 +6,7 @@ import { z } from 'zod';
 export const BYTES = '(?:[kKmMgGtT][iI]?)?[bB]';
 
 /** The same of sizes, which may also have QEMU's units. */
-export const SIZES = '(?:[kKmMgGtT]|(?:[kKmMgGtT][iI]?)?[bB])';
+export const SIZES = `(?:[kKmMgGtT]|${BYTES})`;
 
 /** A number and its unit. */
 export const written = (unit: string): string => String.raw`^\s*(?:\d+(?:\.\d+)?|\.\d+)\s*${unit}\s*$`;

@@ -76,7 +76,7 @@ export class DomainEvents {
 /** When QEMU was told to give the memory's migration, or a disk's copy, up; undefined where this says nothing of it. */
 export function cancelledAtMs(happening: DomainHappening): number | undefined {
   if (happening.type !== 'monitor') return undefined;
-  const status = migrationStatus(happening);
+  const status = statusIn(happening);
   const cancelled =
     happening.event === 'BLOCK_JOB_CANCELLED' || status === 'cancelling' || status === 'cancelled';
   return cancelled ? happening.atMs : undefined;
@@ -86,13 +86,13 @@ export function cancelledAtMs(happening: DomainHappening): number | undefined {
 export type MigrationEnding = 'completed' | 'failed' | 'cancelled';
 
 /** What QEMU's migration has become. */
-export function migrationStatus(happening: DomainHappening): string | undefined {
+export function statusIn(happening: DomainHappening): string | undefined {
   if (happening.type !== 'monitor' || happening.event !== 'MIGRATION') return undefined;
   return String(happening.data['status']);
 }
 
 export function migrationEnding(happening: DomainHappening): MigrationEnding | undefined {
-  const status = migrationStatus(happening);
+  const status = statusIn(happening);
   return status === 'completed' || status === 'failed' || status === 'cancelled' ? status : undefined;
 }
 

@@ -53,7 +53,3 @@ export async function asking<T>(work: () => Promise<T>): Promise<T> {
     throw asGuestError(error);
   }
 }
-
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}

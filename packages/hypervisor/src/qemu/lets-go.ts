@@ -13,19 +13,18 @@ export const LET_GO: readonly string[] = ['postcopy-active', 'completed'];
 export const LET_GO_TIMEOUT_MS = 30_000;
 
 /**
- * Takes what it writes until it can run the guest no longer by itself.
+ * Takes what it writes until it can run the guest no longer by itself: it notices nothing otherwise.
  *
- * @param next the first status that is another one than `postcopy-device`, as an event tells it from before the call on
- * @returns the status then: one of `LET_GO`, or how the migration has ended
+ * @param other the first status from now on that is another one than `postcopy-device`
+ * @returns that status: one of `LET_GO`, or how the migration has ended
  */
 export async function untilLetGo(
   stream: Pick<OutgoingStream, 'keepTaking'>,
-  { status, next }: { readonly status: () => Promise<string>; readonly next: Promise<string> },
+  other: () => Promise<string>,
 ): Promise<string> {
   const enough = stream.keepTaking();
   try {
-    const now = await status();
-    return now === RUNS_AGAIN ? await next : now;
+    return await other();
   } finally {
     enough();
   }

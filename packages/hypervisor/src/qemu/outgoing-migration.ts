@@ -12,9 +12,10 @@
  */
 import { GuestError } from '@vmferry/engine/errors';
 import type { LocalSocket } from '@vmferry/native/local-socket';
-import { LET_GO, LET_GO_TIMEOUT_MS, RUNS_AGAIN } from './lets-go.ts';
+import { LET_GO, LET_GO_TIMEOUT_MS, RUNS_AGAIN, untilLetGo } from './lets-go.ts';
 import type { MigrationListener } from './migration-socket.ts';
 import { awaitMigration, isOver } from './migration-status.ts';
+import type { OutgoingStream } from './outgoing-stream.ts';
 import type { QmpClient } from './qmp/client.ts';
 import type { QmpEvent } from './qmp/message.ts';
 import { migrateReply, typed } from './qmp/schema.ts';
@@ -86,18 +87,14 @@ export class OutgoingMigration {
   /**
    * Post-copy: resolves once QEMU cannot run the guest again by itself any more.
    *
-   * @param keepTaking reads from QEMU meanwhile, or else it notices nothing; returns what ends that
    * @throws GuestError when QEMU gave the migration up
    */
-  async letsGo(keepTaking: () => () => void): Promise<void> {
+  async letsGo(stream: Pick<OutgoingStream, 'keepTaking'>): Promise<void> {
     if (LET_GO.includes(this.#status)) return;
-    const enough = keepTaking();
-    try {
-      const status = await awaitMigration(this.#client, (it) => it !== RUNS_AGAIN, LET_GO_TIMEOUT_MS);
-      if (!LET_GO.includes(status)) throw await this.#failure();
-    } finally {
-      enough();
-    }
+    const left = await untilLetGo(stream, () =>
+      awaitMigration(this.#client, (status) => status !== RUNS_AGAIN, LET_GO_TIMEOUT_MS),
+    );
+    if (!LET_GO.includes(left)) throw await this.#failure();
   }
 
   /** Waits until QEMU has ended it, one way or the other. Gives the status. */

@@ -250,7 +250,7 @@ export class QemuSourceGuest implements SourceGuest {
   async letsGo(): Promise<void> {
     const stream = this.#stream;
     if (!stream?.postcopy) return;
-    await this.#asking(() => this.#migration.letsGo(() => stream.keepTaking()));
+    await this.#asking(() => this.#migration.letsGo(stream));
   }
 
   requestPages(ranges: readonly PageRange[], lane: Lane): void {

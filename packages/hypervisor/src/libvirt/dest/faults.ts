@@ -1,7 +1,6 @@
 /** What can be wrong with a domain that is to enter, and what the operator can do about it. */
 import { shellWord } from '@vmferry/engine/by-hand';
-import { GuestError } from '@vmferry/engine/errors';
-import { messageOf } from '../errors.ts';
+import { GuestError, messageOf } from '@vmferry/engine/errors';
 
 export function otherLibvirt(uri: string): GuestError {
   return new GuestError(

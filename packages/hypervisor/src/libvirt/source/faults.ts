@@ -1,8 +1,8 @@
 /** What can be wrong with a domain that is to leave, and what the operator can do about it. */
 import { shellWord } from '@vmferry/engine/by-hand';
-import { GuestError } from '@vmferry/engine/errors';
+import { GuestError, messageOf } from '@vmferry/engine/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
-import { asGuestError, messageOf } from '../errors.ts';
+import { asGuestError } from '../errors.ts';
 
 export function givenUp(): GuestError {
   return new GuestError(

@@ -12,9 +12,9 @@
  */
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { GuestError } from '@vmferry/engine/errors';
+import { GuestError, messageOf } from '@vmferry/engine/errors';
 import type { DomainState } from '@vmferry/native/libvirt/states';
-import { asGuestError, messageOf } from '../errors.ts';
+import { asGuestError } from '../errors.ts';
 import { notTakenUp, sentAndHere, stalled } from './faults.ts';
 
 const TRIES = 3;

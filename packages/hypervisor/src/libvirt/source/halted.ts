@@ -7,7 +7,7 @@ import type { ManagedPlan } from '@vmferry/engine/guest';
 import type { MigrateOptions } from '@vmferry/native/libvirt/domain';
 import type { OutgoingStream } from '../../qemu/outgoing-stream.ts';
 import { ResumptionRelay } from '../../qemu/resumption-relay.ts';
-import { type DomainEvents, migrationStatus } from '../domain-events.ts';
+import { type DomainEvents, statusIn } from '../domain-events.ts';
 import type { LibvirtOptions } from '../options.ts';
 import type { Rendezvous } from '../rendezvous.ts';
 import type { MigrateCall } from './call.ts';
@@ -88,7 +88,7 @@ export class HaltedPostcopy {
     this.#refused = undefined;
     let status: string | undefined;
     const off = events.on((happening) => {
-      status = migrationStatus(happening) ?? status;
+      status = statusIn(happening) ?? status;
     });
     return {
       answer: call.make(rendezvous, () => Promise.resolve(options)),

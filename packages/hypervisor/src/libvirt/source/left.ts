@@ -4,11 +4,12 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { shellWord } from '@vmferry/engine/by-hand';
+import { messageOf } from '@vmferry/engine/errors';
 import type { Domain } from '@vmferry/native/libvirt/domain';
 import type { DomainState } from '@vmferry/native/libvirt/states';
 import type { Committed, TakenBack } from '../../qemu/left-source.ts';
 import { letGo, openLibvirt } from '../answer.ts';
-import { asGuestError, asking, messageOf } from '../errors.ts';
+import { asGuestError, asking } from '../errors.ts';
 import { ifThere } from '../if-there.ts';
 import { type LibvirtOptions, parseDomainAddress } from '../options.ts';
 import { JOB_STAYS, undoHalted } from './undo-halted.ts';

@@ -1,10 +1,10 @@
 /** Whether the source's QEMU, which libvirt has told of a post-copy, can still run the guest by itself: see `qemu/lets-go`. */
 import type { Domain } from '@vmferry/native/libvirt/domain';
 import { LET_GO, LET_GO_TIMEOUT_MS, RUNS_AGAIN, untilLetGo } from '../../qemu/lets-go.ts';
+import { migrationStatus } from '../../qemu/migration-status.ts';
 import type { OutgoingStream } from '../../qemu/outgoing-stream.ts';
-import { migrateReply, typed } from '../../qemu/qmp/schema.ts';
 import { answerOf } from '../answer.ts';
-import { type DomainEvents, migrationStatus } from '../domain-events.ts';
+import { type DomainEvents, statusIn } from '../domain-events.ts';
 import { monitorOf } from '../monitor.ts';
 import { runsAgain } from './faults.ts';
 
@@ -15,13 +15,16 @@ export async function letsGo(
   stream: Pick<OutgoingStream, 'keepTaking'>,
 ): Promise<void> {
   const next = events.next((happening) => {
-    const status = migrationStatus(happening);
+    const status = statusIn(happening);
     return status === RUNS_AGAIN ? undefined : status;
   });
-  const status = async () => (await typed(monitorOf(domain), 'query-migrate', migrateReply)).status ?? 'none';
+  const other = async (): Promise<string> => {
+    const status = await migrationStatus(monitorOf(domain));
+    return status === RUNS_AGAIN ? await next : status;
+  };
   const left = await answerOf(
     'seen that QEMU knows of the loaded guest',
-    untilLetGo(stream, { status, next }),
+    untilLetGo(stream, other),
     LET_GO_TIMEOUT_MS,
   );
   if (!LET_GO.includes(left)) throw runsAgain(left);
